@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package events holds what a capture yields: one [Event] for each datagram,
+// the decoder of the kernel's wire record, the parser of the sd_notify text,
+// and the encoders to text and JSON Lines.
+package events
+
+import "time"
+
+// Event is one datagram that a process sent to an AF_UNIX socket. A field that
+// could not be determined is nil, empty or zero and is left out of the JSON;
+// docs/events.md says which backend can know what.
+type Event struct {
+	// Seq numbers the captured events of one run in kernel order, from 1.
+	Seq uint64
+	// Time is the wall-clock time at which the send call ended.
+	Time time.Time
+	// Backend is "fentry" or "tracepoint".
+	Backend string
+
+	Sender Sender
+	// Claimed is what the sender wrote into SCM_CREDENTIALS, nil when it
+	// attached none. systemd attributes the message to these, not to Sender.
+	Claimed *Claimed
+	Socket  Socket
+	Result  Result
+
+	// Size is the whole length of the datagram in bytes, nil when unknown.
+	Size *uint32
+	// Truncated is set when Payload holds less than the datagram did.
+	Truncated bool
+	// Payload is the datagram's first bytes, at most [MaxPayload]. Nil means
+	// unknown; an empty datagram has a non-nil Payload of length 0.
+	Payload []byte
+	// FDs are the file descriptors passed with SCM_RIGHTS, in order.
+	FDs []FD
+}
+
+// MaxPayload is the number of payload bytes that are captured, in bytes:
+// systemd's NOTIFY_BUFFER_MAX, beyond which it refuses a datagram.
+const MaxPayload = 4096
+
+// Sender is the thread that made the send call, as the kernel saw it then.
+type Sender struct {
+	// PID and TID are the thread group id and the thread id in the initial pid
+	// namespace; PPID is the parent's.
+	PID, TID, PPID uint32
+	// NSPID is the PID as the sender itself sees it, in its own pid namespace.
+	NSPID uint32
+	// Comm is the process's name, of the thread group leader, as in
+	// /proc/PID/comm; at most 15 bytes.
+	Comm string
+	// Exe is the path of the executable, read from /proc after the event and
+	// only kept when the process is still the same.
+	Exe string
+	// UID and GID are the real ids in the initial user namespace.
+	UID, GID uint32
+
+	// CgroupID is the id of the cgroup v2 the sender was in: the inode number of
+	// its directory.
+	CgroupID uint64
+	// Cgroup is the path of the cgroup below the root of its hierarchy, taken
+	// in the kernel at the time of the send. It is the cgroup v2 path, unless
+	// that is "/" and CgroupController names a v1 hierarchy which says more.
+	Cgroup string
+	// CgroupController is the cgroup v1 controller whose hierarchy Cgroup is
+	// in ("pids", "memory", …), empty for cgroup v2.
+	CgroupController string
+	// Unit and Slice are the systemd unit and slice that Cgroup names, UserUnit
+	// the unit of a user manager below it.
+	Unit, UserUnit, Slice string
+	// Container is what Cgroup says about the container, nil outside of one.
+	Container *Container
+
+	// MntNS, NetNS, PIDNS, UserNS and CgroupNS are the inode numbers of the sender's
+	// namespaces, as in /proc/PID/ns.
+	MntNS, NetNS, PIDNS, UserNS, CgroupNS uint32
+
+	// StartTime is when the thread group leader was started, in nanoseconds of
+	// CLOCK_BOOTTIME. Together with PID it names the process for good.
+	StartTime uint64
+}
+
+// Container is what a cgroup path tells about the container a process is in.
+type Container struct {
+	// Runtime is "docker", "podman", "containerd", "cri-o", "lxc", "nspawn",
+	// or empty when the path does not tell.
+	Runtime string `json:"runtime,omitempty"`
+	// ID is the container's id or, for lxc and nspawn, its name.
+	ID string `json:"id,omitempty"`
+	// PodUID is the UID of the Kubernetes pod, with dashes.
+	PodUID string `json:"pod_uid,omitempty"`
+}
+
+// Claimed is the content of an SCM_CREDENTIALS control message (unix(7)).
+type Claimed struct {
+	// PID is the claimed process in the initial pid namespace, 0 when only
+	// NSPID is known.
+	PID uint32
+	// NSPID is the claimed process as written by the sender, in the sender's
+	// pid namespace, 0 when unknown.
+	NSPID uint32
+	// UID and GID are the claimed ids in the initial user namespace, nil when
+	// the sender wrote them in another one and the backend cannot translate.
+	UID, GID *uint32
+}
+
+// Socket is the destination of a datagram.
+type Socket struct {
+	// Address is the destination as the sender wrote it or, for a connected
+	// socket, as getpeername(2) gives it: a path, or for an abstract address
+	// "@" and the name. Use [FormatAddress] to print it: it holds any byte.
+	Address string
+	// Bound is the address that the receiving socket was bound to.
+	Bound string
+	// Inode is the inode number of the receiving socket, as in ss -x.
+	Inode uint64
+	// Type is "dgram" or "seqpacket".
+	Type string
+}
+
+// Result says how the send call ended.
+type Result struct {
+	// Bytes is what the call returned, nil when it failed.
+	Bytes *uint32
+	// Errno is the symbolic error ("ENOENT"), empty when the call succeeded.
+	Errno string
+	// Latency is the time spent in the kernel's send function, 0 when unknown.
+	Latency time.Duration
+	// Delivered tells whether the datagram was put into the receiver's queue.
+	// Nil means unknown: a send can succeed although a socket filter of the
+	// receiver threw the datagram away.
+	Delivered *bool
+}
+
+// Failed reports whether the datagram is known not to have arrived.
+func (r Result) Failed() bool {
+	return r.Errno != "" || (r.Delivered != nil && !*r.Delivered)
+}
+
+// FD is one file descriptor passed with SCM_RIGHTS.
+type FD struct {
+	// Type is what it refers to: "pipe", "socket", "memfd", "pidfd", "file", …,
+	// empty when unknown.
+	Type string `json:"type,omitempty"`
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package events
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Schema is the JSON Schema (draft 2020-12) of one line of output.
+//
+//go:embed schema.json
+var Schema []byte
+
+// The values of "type".
+const (
+	typeSend = "send"
+	typeLost = "lost"
+)
+
+// jsonTime is RFC 3339 in UTC, always with nine digits, so that lines of text
+// sort by time.
+const jsonTime = "2006-01-02T15:04:05.000000000Z"
+
+// The JSON form of an Event. A string that can hold any byte has two fields,
+// the second for what is not UTF-8.
+type (
+	jsonSend struct {
+		Type    string       `json:"type"`
+		Seq     uint64       `json:"seq"`
+		Time    string       `json:"time"`
+		Backend string       `json:"backend"`
+		Sender  jsonSender   `json:"sender"`
+		Claimed *jsonClaimed `json:"claimed,omitempty"`
+		Socket  jsonSocket   `json:"socket"`
+		Result  jsonResult   `json:"result"`
+
+		Size          *uint32          `json:"size,omitempty"`
+		Truncated     bool             `json:"truncated"`
+		Payload       *string          `json:"payload,omitempty"`
+		PayloadBase64 []byte           `json:"payload_base64,omitempty"`
+		Message       []jsonAssignment `json:"message,omitzero"`
+		FDs           []FD             `json:"fds,omitempty"`
+	}
+	jsonSender struct {
+		PID              uint32     `json:"pid"`
+		TID              uint32     `json:"tid"`
+		PPID             uint32     `json:"ppid,omitempty"`
+		NSPID            uint32     `json:"ns_pid,omitempty"`
+		Comm             *string    `json:"comm,omitempty"`
+		CommBase64       []byte     `json:"comm_base64,omitempty"`
+		Exe              *string    `json:"exe,omitempty"`
+		ExeBase64        []byte     `json:"exe_base64,omitempty"`
+		UID              uint32     `json:"uid"`
+		GID              uint32     `json:"gid"`
+		CgroupID         uint64     `json:"cgroup_id,omitempty"`
+		Cgroup           *string    `json:"cgroup,omitempty"`
+		CgroupBase64     []byte     `json:"cgroup_base64,omitempty"`
+		CgroupController string     `json:"cgroup_controller,omitempty"`
+		Unit             string     `json:"unit,omitempty"`
+		UserUnit         string     `json:"user_unit,omitempty"`
+		Slice            string     `json:"slice,omitempty"`
+		MntNS            uint32     `json:"mntns,omitempty"`
+		NetNS            uint32     `json:"netns,omitempty"`
+		PIDNS            uint32     `json:"pidns,omitempty"`
+		UserNS           uint32     `json:"userns,omitempty"`
+		CgroupNS         uint32     `json:"cgroupns,omitempty"`
+		Container        *Container `json:"container,omitempty"`
+	}
+	jsonClaimed struct {
+		PID   uint32  `json:"pid,omitempty"`
+		NSPID uint32  `json:"ns_pid,omitempty"`
+		UID   *uint32 `json:"uid,omitempty"`
+		GID   *uint32 `json:"gid,omitempty"`
+	}
+	jsonSocket struct {
+		Address string `json:"address,omitempty"`
+		Bound   string `json:"bound,omitempty"`
+		Inode   uint64 `json:"inode,omitempty"`
+		Type    string `json:"type,omitempty"`
+	}
+	jsonResult struct {
+		Bytes     *uint32 `json:"bytes,omitempty"`
+		Errno     string  `json:"errno"`
+		LatencyNS int64   `json:"latency_ns,omitempty"`
+		Delivered *bool   `json:"delivered,omitempty"`
+	}
+	jsonAssignment struct {
+		Key         *string `json:"key,omitempty"`
+		KeyBase64   []byte  `json:"key_base64,omitempty"`
+		Value       *string `json:"value,omitempty"`
+		ValueBase64 []byte  `json:"value_base64,omitempty"`
+	}
+	jsonLost struct {
+		Type         string `json:"type"`
+		Time         string `json:"time"`
+		Count        uint64 `json:"count"`
+		RingFull     uint64 `json:"ring_full"`
+		InFlightFull uint64 `json:"in_flight_full"`
+		Missed       uint64 `json:"missed"`
+	}
+)
+
+// JSONEncoder writes JSON Lines in the form of [Schema]. The output holds no
+// character that a terminal acts on.
+type JSONEncoder struct{}
+
+// AppendEvent appends e to b as one line, its '\n' included.
+func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte { return appendJSONLine(b, newJSONSend(e)) }
+
+// AppendLost appends l to b as one line, its '\n' included.
+func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
+	return appendJSONLine(b, jsonLost{
+		Type:         typeLost,
+		Time:         l.Time.UTC().Format(jsonTime),
+		Count:        l.Count(),
+		RingFull:     l.RingFull,
+		InFlightFull: l.InFlightFull,
+		Missed:       l.Missed,
+	})
+}
+
+// MarshalJSON returns e in the form of [Schema]. The error is always nil.
+func (e *Event) MarshalJSON() ([]byte, error) {
+	return bytes.TrimSuffix(JSONEncoder{}.AppendEvent(nil, e), []byte{'\n'}), nil
+}
+
+// MarshalJSON returns l in the form of [Schema]. The error is always nil.
+func (l *Lost) MarshalJSON() ([]byte, error) {
+	return bytes.TrimSuffix(JSONEncoder{}.AppendLost(nil, l), []byte{'\n'}), nil
+}
+
+// Decode reads one line that [JSONEncoder] wrote. Exactly one of the results is
+// set unless there is an error. Fields it does not know are passed over.
+func Decode(line []byte) (*Event, *Lost, error) {
+	var head struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(line, &head); err != nil {
+		return nil, nil, fmt.Errorf("decoding event: %w", err)
+	}
+	switch head.Type {
+	case typeSend:
+		e := new(Event)
+		if err := e.UnmarshalJSON(line); err != nil {
+			return nil, nil, err
+		}
+		return e, nil, nil
+	case typeLost:
+		l := new(Lost)
+		if err := l.UnmarshalJSON(line); err != nil {
+			return nil, nil, err
+		}
+		return nil, l, nil
+	}
+	return nil, nil, fmt.Errorf("decoding event: unknown type %q", head.Type)
+}
+
+// UnmarshalJSON sets e to what [Event.MarshalJSON] encoded. "message" is not
+// read: it follows from the payload. StartTime has no JSON form and becomes 0.
+func (e *Event) UnmarshalJSON(data []byte) error {
+	var j jsonSend
+	if err := unmarshal(data, &j, &j.Type, typeSend); err != nil {
+		return err
+	}
+	t, err := time.Parse(time.RFC3339Nano, j.Time)
+	if err != nil {
+		return fmt.Errorf("decoding event: %w", err)
+	}
+	address, err := parseAddress(j.Socket.Address)
+	if err != nil {
+		return fmt.Errorf("decoding event: %w", err)
+	}
+	bound, err := parseAddress(j.Socket.Bound)
+	if err != nil {
+		return fmt.Errorf("decoding event: %w", err)
+	}
+	s := j.Sender
+	*e = Event{
+		Seq:     j.Seq,
+		Time:    t.UTC(),
+		Backend: j.Backend,
+		Sender: Sender{
+			PID: s.PID, TID: s.TID, PPID: s.PPID, NSPID: s.NSPID,
+			Comm: joinUTF8(s.Comm, s.CommBase64),
+			Exe:  joinUTF8(s.Exe, s.ExeBase64),
+			UID:  s.UID, GID: s.GID,
+			CgroupID:         s.CgroupID,
+			Cgroup:           joinUTF8(s.Cgroup, s.CgroupBase64),
+			CgroupController: s.CgroupController,
+			Unit:             s.Unit, UserUnit: s.UserUnit, Slice: s.Slice,
+			Container: s.Container,
+			MntNS:     s.MntNS, NetNS: s.NetNS, PIDNS: s.PIDNS, UserNS: s.UserNS, CgroupNS: s.CgroupNS,
+		},
+		Claimed: (*Claimed)(j.Claimed),
+		Socket:  Socket{Address: address, Bound: bound, Inode: j.Socket.Inode, Type: j.Socket.Type},
+		Result: Result{
+			Bytes:     j.Result.Bytes,
+			Errno:     j.Result.Errno,
+			Latency:   time.Duration(j.Result.LatencyNS),
+			Delivered: j.Result.Delivered,
+		},
+		Size:      j.Size,
+		Truncated: j.Truncated,
+		Payload:   j.PayloadBase64,
+		FDs:       j.FDs,
+	}
+	if j.Payload != nil {
+		e.Payload = []byte(*j.Payload)
+	}
+	if len(e.FDs) == 0 {
+		e.FDs = nil
+	}
+	return nil
+}
+
+// UnmarshalJSON sets l to what [Lost.MarshalJSON] encoded. "count" is not read:
+// it is the sum of the others.
+func (l *Lost) UnmarshalJSON(data []byte) error {
+	var j jsonLost
+	if err := unmarshal(data, &j, &j.Type, typeLost); err != nil {
+		return err
+	}
+	t, err := time.Parse(time.RFC3339Nano, j.Time)
+	if err != nil {
+		return fmt.Errorf("decoding event: %w", err)
+	}
+	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, InFlightFull: j.InFlightFull, Missed: j.Missed}
+	return nil
+}
+
+func unmarshal(data []byte, into any, gotType *string, wantType string) error {
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("decoding event: %w", err)
+	}
+	if *gotType != wantType {
+		return fmt.Errorf("decoding event: type is %q, not %q", *gotType, wantType)
+	}
+	return nil
+}
+
+func newJSONSend(e *Event) *jsonSend {
+	s := &e.Sender
+	j := &jsonSend{
+		Type:    typeSend,
+		Seq:     e.Seq,
+		Time:    e.Time.UTC().Format(jsonTime),
+		Backend: e.Backend,
+		Sender: jsonSender{
+			PID: s.PID, TID: s.TID, PPID: s.PPID, NSPID: s.NSPID,
+			UID: s.UID, GID: s.GID,
+			CgroupID:         s.CgroupID,
+			CgroupController: s.CgroupController,
+			Unit:             onlyUTF8(s.Unit),
+			UserUnit:         onlyUTF8(s.UserUnit),
+			Slice:            onlyUTF8(s.Slice),
+			MntNS:            s.MntNS, NetNS: s.NetNS, PIDNS: s.PIDNS, UserNS: s.UserNS, CgroupNS: s.CgroupNS,
+		},
+		Claimed: (*jsonClaimed)(e.Claimed),
+		Socket: jsonSocket{
+			Address: FormatAddress(e.Socket.Address),
+			Bound:   FormatAddress(e.Socket.Bound),
+			Inode:   e.Socket.Inode,
+			Type:    e.Socket.Type,
+		},
+		Result: jsonResult{
+			Bytes:     e.Result.Bytes,
+			Errno:     e.Result.Errno,
+			LatencyNS: e.Result.Latency.Nanoseconds(),
+			Delivered: e.Result.Delivered,
+		},
+		Size:      e.Size,
+		Truncated: e.Truncated,
+		FDs:       e.FDs,
+	}
+	j.Sender.Comm, j.Sender.CommBase64 = splitUTF8(s.Comm)
+	if s.Exe != "" {
+		j.Sender.Exe, j.Sender.ExeBase64 = splitUTF8(s.Exe)
+	}
+	if s.Cgroup != "" {
+		j.Sender.Cgroup, j.Sender.CgroupBase64 = splitUTF8(s.Cgroup)
+	}
+	if c := s.Container; c != nil {
+		j.Sender.Container = &Container{onlyUTF8(c.Runtime), onlyUTF8(c.ID), onlyUTF8(c.PodUID)}
+	}
+	if e.Payload != nil {
+		j.Payload, j.PayloadBase64 = splitUTF8(string(e.Payload))
+	}
+	if m, err := e.Message(); err == nil && m != nil {
+		j.Message = make([]jsonAssignment, len(m))
+		for i, a := range m {
+			ja := &j.Message[i]
+			ja.Key, ja.KeyBase64 = splitUTF8(a.Key)
+			ja.Value, ja.ValueBase64 = splitUTF8(a.Value)
+		}
+	}
+	return j
+}
+
+// splitUTF8 sorts s into the field for text or the one for other bytes.
+func splitUTF8(s string) (*string, []byte) {
+	if utf8.ValidString(s) {
+		return &s, nil
+	}
+	return nil, []byte(s)
+}
+
+func joinUTF8(text *string, other []byte) string {
+	if text != nil {
+		return *text
+	}
+	return string(other)
+}
+
+// onlyUTF8 drops a name that was taken from a cgroup path and is not UTF-8,
+// which is no valid name of a unit; the path itself is kept in full.
+func onlyUTF8(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return ""
+}
+
+func appendJSONLine(b []byte, v any) []byte {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(err) // the types above hold nothing that cannot be encoded
+	}
+	return appendVisible(b, line.Bytes())
+}
+
+// appendVisible appends JSON, with the characters that encoding/json leaves as
+// they are but a terminal acts on or hides written as \u escapes. All of them
+// stand inside of strings.
+func appendVisible(b, line []byte) []byte {
+	for len(line) > 0 {
+		ascii := 0
+		for ascii < len(line) && line[ascii] < 0x7f {
+			ascii++
+		}
+		b, line = append(b, line[:ascii]...), line[ascii:]
+		if len(line) == 0 {
+			break
+		}
+		r, n := utf8.DecodeRune(line)
+		switch {
+		case visible(r):
+			b = append(b, line[:n]...)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, hi, lo)
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+		line = line[n:]
+	}
+	return b
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package events_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+func TestJSONOfAnEvent(t *testing.T) {
+	const plainStart = `{"type":"send","seq":1,"time":"2026-11-23T16:01:46.123456789Z","backend":"tracepoint","sender":{"pid":812,"tid":812,"comm":"nginx","uid":0,"gid":0},"socket":{"address":"/run/systemd/notify"},"result":{"errno":""},`
+	plain := func(payload string, change func(*events.Event)) *events.Event {
+		e := plainEvent(payload)
+		change(e)
+		return e
+	}
+	none := func(*events.Event) {}
+	for _, tc := range []struct {
+		name  string
+		event *events.Event
+		want  string
+	}{
+		{
+			name: "every field", event: fullEvent(),
+			want: `{"type":"send","seq":42,"time":"2026-11-23T16:01:46.123456789Z","backend":"fentry",` +
+				`"sender":{"pid":812,"tid":815,"ppid":1,"ns_pid":7,"comm":"nginx","exe":"/usr/sbin/nginx","uid":33,"gid":34,` +
+				`"cgroup_id":4711,"cgroup":"/system.slice/nginx.service","cgroup_controller":"pids",` +
+				`"unit":"nginx.service","user_unit":"web.service","slice":"system.slice",` +
+				`"mntns":4026531841,"netns":4026531840,"pidns":4026531836,"userns":4026531837,"cgroupns":4026531835,` +
+				`"container":{"runtime":"nspawn","id":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
+				`"claimed":{"pid":1,"ns_pid":2,"uid":0,"gid":5},` +
+				`"socket":{"address":"/run/host/notify","bound":"/run/systemd/notify","inode":21044,"type":"dgram"},` +
+				`"result":{"bytes":22,"errno":"","latency_ns":3100,"delivered":true},` +
+				`"size":22,"truncated":false,"payload":"READY=1\nSTATUS=Serving",` +
+				`"message":[{"key":"READY","value":"1"},{"key":"STATUS","value":"Serving"}],` +
+				`"fds":[{"type":"pipe"},{"type":"socket"},{}]}`,
+		},
+		{name: "empty datagram", event: plain("", none), want: plainStart + `"truncated":false,"payload":"","message":[]}`},
+		{name: "unknown payload", event: plain("", func(e *events.Event) { e.Payload = nil }), want: plainStart + `"truncated":false}`},
+		{name: "what systemd refuses has no message", event: plain("READY=1\x00x", none), want: plainStart + `"truncated":false,"payload":"READY=1\u0000x"}`},
+		{
+			name: "payload that is not UTF-8", event: plain("STATUS=\xff\nREADY=1", none),
+			want: plainStart + `"truncated":false,"payload_base64":"U1RBVFVTPf8KUkVBRFk9MQ==","message":[{"key":"STATUS","value_base64":"/w=="},{"key":"READY","value":"1"}]}`,
+		},
+		{name: "key that is not UTF-8", event: plain("\xff=1", none), want: plainStart + `"truncated":false,"payload_base64":"/z0x","message":[{"key_base64":"/w==","value":"1"}]}`},
+		{
+			name: "truncated datagram has its whole lines", event: plain("READY=1\nSTATUS=ab", func(e *events.Event) { e.Truncated, e.Size = true, ptr(uint32(5000)) }),
+			want: plainStart + `"size":5000,"truncated":true,"payload":"READY=1\nSTATUS=ab","message":[{"key":"READY","value":"1"}]}`,
+		},
+		{
+			name: "what a terminal acts on is escaped", event: plain("X=\x1b\x7f\u009b\u202e\u200b\U000e0041<&>é", none),
+			want: plainStart + `"truncated":false,"payload":"X=\u001b\u007f\u009b\u202e\u200b\udb40\udc41<&>é","message":[{"key":"X","value":"\u001b\u007f\u009b\u202e\u200b\udb40\udc41<&>é"}]}`,
+		},
+		{
+			name: "failed send to an abstract address with a NUL",
+			event: plain("READY=1", func(e *events.Event) {
+				e.Socket.Address = "@a\x00\\b"
+				e.Result = events.Result{Errno: "ECONNREFUSED", Delivered: ptr(false)}
+			}),
+			want: `{"type":"send","seq":1,"time":"2026-11-23T16:01:46.123456789Z","backend":"tracepoint","sender":{"pid":812,"tid":812,"comm":"nginx","uid":0,"gid":0},` +
+				`"socket":{"address":"@a\\x00\\\\b"},"result":{"errno":"ECONNREFUSED","delivered":false},"truncated":false,"payload":"READY=1","message":[{"key":"READY","value":"1"}]}`,
+		},
+		{
+			name: "names that are not UTF-8",
+			event: plain("", func(e *events.Event) {
+				e.Time = at.Truncate(time.Second).In(time.FixedZone("east", 3600))
+				e.Sender.Comm, e.Sender.Exe, e.Sender.Cgroup, e.Sender.Unit = "\xff", "/\xff", "/\xff.service", "\xff.service"
+				e.Sender.Container = &events.Container{Runtime: "lxc", ID: "\xff"}
+			}),
+			want: `{"type":"send","seq":1,"time":"2026-11-23T16:01:46.000000000Z","backend":"tracepoint","sender":{"pid":812,"tid":812,"comm_base64":"/w==","exe_base64":"L/8=","uid":0,"gid":0,` +
+				`"cgroup_base64":"L/8uc2VydmljZQ==","container":{"runtime":"lxc"}},"socket":{"address":"/run/systemd/notify"},"result":{"errno":""},"truncated":false,"payload":"","message":[]}`,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			line := events.JSONEncoder{}.AppendEvent([]byte("kept"), tc.event)
+			if diff := cmp.Diff("kept"+tc.want+"\n", string(line)); diff != "" {
+				t.Errorf("- want, + got\n%s", diff)
+			}
+			marshalled, err := json.Marshal(tc.event)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var a, b any
+			if err := json.Unmarshal(marshalled, &a); err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal([]byte(tc.want), &b); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(b, a); diff != "" {
+				t.Errorf("json.Marshal: - want, + got\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestJSONOfALoss(t *testing.T) {
+	lost := events.Lost{Time: at, RingFull: 10, InFlightFull: 2, Missed: 3}
+	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":15,"ring_full":10,"in_flight_full":2,"missed":3}`
+	if diff := cmp.Diff(want+"\n", string(events.JSONEncoder{}.AppendLost(nil, &lost))); diff != "" {
+		t.Errorf("- want, + got\n%s", diff)
+	}
+	marshalled, err := json.Marshal(&lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(marshalled)); diff != "" {
+		t.Errorf("json.Marshal: - want, + got\n%s", diff)
+	}
+	_, got, err := events.Decode([]byte(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&lost, got); diff != "" {
+		t.Errorf("Decode: - want, + got\n%s", diff)
+	}
+}
+
+// checkJSON holds the line of an event against everything promised of it.
+func checkJSON(t *testing.T, schema *jsonschema.Schema, e *events.Event) {
+	t.Helper()
+	line := events.JSONEncoder{}.AppendEvent(nil, e)
+	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	if err := schema.Validate(instance); err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	mustBeInert(t, bytes.TrimSuffix(line, []byte{'\n'}))
+	got, lost, err := events.Decode(line)
+	if err != nil || lost != nil {
+		t.Fatalf("%s: %v, %v", line, lost, err)
+	}
+	if diff := cmp.Diff(e, got); diff != "" {
+		t.Fatalf("decoding %s: - want, + got\n%s", line, diff)
+	}
+}
+
+func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
+	schema := compileSchema(t)
+	checkJSON(t, schema, fullEvent())
+	for _, tc := range payloads {
+		e := plainEvent(tc.payload)
+		if len(e.Payload) > events.MaxPayload {
+			e.Payload, e.Size, e.Truncated = e.Payload[:events.MaxPayload], ptr(uint32(len(e.Payload))), true
+		}
+		checkJSON(t, schema, e)
+	}
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 5_000 {
+		checkJSON(t, schema, randomEvent(rng))
+	}
+	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at, RingFull: 1<<64 - 1})
+	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Validate(instance); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheSchemaRefuses(t *testing.T) {
+	schema := compileSchema(t)
+	good := string(events.JSONEncoder{}.AppendEvent(nil, fullEvent()))
+	lost := string(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at}))
+	for _, tc := range []struct{ name, line, old, new string }{
+		{"an unknown field", good, `"seq":42`, `"seq":42,"more":1`},
+		{"an unknown field of the sender", good, `"pid":812`, `"pid":812,"more":1`},
+		{"an unknown field of a loss", lost, `"missed":0`, `"missed":0,"more":1`},
+		{"an unknown type", good, `"type":"send"`, `"type":"receive"`},
+		{"a zero for an unknown", good, `"ppid":1`, `"ppid":0`},
+		{"an empty string for an unknown", good, `"unit":"nginx.service"`, `"unit":""`},
+		{"null for an unknown", good, `"size":22`, `"size":null`},
+		{"no truncated", good, `"truncated":false,`, ``},
+		{"no comm", good, `"comm":"nginx",`, ``},
+		{"no errno", good, `"errno":"",`, ``},
+		{"bytes of a failed send", good, `"errno":""`, `"errno":"ENOENT"`},
+		{"an errno in words", good, `"errno":""`, `"errno":"no such file"`},
+		{"two payloads", good, `"payload":`, `"payload_base64":"/w==","payload":`},
+		{"a message without a payload", good, `"payload":"READY=1\nSTATUS=Serving",`, ``},
+		{"an assignment without a value", good, `{"key":"READY","value":"1"}`, `{"key":"READY"}`},
+		{"a time with an offset", good, `.123456789Z`, `.123456789+01:00`},
+		{"a loss without its count", lost, `"count":0,`, ``},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bad := strings.Replace(tc.line, tc.old, tc.new, 1)
+			if bad == tc.line {
+				t.Fatalf("%s does not hold %s", tc.line, tc.old)
+			}
+			instance, err := jsonschema.UnmarshalJSON(strings.NewReader(bad))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if schema.Validate(instance) == nil {
+				t.Errorf("accepted %s", bad)
+			}
+		})
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	const rest = `"time":"2026-11-23T16:01:46Z","sender":{},"result":{}`
+	for _, tc := range []struct{ name, line string }{
+		{"no JSON", `READY=1`},
+		{"no type", `{}`},
+		{"an unknown type", `{"type":"receive",` + rest + `}`},
+		{"a wrong field type", `{"type":"send","seq":"1",` + rest + `}`},
+		{"a bad time", `{"type":"send","time":"now"}`},
+		{"a bad time of a loss", `{"type":"lost","time":"now"}`},
+		{"a bad count of a loss", `{"type":"lost","missed":-1}`},
+		{"an address with an unknown escape", `{"type":"send","socket":{"address":"\\q"},` + rest + `}`},
+		{"an address with a lone backslash", `{"type":"send","socket":{"address":"a\\"},` + rest + `}`},
+		{"an address with half a byte", `{"type":"send","socket":{"bound":"\\x1"},` + rest + `}`},
+		{"an address with no hexadecimal digits", `{"type":"send","socket":{"bound":"\\xzz"},` + rest + `}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e, l, err := events.Decode([]byte(tc.line))
+			if err == nil || e != nil || l != nil {
+				t.Errorf("%v, %v, %v", e, l, err)
+			}
+		})
+	}
+	if err := new(events.Event).UnmarshalJSON([]byte(`{"type":"lost",` + rest + `}`)); err == nil {
+		t.Error("a loss was decoded as an event")
+	}
+	if err := new(events.Lost).UnmarshalJSON([]byte(`{"type":"send",` + rest + `}`)); err == nil {
+		t.Error("an event was decoded as a loss")
+	}
+}
+
+func TestDecodePassesOverWhatItDoesNotKnow(t *testing.T) {
+	line := events.JSONEncoder{}.AppendEvent(nil, fullEvent())
+	line = bytes.Replace(line, []byte(`"seq":42`), []byte(`"seq":42,"receiver":{"pid":1}`), 1)
+	got, _, err := events.Decode(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(fullEvent(), got); diff != "" {
+		t.Errorf("- want, + got\n%s", diff)
+	}
+}
+
+func TestFormatAddress(t *testing.T) {
+	for _, tc := range []struct{ address, want string }{
+		{"", ""},
+		{"/run/systemd/notify", "/run/systemd/notify"},
+		{"@name", "@name"},
+		{"@a\x00b\x00", `@a\x00b\x00`},
+		{"@\n\r\t\x1b\x7f", `@\n\r\t\x1b\x7f`},
+		{`@\n`, `@\\n`},
+		{"/größe/日本", "/größe/日本"},
+		{"/two words \"here\"", `/two words "here"`},
+		{"@\xff\u009b", `@\xff\xc2\x9b`},
+		{"@\u202e\u200b", `@\xe2\x80\xae\xe2\x80\x8b`},
+		{"@\ufffd", "@\ufffd"},
+	} {
+		if got := events.FormatAddress(tc.address); got != tc.want {
+			t.Errorf("FormatAddress(%q) = %s, want %s", tc.address, got, tc.want)
+		}
+	}
+}
+
+// FuzzJSON holds that any bytes go into JSON that fits the schema and come back.
+func FuzzJSON(f *testing.F) {
+	for _, s := range nasty {
+		f.Add([]byte(s), s, s, s, false)
+		f.Add([]byte("A="+s+"\nB"), s, s, s, true)
+	}
+	schema := compileSchema(f)
+	f.Fuzz(func(t *testing.T, payload []byte, comm, cgroup, address string, truncated bool) {
+		e := plainEvent("")
+		e.Payload = append([]byte{}, payload[:min(len(payload), events.MaxPayload)]...)
+		e.Truncated = truncated
+		e.Sender.Comm, e.Sender.Cgroup, e.Sender.Exe = comm[:min(len(comm), 15)], cgroup, cgroup
+		e.Socket.Address, e.Socket.Bound = address, address
+		checkJSON(t, schema, e)
+	})
+}
+
+// FuzzDecode holds that Decode never panics and that what it accepts stays the
+// same through another round.
+func FuzzDecode(f *testing.F) {
+	f.Add(events.JSONEncoder{}.AppendEvent(nil, fullEvent()))
+	f.Add(events.JSONEncoder{}.AppendEvent(nil, plainEvent("X=\xff")))
+	f.Add(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at, Missed: 1}))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		e, l, err := events.Decode(line)
+		if err != nil {
+			return
+		}
+		var again []byte
+		if e != nil {
+			again = events.JSONEncoder{}.AppendEvent(nil, e)
+		} else {
+			again = events.JSONEncoder{}.AppendLost(nil, l)
+		}
+		if !utf8.Valid(again) {
+			t.Fatalf("not UTF-8: %q", again)
+		}
+		e2, l2, err := events.Decode(again)
+		if err != nil {
+			t.Fatalf("%s: %v", again, err)
+		}
+		if diff := cmp.Diff(e, e2) + cmp.Diff(l, l2); diff != "" {
+			t.Fatalf("%s: - first, + again\n%s", again, diff)
+		}
+	})
+}
+
+func compileSchema(tb testing.TB) *jsonschema.Schema {
+	tb.Helper()
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(events.Schema))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	if err := c.AddResource("schema.json", doc); err != nil {
+		tb.Fatal(err)
+	}
+	schema, err := c.Compile("schema.json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return schema
+}
+
+func BenchmarkJSON(b *testing.B) {
+	e := fullEvent()
+	var line []byte
+	for b.Loop() {
+		line = events.JSONEncoder{}.AppendEvent(line[:0], e)
+	}
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package events
+
+import "time"
+
+// Lost says how many datagrams of interest were not captured since the last
+// Lost record or the start. Counts are exact unless said otherwise.
+type Lost struct {
+	// Time is when the counters were read.
+	Time time.Time
+	// RingFull counts datagrams for which the ring buffer had no room.
+	RingFull uint64
+	// InFlightFull counts datagrams whose send could not be tracked because
+	// the in-flight table was full (fentry).
+	InFlightFull uint64
+	// Missed counts program runs that the kernel skipped because the program
+	// was already running on that CPU: an upper bound, as not every run is a
+	// datagram of interest.
+	Missed uint64
+}
+
+// Count is the number of datagrams lost, all reasons together.
+func (l Lost) Count() uint64 { return l.RingFull + l.InFlightFull + l.Missed }
