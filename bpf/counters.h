@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Counters that only ever grow: user space prints differences, so that no
+ * increment is lost between reading and resetting.
+ */
+#ifndef __COUNTERS_H__
+#define __COUNTERS_H__
+
+enum counter {
+	COUNT_SEEN,	      /* AF_UNIX datagrams sent, of any kind */
+	COUNT_IGNORED,	      /* not to a notify socket */
+	COUNT_FILTERED,	      /* rejected by a filter */
+	COUNT_CAPTURED,	      /* in the ring buffer */
+	COUNT_RING_FULL,      /* lost: no room in the ring buffer */
+	COUNT_IN_FLIGHT_FULL, /* lost: no room in the in-flight table */
+	COUNTERS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(__u32 what)
+{
+	__u64 *n = bpf_map_lookup_elem(&counters, &what);
+
+	/* Atomic: a preempting task may count on the same CPU. */
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The record a datagram becomes on its way to user space. pkg/events decodes
+ * it; a test there holds the Go offsets against this file's BTF.
+ */
+#ifndef __EVENT_H__
+#define __EVENT_H__
+
+#define PAYLOAD_MAX 4096 /* systemd's NOTIFY_BUFFER_MAX */
+#define ADDRESS_MAX 108	 /* sun_path */
+#define CGROUP_MAX 1024
+#define FDS_MAX 253 /* SCM_MAX_FD */
+
+/*
+ * Offsets into data[] are masked with DATA_MASK for the verifier; the longest
+ * record fills PAYLOAD_MAX + 2 * ADDRESS_MAX + CGROUP_MAX + 255 + FDS_MAX.
+ */
+#define DATA_MASK 0x1fff
+#define DATA_SIZE (DATA_MASK + 1 + 256)
+
+enum event_flag {
+	EVENT_LATENCY = 1 << 0,	       /* latency_ns is known */
+	EVENT_SIZE = 1 << 1,	       /* size is known */
+	EVENT_PAYLOAD = 1 << 2,	       /* the payload is known */
+	EVENT_CLAIMED = 1 << 3,	       /* SCM_CREDENTIALS was attached */
+	EVENT_CLAIMED_IDS = 1 << 4,    /* claimed_uid and claimed_gid are known */
+	EVENT_DELIVERED = 1 << 5,      /* the receiver's queue has it */
+	EVENT_NOT_DELIVERED = 1 << 6,  /* the receiver's queue has it not */
+	EVENT_CGROUP_PARTIAL = 1 << 7, /* the path did not fit */
+};
+
+/* What a passed file descriptor refers to; the names are in pkg/events. */
+enum fd_kind {
+	FD_UNKNOWN,
+	FD_FILE,
+	FD_DIRECTORY,
+	FD_SYMLINK,
+	FD_CHAR,
+	FD_BLOCK,
+	FD_PIPE,
+	FD_SOCKET,
+	FD_MEMFD,
+	FD_PIDFD,
+	FD_EVENTFD,
+	FD_TIMERFD,
+	FD_SIGNALFD,
+	FD_EPOLL,
+	FD_INOTIFY,
+	FD_FANOTIFY,
+	FD_IO_URING,
+	FD_USERFAULTFD,
+	FD_PERF_EVENT,
+	FD_BPF,
+	FD_NAMESPACE,
+	FD_ANON_INODE,
+};
+
+/*
+ * data[] holds, one after the other and without padding: the payload, the
+ * address, the bound address, the cgroup's names from the leaf to the root
+ * (each with its NUL), and one enum fd_kind a byte.
+ */
+struct event {
+	__u64 time_ns; /* CLOCK_BOOTTIME at the end of the call */
+	__u64 latency_ns;
+	__u64 cgroup_id;
+	__u64 start_time; /* of the thread group leader, CLOCK_BOOTTIME */
+	__u64 socket_inode;
+	__s32 result; /* bytes, or a negative errno */
+	__u32 size;
+	__u32 pid;
+	__u32 tid;
+	__u32 ppid;
+	__u32 ns_pid;
+	__u32 uid;
+	__u32 gid;
+	__u32 mntns;
+	__u32 netns;
+	__u32 pidns;
+	__u32 userns;
+	__u32 cgroupns;
+	__u32 claimed_pid;
+	__u32 claimed_ns_pid;
+	__u32 claimed_uid;
+	__u32 claimed_gid;
+	__u32 flags;
+	__u16 payload_len;
+	__u16 address_len;
+	__u16 bound_len;
+	__u16 cgroup_len;
+	__u16 fd_count;
+	__u8 socket_type;
+	__u8 cgroup_controller; /* 0: cgroup v2, else cgroup_subsys_id + 1 */
+	char comm[16];
+	__u8 data[DATA_SIZE];
+};
+
+#endif

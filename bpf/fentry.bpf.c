@@ -1,0 +1,291 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The fentry backend: trampolines on the functions a datagram passes on its way.
+ *
+ *   fentry/unix_dgram_sendmsg          opens an in-flight entry
+ *   fexit/skb_copy_datagram_from_iter  takes the payload from the kernel's copy
+ *   fentry/security_unix_may_send      sees the receiving socket
+ *   fexit/unix_dgram_sendmsg           knows the result, sends the record
+ *
+ * unix_seqpacket_sendmsg() calls unix_dgram_sendmsg(), so it is covered too.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "event.h"
+#include "settings.h"
+#include "counters.h"
+#include "scratch.h"
+#include "glob.h"
+#include "cgroup.h"
+#include "task.h"
+#include "unix_socket.h"
+#include "notify.h"
+#include "ancillary.h"
+#include "payload.h"
+#include "emit.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* The sends between entry and exit, by pid_tgid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct send);
+} in_flight SEC(".maps");
+
+/* What skb_copy_datagram_from_iter() left in the datagram. */
+struct copied {
+	struct ancillary anc;
+	__u32 size;
+	__u32 len;
+	__u8 payload[PAYLOAD_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct copied);
+} copies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct copied);
+} copy_scratch SEC(".maps");
+
+/* Sends that found no room in in_flight, of interest or not. */
+__u64 in_flight_refused;
+
+static __always_inline void read_destination(struct destination *dst,
+					     struct sock *sk, struct msghdr *msg)
+{
+	__s64 len = BPF_CORE_READ(msg, msg_namelen);
+
+	destination_init(dst, datagram_type(sk));
+	/* unix_seqpacket_sendmsg() sets msg_namelen to 0. */
+	if (len > 0)
+		dst->address_len = read_name_kernel(
+			dst->address, BPF_CORE_READ(msg, msg_name), len);
+	else
+		resolve_peer(dst, sk);
+}
+
+SEC("fentry/unix_dgram_sendmsg")
+int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
+{
+	struct scratch *s = scratch_get(SLOT_ENTER);
+	__u64 id = bpf_get_current_pid_tgid();
+
+	if (!s || id >> 32 == self_tgid)
+		return 0;
+	count(COUNT_SEEN);
+	read_destination(&s->send.dst, BPF_CORE_READ(sock, sk), msg);
+	s->send.interest = destination_interest(SLOT_ENTER);
+	if (s->send.interest == INTEREST_NO) {
+		count(COUNT_IGNORED);
+		return 0;
+	}
+	if (!task_passes(SLOT_ENTER)) {
+		count(COUNT_FILTERED);
+		return 0;
+	}
+	s->send.start_ns = bpf_ktime_get_boot_ns();
+	s->send.copied = 0;
+	s->send.permitted = 0;
+	if (!bpf_map_update_elem(&in_flight, &id, &s->send, BPF_ANY))
+		return 0;
+	__sync_fetch_and_add(&in_flight_refused, 1);
+	if (s->send.interest == INTEREST_YES)
+		count(COUNT_IN_FLIGHT_FULL);
+	return 0;
+}
+
+static __always_inline void copy_payload(struct copied *c, struct sk_buff *skb)
+{
+	__u32 len = BPF_CORE_READ(skb, len);
+	__u64 head = len - BPF_CORE_READ(skb, data_len);
+
+	c->size = len;
+	if (head > PAYLOAD_MAX)
+		head = PAYLOAD_MAX;
+	c->len = head;
+	BOUND(head, DATA_MASK);
+	if (head > PAYLOAD_MAX ||
+	    bpf_probe_read_kernel(c->payload, head, BPF_CORE_READ(skb, data)))
+		c->len = 0;
+}
+
+/*
+ * A datagram without an entry was ignored or filtered out at entry, or it found
+ * no room. In the last case send_enter has counted it if its name was enough to
+ * know that it counts; here is what it says.
+ */
+static __always_inline void count_refused(struct copied *c, struct sk_buff *skb,
+					  struct iov_iter *from)
+{
+	struct msghdr *msg =
+		(void *)from - bpf_core_field_offset(struct msghdr, msg_iter);
+	struct scratch *s = scratch_get(SLOT_COPY);
+	struct sock *sk = BPF_CORE_READ(skb, sk);
+
+	if (!s || !datagram_type(sk) ||
+	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return;
+	read_destination(&s->send.dst, sk, msg);
+	if (destination_interest(SLOT_COPY) != INTEREST_MAYBE)
+		return;
+	copy_payload(c, skb);
+	if (reads_like_notification(c->payload, c->len) && task_passes(SLOT_COPY))
+		count(COUNT_IN_FLIGHT_FULL);
+}
+
+SEC("fexit/skb_copy_datagram_from_iter")
+int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *from,
+	     int len, int ret)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
+	struct copied *c;
+	__u32 zero = 0;
+
+	if (ret || (!send && !in_flight_refused))
+		return 0;
+	c = bpf_map_lookup_elem(&copy_scratch, &zero);
+	if (!c)
+		return 0;
+	if (!send) {
+		count_refused(c, skb, from);
+		return 0;
+	}
+	copy_payload(c, skb);
+	/*
+	 * The receiver's own name, seen later, may still say that a datagram
+	 * with an address counts; a connected one's is known already.
+	 */
+	if (send->interest == INTEREST_MAYBE && send->dst.connected &&
+	    !reads_like_notification(c->payload, c->len)) {
+		count_unwanted();
+		bpf_map_delete_elem(&in_flight, &id);
+		return 0;
+	}
+	ancillary_init(&c->anc);
+	read_skb_parms(&c->anc, skb);
+	if (bpf_map_update_elem(&copies, &id, c, BPF_ANY)) {
+		count(COUNT_IN_FLIGHT_FULL);
+		bpf_map_delete_elem(&in_flight, &id);
+		return 0;
+	}
+	send->copied = 1;
+	return 0;
+}
+
+/* Runs again when a blocked send is retried: the last time holds. */
+SEC("fentry/security_unix_may_send")
+int BPF_PROG(receiver_found, struct socket *sock, struct socket *other)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
+
+	if (!send)
+		return 0;
+	resolve(&send->dst, BPF_CORE_READ(other, sk));
+	send->permitted = 1;
+	return 0;
+}
+
+/* Takes over what payload_copied left. */
+static __always_inline void use_copy(struct scratch *s, const struct copied *c)
+{
+	struct event *e = &s->event;
+	__u64 len = c->len;
+
+	s->anc = c->anc;
+	e->size = c->size;
+	e->payload_len = len;
+	e->flags |= EVENT_SIZE | EVENT_PAYLOAD;
+	BOUND(len, DATA_MASK);
+	bpf_probe_read_kernel(e->data, len, c->payload);
+}
+
+/*
+ * A send that failed before anything was copied, say for lack of permission:
+ * the segments still stand in msg_iter as the sender gave them.
+ */
+static __always_inline void use_message(struct scratch *s, __u32 slot,
+					struct msghdr *msg, __u32 size)
+{
+	struct event *e = &s->event;
+
+	ancillary_init(&s->anc);
+	read_control(slot, MEMORY_KERNEL, (__u64)BPF_CORE_READ(msg, msg_control),
+		     BPF_CORE_READ(msg, msg_controllen));
+	e->size = size;
+	e->flags |= EVENT_SIZE;
+	read_msg_iter(slot, e, msg, size);
+}
+
+static __always_inline void describe_result(struct event *e, struct send *send,
+					    int ret)
+{
+	e->result = ret;
+	e->latency_ns = e->time_ns - send->start_ns;
+	e->flags |= EVENT_LATENCY;
+	/*
+	 * A datagram that the receiver's socket filter drops is a success to the
+	 * sender, but security_unix_may_send() is not asked about it. It is never
+	 * asked about SOCK_SEQPACKET.
+	 */
+	if (ret < 0)
+		e->flags |= EVENT_NOT_DELIVERED;
+	else if (send->permitted || (send->dst.type == SOCK_SEQPACKET &&
+				     send->dst.resolved && send->dst.unfiltered))
+		e->flags |= EVENT_DELIVERED;
+	else if (send->dst.type == SOCK_DGRAM)
+		e->flags |= EVENT_NOT_DELIVERED;
+}
+
+SEC("fexit/unix_dgram_sendmsg")
+int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
+	     int ret)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct scratch *s = scratch_get(SLOT_EXIT);
+	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
+	struct copied *c;
+
+	if (!s || !send)
+		return 0;
+	s->send = *send;
+	bpf_map_delete_elem(&in_flight, &id);
+	event_init(&s->event);
+	describe_result(&s->event, &s->send, ret);
+	c = s->send.copied ? bpf_map_lookup_elem(&copies, &id) : NULL;
+	if (c) {
+		use_copy(s, c);
+		bpf_map_delete_elem(&copies, &id);
+	} else {
+		use_message(s, SLOT_EXIT, msg, len);
+	}
+	emit_if_wanted(s, SLOT_EXIT);
+	return 0;
+}
+
+/*
+ * The kernel skips a run of send_exit in the rare case that it preempted one
+ * on the same CPU: what it did not take away goes with the thread.
+ */
+SEC("raw_tp/sched_process_exit")
+int thread_exit(void *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&in_flight, &id);
+	bpf_map_delete_elem(&copies, &id);
+	return 0;
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf holds the programs that capture datagrams in the kernel and,
+// generated from them by bpf2go, the objects and the Go types to load them with.
+// The C is GPL-2.0-only, as the helpers it calls demand.
+package bpf
+
+//go:generate go tool bpf2go -target amd64,arm64 -cc clang -output-stem fentry Fentry fentry.bpf.c -- -Wall -Werror -I.
+//go:generate go tool bpf2go -target amd64,arm64 -cc clang -output-stem tracepoint Tracepoint tracepoint.bpf.c -- -Wall -Werror -I.

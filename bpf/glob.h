@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Glob matching: `*` any run of bytes, `?` one byte, the rest literal.
+ */
+#ifndef __GLOB_H__
+#define __GLOB_H__
+
+#define GLOB_STEPS 2048
+
+static __always_inline void glob_next(struct glob *g)
+{
+	g->pattern++;
+	g->pi = 0;
+	g->ti = 0;
+	g->star_pi = 0;
+	g->star_ti = 0;
+}
+
+static __always_inline void glob_step(struct glob *g, const struct pattern *p)
+{
+	__u32 pi = g->pi, ti = g->ti;
+	char want = p->text[pi & (PATTERN_MAX - 1)];
+
+	if (pi >= p->len && ti >= g->text_len) {
+		g->groups |= 1U << (p->group & 31);
+		glob_next(g);
+	} else if (pi < p->len && want == '*') {
+		g->star_pi = pi + 1;
+		g->star_ti = ti;
+		g->pi = pi + 1;
+	} else if (pi < p->len && ti < g->text_len &&
+		   (want == '?' || want == g->text[ti & 255])) {
+		g->pi = pi + 1;
+		g->ti = ti + 1;
+	} else if (g->star_pi && g->star_ti < g->text_len) {
+		g->star_ti++;
+		g->ti = g->star_ti;
+		g->pi = g->star_pi;
+	} else {
+		glob_next(g);
+	}
+}
+
+/*
+ * Matches the text in the slot's glob against patterns[first .. first+n) and
+ * returns the groups that matched. When it runs out of steps it claims all of
+ * them: user space matches again, so that this can only cost, not lose.
+ *
+ * The state lives in memory, where the verifier does not follow its values, so
+ * that the loop is verified in one pass instead of once for each combination.
+ */
+__noinline int glob_match(__u32 slot, __u32 first, __u32 n)
+{
+	struct scratch *s = scratch_get(slot);
+	__u32 i;
+
+	if (!s)
+		return 0;
+	s->glob.pattern = first - 1;
+	s->glob.groups = 0;
+	glob_next(&s->glob);
+	for (i = 0; i < GLOB_STEPS; i++) {
+		__u32 at = s->glob.pattern;
+		struct pattern *p;
+
+		if (at >= first + n)
+			return s->glob.groups;
+		p = bpf_map_lookup_elem(&patterns, &at);
+		if (!p)
+			return s->glob.groups;
+		glob_step(&s->glob, p);
+	}
+	return -1;
+}
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The payload out of the sender's memory, where the kernel's own copy of it is
+ * not at hand.
+ */
+#ifndef __PAYLOAD_H__
+#define __PAYLOAD_H__
+
+#define SEGMENTS_MAX 64
+
+/*
+ * Gathers up to PAYLOAD_MAX bytes from n segments. The payload stays unknown when
+ * any of it cannot be read, and when it has more segments than are looked at.
+ */
+__noinline int gather(__u32 slot, __u32 memory, __u64 segments, __u64 n)
+{
+	struct scratch *s = scratch_get(slot);
+	struct iovec_abi segment;
+	__u64 end = 0, len;
+	__u32 i;
+
+	if (!s)
+		return 0;
+	for (i = 0; i < SEGMENTS_MAX; i++) {
+		if (i >= n || end >= PAYLOAD_MAX)
+			break;
+		if (read_from(memory == MEMORY_USER, &segment, sizeof(segment),
+			      (void *)segments + i * sizeof(segment)))
+			return 0;
+		len = segment.iov_len;
+		if (len > PAYLOAD_MAX - end)
+			len = PAYLOAD_MAX - end;
+		BOUND(len, DATA_MASK);
+		if (len > PAYLOAD_MAX)
+			return 0;
+		BOUND(end, PAYLOAD_MAX - 1);
+		if (bpf_probe_read_user(&s->event.data[end], len, segment.iov_base))
+			return 0;
+		end += len;
+	}
+	if (i >= SEGMENTS_MAX && i < n && end < PAYLOAD_MAX)
+		return 0;
+	s->event.payload_len = end;
+	s->event.flags |= EVENT_PAYLOAD;
+	return 0;
+}
+
+/* One buffer of user memory. */
+static __always_inline void read_buffer(struct event *e, const void *base,
+					__u64 len)
+{
+	if (len > PAYLOAD_MAX)
+		len = PAYLOAD_MAX;
+	BOUND(len, DATA_MASK);
+	if (len > PAYLOAD_MAX || bpf_probe_read_user(e->data, len, base))
+		return;
+	e->payload_len = len;
+	e->flags |= EVENT_PAYLOAD;
+}
+
+/* ITER_UBUF came with 6.0, and the enum's values moved more than once. */
+static __always_inline bool is_iter(const struct iov_iter *iter, bool ubuf)
+{
+	const struct iov_iter___v513 *old = (void *)iter;
+	__u32 type;
+
+	if (bpf_core_field_exists(old->type))
+		type = BPF_CORE_READ(old, type) & ~1U; /* without the direction */
+	else
+		type = BPF_CORE_READ(iter, iter_type);
+	if (!ubuf)
+		return type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
+	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
+	       type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
+}
+
+static __always_inline const void *segments_of(const struct iov_iter *iter)
+{
+	const struct iov_iter___v63 *old = (void *)iter;
+
+	if (bpf_core_field_exists(iter->__iov))
+		return BPF_CORE_READ(iter, __iov);
+	return BPF_CORE_READ(old, iov);
+}
+
+/* What the sender gave, as long as nothing of it was consumed. */
+static __always_inline void read_msg_iter(__u32 slot, struct event *e,
+					  struct msghdr *msg, __u64 size)
+{
+	const struct iov_iter *iter = &msg->msg_iter;
+
+	if (is_iter(iter, true))
+		read_buffer(e, BPF_CORE_READ(iter, ubuf), size);
+	else if (is_iter(iter, false))
+		gather(slot, MEMORY_KERNEL, (__u64)segments_of(iter),
+		       BPF_CORE_READ(iter, nr_segs));
+}
+
+#endif

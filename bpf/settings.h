@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What user space sets before the programs are loaded: constants the verifier
+ * prunes dead code by, and the maps that hold sets.
+ */
+#ifndef __SETTINGS_H__
+#define __SETTINGS_H__
+
+#define CONTROLLERS_MAX 8
+#define PATTERN_MAX 256
+#define PATTERNS_MAX 64
+#define KEY_MAX 24
+
+const volatile __u32 self_tgid;	   /* sdtrace itself: never captured */
+const volatile bool capture_all;   /* every AF_UNIX datagram */
+const volatile __u32 wakeup_bytes; /* wake the reader from this fill on */
+
+/* Which filters are in force. */
+const volatile bool filter_pid;
+const volatile bool filter_uid;
+const volatile bool filter_comm;
+const volatile bool filter_netns;
+const volatile bool filter_key;
+const volatile bool filter_failed;
+
+/*
+ * cgroup v1 controllers to look at when cgroup v2 says only "/", as
+ * cgroup_subsys_id, and how many.
+ */
+const volatile __u8 v1_controllers[CONTROLLERS_MAX];
+const volatile __u32 v1_controllers_count;
+
+/*
+ * The hierarchies cgroup_targets has members of: 0 for cgroup v2, else
+ * cgroup_subsys_id + 1; and how many.
+ */
+const volatile __u8 target_hierarchies[CONTROLLERS_MAX];
+const volatile __u32 target_hierarchies_count;
+
+/*
+ * Globs in `patterns`: socket_patterns_count for the destination, then those for
+ * the names in the cgroup path. A task passes when every group in
+ * component_groups has a match.
+ */
+const volatile __u32 socket_patterns_count;
+const volatile __u32 component_patterns_count;
+const volatile __u32 component_groups;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u8);
+} pids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u8);
+} uids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u8);
+} netnses SEC(".maps");
+
+struct comm {
+	char name[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct comm);
+	__type(value, __u8);
+} comms SEC(".maps");
+
+struct cgroup_target {
+	__u64 id;	 /* kernfs_node.id, the directory's inode number */
+	__u64 hierarchy; /* as in target_hierarchies */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct cgroup_target);
+	__type(value, __u8);
+} cgroup_targets SEC(".maps");
+
+struct pattern {
+	__u32 len;
+	__u32 group;
+	char text[PATTERN_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PATTERNS_MAX);
+	__type(key, __u32);
+	__type(value, struct pattern);
+} patterns SEC(".maps");
+
+/* The protocol's keys, padded with NUL. */
+struct key {
+	char name[KEY_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, struct key);
+	__type(value, __u8);
+} protocol_keys SEC(".maps");
+
+/* FNV-1a hashes of the keys that --key asks for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u8);
+} wanted_keys SEC(".maps");
+
+/* What NOTIFY_SOCKET holds in some process's environment, padded with NUL. */
+struct address {
+	char path[112];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct address);
+	__type(value, __u8);
+} notify_sockets SEC(".maps");
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Who is sending: the current task, and whether the filters let it pass.
+ */
+#ifndef __TASK_H__
+#define __TASK_H__
+
+static __always_inline void namespace_ids(struct event *e, struct task_struct *task)
+{
+	struct nsproxy *ns = BPF_CORE_READ(task, nsproxy);
+
+	e->mntns = BPF_CORE_READ(ns, mnt_ns, ns.inum);
+	e->netns = BPF_CORE_READ(ns, net_ns, ns.inum);
+	e->cgroupns = BPF_CORE_READ(ns, cgroup_ns, ns.inum);
+	e->userns = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+}
+
+/* The process id in its own pid namespace, and that namespace. */
+static __always_inline void own_pid(struct event *e, struct task_struct *leader)
+{
+	struct pid *pid = BPF_CORE_READ(leader, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid id = {};
+
+	bpf_probe_read_kernel(&id, sizeof(id),
+			      (void *)pid + bpf_core_field_offset(pid->numbers) +
+				      level * sizeof(id));
+	e->ns_pid = id.nr;
+	e->pidns = BPF_CORE_READ(id.ns, ns.inum);
+}
+
+static __always_inline bool in_initial_pidns(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, thread_pid, level) == 0;
+}
+
+static __always_inline bool in_initial_userns(struct task_struct *task)
+{
+	return !BPF_CORE_READ(task, cred, user_ns, parent);
+}
+
+static __always_inline void describe_task(struct event *e)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	__u64 id = bpf_get_current_pid_tgid();
+	__u64 ids = bpf_get_current_uid_gid();
+
+	e->pid = id >> 32;
+	e->tid = id;
+	e->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	e->uid = ids;
+	e->gid = ids >> 32;
+	e->start_time = BPF_CORE_READ(leader, start_boottime);
+	e->cgroup_id = bpf_get_current_cgroup_id();
+	/* The leader's: an io_uring worker is called iou-wrk-PID. */
+	BPF_CORE_READ_STR_INTO(&e->comm, leader, comm);
+	own_pid(e, leader);
+	namespace_ids(e, task);
+}
+
+static __always_inline bool comm_passes(struct task_struct *task)
+{
+	struct comm comm = {};
+
+	BPF_CORE_READ_STR_INTO(&comm.name, task, group_leader, comm);
+	return bpf_map_lookup_elem(&comms, &comm);
+}
+
+static __always_inline bool task_passes(__u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	__u32 uid = bpf_get_current_uid_gid();
+	__u32 netns;
+
+	if (filter_pid && !bpf_map_lookup_elem(&pids, &pid))
+		return false;
+	if (filter_uid && !bpf_map_lookup_elem(&uids, &uid))
+		return false;
+	if (filter_netns) {
+		netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
+		if (!bpf_map_lookup_elem(&netnses, &netns))
+			return false;
+	}
+	if (filter_comm && !comm_passes(task))
+		return false;
+	if (target_hierarchies_count && !cgroup_passes())
+		return false;
+	if (component_groups && !components_pass(slot))
+		return false;
+	return true;
+}
+
+#endif

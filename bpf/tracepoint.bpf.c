@@ -1,0 +1,310 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The tracepoint backend, for kernels that refuse trampolines. It looks at a send
+ * when it has ended, by the arguments of the system call it was made with. One of
+ *
+ *   raw_tp/sock_send_length  since 6.3: fires for sends on sockets alone and
+ *                            names the socket
+ *   raw_tp/sys_exit          before: fires for every system call
+ *
+ * What was sent by other ways than a system call of the send or write family
+ * (io_uring, splice, sendfile) shows without its payload, and only where the
+ * socket is connected.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "event.h"
+#include "settings.h"
+#include "counters.h"
+#include "scratch.h"
+#include "glob.h"
+#include "cgroup.h"
+#include "task.h"
+#include "unix_socket.h"
+#include "notify.h"
+#include "ancillary.h"
+#include "payload.h"
+#include "syscall.h"
+#include "emit.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* One message of a struct mmsghdr vector, by the task that sends it. */
+struct batch {
+	__u64 messages; /* the vector, in user memory */
+	__u32 next;
+	__s32 last; /* what the message before returned */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct batch);
+} batches SEC(".maps");
+
+/* Since a batch found no room, its messages cannot be told apart. */
+bool batches_untold;
+
+/* The bytes in n segments of user memory, -1 when that cannot be told. */
+__noinline int total_size(__u64 segments, __u64 n)
+{
+	struct iovec_abi segment;
+	__u32 total = 0;
+	__u32 i;
+
+	for (i = 0; i < SEGMENTS_MAX; i++) {
+		if (i >= n)
+			return total;
+		if (bpf_probe_read_user(&segment, sizeof(segment),
+					(void *)segments + i * sizeof(segment)))
+			return -1;
+		total += segment.iov_len;
+	}
+	return i < n ? -1 : total;
+}
+
+static __always_inline void use_size(struct event *e, __u64 size)
+{
+	e->size = size;
+	e->flags |= EVENT_SIZE;
+}
+
+static __always_inline void use_address(struct destination *dst, struct sock *sk,
+					const void *address, __s64 len)
+{
+	if (address && len > 0)
+		dst->address_len = read_name_user(dst->address, address, len);
+	else
+		resolve_peer(dst, sk);
+}
+
+static __always_inline void use_segments(struct scratch *s, const void *segments,
+					 __u64 n)
+{
+	int size = total_size((__u64)segments, n);
+
+	if (size >= 0)
+		use_size(&s->event, size);
+	gather(SLOT_EXIT, MEMORY_USER, (__u64)segments, n);
+}
+
+static __always_inline void use_msghdr(struct scratch *s, struct sock *sk,
+				       const void *at)
+{
+	struct user_msghdr_abi msg;
+
+	if (bpf_probe_read_user(&msg, sizeof(msg), at))
+		return;
+	use_address(&s->send.dst, sk, msg.msg_name, msg.msg_namelen);
+	use_segments(s, msg.msg_iov, msg.msg_iovlen);
+	read_control(SLOT_EXIT, MEMORY_USER, (__u64)msg.msg_control,
+		     msg.msg_controllen);
+}
+
+static __always_inline void use_syscall(struct scratch *s, struct sock *sk,
+					const struct syscall *call)
+{
+	switch (call->nr) {
+	case NR_SENDTO:
+		use_address(&s->send.dst, sk, (void *)call->arg4,
+			    (__s32)call->arg5);
+		use_size(&s->event, call->arg2);
+		read_buffer(&s->event, (void *)call->arg1, call->arg2);
+		return;
+	case NR_WRITE:
+		resolve_peer(&s->send.dst, sk);
+		use_size(&s->event, call->arg2);
+		read_buffer(&s->event, (void *)call->arg1, call->arg2);
+		return;
+	case NR_WRITEV:
+	case NR_PWRITEV2:
+		resolve_peer(&s->send.dst, sk);
+		use_segments(s, (void *)call->arg1, call->arg2);
+		return;
+	case NR_SENDMSG:
+	case NR_SENDMMSG: /* arg1 is one message of the vector */
+		use_msghdr(s, sk, (void *)call->arg1);
+		return;
+	}
+	resolve_peer(&s->send.dst, sk);
+}
+
+/*
+ * A socket filter of the receiver's may have dropped the datagram without a
+ * trace, unless there is none.
+ */
+static __always_inline void describe_result(struct event *e,
+					    const struct destination *dst, long ret)
+{
+	e->result = ret;
+	if (ret < 0) {
+		e->flags |= EVENT_NOT_DELIVERED;
+		return;
+	}
+	use_size(e, ret);
+	if (dst->resolved && dst->unfiltered)
+		e->flags |= EVENT_DELIVERED;
+}
+
+/* The slot's system call is filled in: what it sent, with which result. */
+static __always_inline void capture(struct scratch *s, struct sock *sk,
+				    const struct syscall *call, long ret)
+{
+	__u8 type = datagram_type(sk);
+
+	count(COUNT_SEEN);
+	destination_init(&s->send.dst, type);
+	ancillary_init(&s->anc);
+	event_init(&s->event);
+	use_syscall(s, sk, call);
+	/* A connected SOCK_SEQPACKET takes no other address. */
+	if (type == SOCK_SEQPACKET && !s->send.dst.connected)
+		resolve_peer(&s->send.dst, sk);
+	describe_result(&s->event, &s->send.dst, ret);
+	if (!task_passes(SLOT_EXIT)) {
+		count(COUNT_FILTERED);
+		return;
+	}
+	emit_if_wanted(s, SLOT_EXIT);
+}
+
+/*
+ * Which message of the vector this is: the tracepoint fires for each, in order,
+ * and the kernel has written the length of the one before into msg_len by then. A
+ * call that ended early without the tracepoint leaves an entry behind, which no
+ * longer fits.
+ */
+static __always_inline void pick_message(struct syscall *call, long ret)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct batch *known = bpf_map_lookup_elem(&batches, &id);
+	struct batch batch = {.messages = call->arg1};
+	struct mmsghdr_abi *messages = (void *)call->arg1;
+	__u32 sent = 0;
+
+	if (known && known->messages == batch.messages &&
+	    known->next < call->arg2 &&
+	    !bpf_probe_read_user(&sent, sizeof(sent),
+				 &messages[known->next - 1].msg_len) &&
+	    sent == known->last)
+		batch = *known;
+	else if (batches_untold)
+		call->nr = -1;
+	call->arg1 = (__u64)&messages[batch.next].msg_hdr;
+	batch.next++;
+	batch.last = ret;
+	if (ret < 0 || batch.next >= call->arg2)
+		bpf_map_delete_elem(&batches, &id);
+	else if (bpf_map_update_elem(&batches, &id, &batch, BPF_ANY))
+		batches_untold = true;
+}
+
+SEC("raw_tp/sock_send_length")
+int send_length(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = (void *)ctx->args[0];
+	int ret = ctx->args[1];
+	struct scratch *s;
+	struct syscall call;
+
+	if (!datagram_type(sk) || bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return 0;
+	s = scratch_get(SLOT_EXIT);
+	if (!s)
+		return 0;
+	call = read_syscall((void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	if (call.nr == NR_SENDMMSG)
+		pick_message(&call, ret);
+	capture(s, sk, &call, ret);
+	return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int thread_exit(void *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&batches, &id);
+	return 0;
+}
+
+/* The struct sock of one of the current task's descriptors. */
+static __always_inline struct sock *sock_of(__u32 fd)
+{
+	struct file *file = file_of(fd);
+	struct socket *sock;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	sock = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(sock, sk);
+}
+
+/* A function of its own, so that the loop over a batch is cheap to verify. */
+__noinline int capture_message(__u64 at_sock, __u64 messages, __u32 i)
+{
+	struct mmsghdr_abi *message = &((struct mmsghdr_abi *)messages)[i];
+	struct syscall call = {
+		.nr = NR_SENDMSG,
+		.arg1 = (__u64)&message->msg_hdr,
+	};
+	struct scratch *s = scratch_get(SLOT_EXIT);
+	__u32 sent;
+
+	if (!s || bpf_probe_read_user(&sent, sizeof(sent), &message->msg_len))
+		return 0;
+	capture(s, (void *)at_sock, &call, sent);
+	return 0;
+}
+
+#define BATCH_MAX 1024 /* UIO_MAXIOV: the kernel takes no more */
+
+static __always_inline void capture_batch(struct sock *sk,
+					  const struct syscall *call, long ret)
+{
+	__u32 i;
+
+	for (i = 0; i < BATCH_MAX; i++) {
+		if (i >= ret)
+			return;
+		capture_message((__u64)sk, call->arg1, i);
+	}
+}
+
+static __always_inline bool sends(long nr)
+{
+	return nr == NR_SENDTO || nr == NR_SENDMSG || nr == NR_SENDMMSG ||
+	       nr == NR_WRITE || nr == NR_WRITEV || nr == NR_PWRITEV2;
+}
+
+SEC("raw_tp/sys_exit")
+int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct pt_regs *regs = (void *)ctx->args[0];
+	long ret = ctx->args[1];
+	struct scratch *s;
+	struct syscall call;
+	struct sock *sk;
+
+	if (!sends(syscall_number(regs)) ||
+	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return 0;
+	call = read_syscall(regs);
+	if (call.nr < 0)
+		return 0;
+	sk = sock_of(call.fd);
+	if (!sk || !datagram_type(sk))
+		return 0;
+	if (call.nr == NR_SENDMMSG && ret > 0) {
+		capture_batch(sk, &call, ret);
+		return 0;
+	}
+	s = scratch_get(SLOT_EXIT);
+	if (s)
+		capture(s, sk, &call, ret);
+	return 0;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * AF_UNIX sockets and their addresses.
+ */
+#ifndef __UNIX_SOCKET_H__
+#define __UNIX_SOCKET_H__
+
+#define AF_UNIX 1
+#define SOCK_DGRAM 2
+#define SOCK_SEQPACKET 5
+#define SUN_PATH_OFFSET 2 /* offsetof(struct sockaddr_un, sun_path) */
+
+/* The socket's type if it sends AF_UNIX datagrams, else 0. */
+static __always_inline __u8 datagram_type(struct sock *sk)
+{
+	__u16 type;
+
+	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX)
+		return 0;
+	type = BPF_CORE_READ(sk, sk_type);
+	return type == SOCK_DGRAM || type == SOCK_SEQPACKET ? type : 0;
+}
+
+/*
+ * Reads the name in a struct sockaddr_un of len bytes and returns its length,
+ * 0 for an unnamed address. A path ends at its NUL; an abstract name, whose first
+ * byte is NUL, is as long as the address says.
+ */
+static __always_inline __u16 read_name_kernel(char *name, const void *addr,
+					      __s64 len)
+{
+	__u64 n = len - SUN_PATH_OFFSET;
+	long end;
+
+	if (len <= SUN_PATH_OFFSET)
+		return 0;
+	/* The kernel counts the NUL it puts behind a path. */
+	if (n > ADDRESS_MAX + 1)
+		return 0;
+	BOUND(n, 127);
+	if (bpf_probe_read_kernel(name, n, addr + SUN_PATH_OFFSET))
+		return 0;
+	if (!name[0])
+		return n;
+	n++;
+	BOUND(n, 127);
+	end = bpf_probe_read_kernel_str(name, n, addr + SUN_PATH_OFFSET);
+	return end > 0 ? end - 1 : 0;
+}
+
+/* The same for an address in user memory. */
+static __always_inline __u16 read_name_user(char *name, const void *addr, __s64 len)
+{
+	__u64 n = len - SUN_PATH_OFFSET;
+	long end;
+
+	if (len <= SUN_PATH_OFFSET || n > ADDRESS_MAX)
+		return 0;
+	BOUND(n, 127);
+	if (bpf_probe_read_user(name, n, addr + SUN_PATH_OFFSET))
+		return 0;
+	if (!name[0])
+		return n;
+	n++;
+	BOUND(n, 127);
+	end = bpf_probe_read_user_str(name, n, addr + SUN_PATH_OFFSET);
+	return end > 0 ? end - 1 : 0;
+}
+
+/* The name a socket is bound to; 0 when it has none. */
+static __always_inline __u16 read_bound(char *name, struct sock *sk)
+{
+	struct unix_sock *u = (void *)sk;
+	struct unix_address *addr = BPF_CORE_READ(u, addr);
+
+	if (!addr)
+		return 0;
+	return read_name_kernel(name,
+				(void *)addr + bpf_core_field_offset(addr->name),
+				BPF_CORE_READ(addr, len));
+}
+
+/* Notes the receiving socket: its name, inode, and whether it filters. */
+static __always_inline void resolve(struct destination *dst, struct sock *sk)
+{
+	dst->bound_len = read_bound(dst->bound, sk);
+	dst->inode = BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+	dst->unfiltered = !BPF_CORE_READ(sk, sk_filter);
+	dst->resolved = 1;
+}
+
+/* A connected socket's destination is its peer, by the name getpeername gives. */
+static __always_inline void resolve_peer(struct destination *dst, struct sock *sk)
+{
+	struct unix_sock *u = (void *)sk;
+	struct sock *peer = BPF_CORE_READ(u, peer);
+
+	dst->connected = 1;
+	if (!peer)
+		return;
+	resolve(dst, peer);
+	dst->address_len = dst->bound_len;
+	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
+}
+
+static __always_inline void destination_init(struct destination *dst, __u8 type)
+{
+	dst->inode = 0;
+	dst->address_len = 0;
+	dst->bound_len = 0;
+	dst->type = type;
+	dst->connected = 0;
+	dst->resolved = 0;
+	dst->unfiltered = 0;
+}
+
+#endif
