@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/sdtrace/sdtrace/bpf"
+)
+
+// A flavour is one way to get at the datagrams: a set of programs and what they
+// are attached to. Whether it works is found out by loading and attaching it.
+type flavour struct {
+	backend  string
+	hook     string // what it is attached to, for people
+	load     func() (*ebpf.CollectionSpec, error)
+	programs []attachment
+}
+
+// The flavours, the preferred first.
+var flavours = []flavour{
+	{
+		backend: "fentry",
+		hook:    "unix_dgram_sendmsg",
+		load:    bpf.LoadFentry,
+		// The entry comes last, so that no send is seen by halves.
+		programs: []attachment{
+			rawTracepoint("thread_exit", "sched_process_exit"),
+			trampoline("send_exit", "fexit/unix_dgram_sendmsg"),
+			trampoline("receiver_found", "fentry/security_unix_may_send"),
+			trampoline("payload_copied", "fexit/skb_copy_datagram_from_iter"),
+			trampoline("send_enter", "fentry/unix_dgram_sendmsg"),
+		},
+	},
+	{
+		backend: "tracepoint",
+		hook:    "sock_send_length",
+		load:    bpf.LoadTracepoint,
+		programs: []attachment{
+			rawTracepoint("thread_exit", "sched_process_exit"),
+			rawTracepoint("send_length", "sock_send_length"),
+		},
+	},
+	{
+		backend:  "tracepoint",
+		hook:     "sys_exit",
+		load:     bpf.LoadTracepoint,
+		programs: []attachment{rawTracepoint("syscall_exit", "sys_exit")},
+	},
+}
+
+type attachment struct {
+	name   string // of the program
+	hook   string // for people
+	attach func(*ebpf.Program) (link.Link, error)
+}
+
+func trampoline(name, hook string) attachment {
+	return attachment{name, hook, func(p *ebpf.Program) (link.Link, error) {
+		return link.AttachTracing(link.TracingOptions{Program: p})
+	}}
+}
+
+func rawTracepoint(name, tracepoint string) attachment {
+	return attachment{name, "raw_tp/" + tracepoint, func(p *ebpf.Program) (link.Link, error) {
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: p})
+	}}
+}
+
+// flavoursOf returns the flavours to try for a value of --backend.
+func flavoursOf(backend string) ([]flavour, error) {
+	if backend == "" || backend == "auto" {
+		return flavours, nil
+	}
+	var found []flavour
+	for _, f := range flavours {
+		if f.backend == backend || f.backend+"/"+f.hook == backend {
+			found = append(found, f)
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("unknown backend %q: want auto, fentry or tracepoint", backend)
+	}
+	return found, nil
+}
+
+// spec loads the flavour's object, without the programs of other flavours in it.
+func (f flavour) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := f.load()
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded programs: %w", err)
+	}
+	for name := range spec.Programs {
+		if !slices.ContainsFunc(f.programs, func(a attachment) bool { return a.name == name }) {
+			delete(spec.Programs, name)
+		}
+	}
+	return spec, nil
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// cgroupMount is a mounted cgroup hierarchy.
+type cgroupMount struct {
+	point       string
+	root        string   // the cgroup that point shows, "/" for the whole
+	v2          bool     // else v1
+	controllers []string // of v1
+}
+
+// cgroupMounts lists the hierarchies mounted here (proc_pid_mountinfo(5)).
+func cgroupMounts() ([]cgroupMount, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("finding the cgroup hierarchies: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	var mounts []cgroupMount
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		fields, fsFields := strings.Fields(before), strings.Fields(after)
+		if !ok || len(fields) < 5 || len(fsFields) < 3 {
+			continue
+		}
+		m := cgroupMount{root: fields[3], point: unescapeMount(fields[4])}
+		switch fsFields[0] {
+		case "cgroup2":
+			m.v2 = true
+		case "cgroup":
+			m.controllers = strings.Split(fsFields[2], ",")
+		default:
+			continue
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts, lines.Err()
+}
+
+// unescapeMount undoes the octal escapes of mountinfo.
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
+
+// controllers are the names of cgroup_subsys_id by their number, which the
+// kernel's configuration decides.
+var controllers = sync.OnceValue(func() []string {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil
+	}
+	var enum *btf.Enum
+	if err := spec.TypeByName("cgroup_subsys_id", &enum); err != nil {
+		return nil
+	}
+	var names []string
+	for _, v := range enum.Values {
+		if name, ok := strings.CutSuffix(v.Name, "_cgrp_id"); ok && v.Value == uint64(len(names)) {
+			names = append(names, name)
+		}
+	}
+	return names
+})
+
+// v1Controllers are the cgroup_subsys_ids of the v1 hierarchies worth asking where a
+// process is when cgroup v2 says only "/", the best first; none on a host without
+// cgroup v1.
+func v1Controllers() ([]uint8, error) {
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return nil, err
+	}
+	var ids []uint8
+	for _, name := range []string{"pids", "memory", "devices", "cpu", "cpuacct", "freezer", "blkio", "cpuset"} {
+		mounted := slices.ContainsFunc(mounts, func(m cgroupMount) bool {
+			return slices.Contains(m.controllers, name)
+		})
+		if i := subsystem(name); mounted && i >= 0 {
+			ids = append(ids, uint8(i))
+		}
+	}
+	return ids, nil
+}
+
+// subsystem is the cgroup_subsys_id of a v1 controller, -1 for what is none.
+func subsystem(controller string) int {
+	if controller == "blkio" {
+		controller = "io"
+	}
+	return slices.Index(controllers(), controller)
+}
+
+// findCgroup finds the cgroup that a user means by path: a directory of a cgroup
+// file system or, where there is none, a path below the root of cgroup v2 or else
+// of a v1 controller.
+func findCgroup(path string) (cgroupTarget, error) {
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return cgroupTarget{}, err
+	}
+	candidates := []string{path}
+	for _, m := range mounts {
+		if strings.HasPrefix(path, "/") && m.root == "/" {
+			candidates = append(candidates, filepath.Join(m.point, path))
+		}
+	}
+	// Version 2 comes first, whatever the order of the mounts.
+	slices.SortStableFunc(candidates[1:], func(a, b string) int {
+		return magicRank(a) - magicRank(b)
+	})
+	var named error
+	for _, dir := range candidates {
+		target, err := cgroupAt(dir, mounts)
+		if err == nil {
+			return target, nil
+		}
+		if errors.Is(err, errNamedHierarchy) {
+			named = err
+		}
+	}
+	if named != nil {
+		return cgroupTarget{}, named
+	}
+	return cgroupTarget{}, fmt.Errorf("no cgroup %q: want a directory below %s or a path within it",
+		path, mountPoints(mounts))
+}
+
+func mountPoints(mounts []cgroupMount) string {
+	for _, m := range mounts {
+		if m.v2 {
+			return m.point
+		}
+	}
+	return "/sys/fs/cgroup"
+}
+
+func magicRank(dir string) int {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return 0
+	}
+	return 1
+}
+
+var errNamedHierarchy = errors.New("a hierarchy without controllers: use the path of a controller such as pids or memory")
+
+// cgroupAt identifies a directory of a cgroup file system.
+func cgroupAt(dir string, mounts []cgroupMount) (cgroupTarget, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return cgroupTarget{}, err
+	}
+	var fsStat unix.Statfs_t
+	var stat unix.Stat_t
+	if err := errors.Join(unix.Statfs(dir, &fsStat), unix.Stat(dir, &stat)); err != nil {
+		return cgroupTarget{}, err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return cgroupTarget{}, fs.ErrInvalid
+	}
+	// kernfs_node.id is the inode number on 64-bit kernels.
+	target := cgroupTarget{ID: stat.Ino}
+	switch fsStat.Type {
+	case unix.CGROUP2_SUPER_MAGIC:
+		return target, nil
+	case unix.CGROUP_SUPER_MAGIC:
+	default:
+		return cgroupTarget{}, fs.ErrNotExist
+	}
+	for _, m := range mounts {
+		if dir != m.point && !strings.HasPrefix(dir, m.point+"/") {
+			continue
+		}
+		for _, controller := range m.controllers {
+			if i := subsystem(controller); i >= 0 {
+				target.Hierarchy = uint64(i) + 1
+				return target, nil
+			}
+		}
+	}
+	return cgroupTarget{}, fmt.Errorf("cgroup %q: %w", dir, errNamedHierarchy)
+}
+
+// HasCgroup reports whether a cgroup of any hierarchy has a name that one of the
+// globs matches.
+func HasCgroup(globs []string) bool {
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return false
+	}
+	for _, m := range mounts {
+		found := false
+		_ = filepath.WalkDir(m.point, func(_ string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil: // removed meanwhile
+				return nil
+			case !d.IsDir():
+				return nil
+			case matchAny(globs, d.Name()):
+				found = true
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if found {
+			return true
+		}
+	}
+	return false
+}

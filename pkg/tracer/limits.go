@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+// Limits says, a line each, what the backend with this hook cannot know. The whole
+// table stands in docs/events.md.
+func Limits(backend, hook string) []string {
+	if backend == "fentry" {
+		return []string{"sender.exe: when the process has gone by the time it is looked up"}
+	}
+	limits := []string{
+		"sender.exe: when the process has gone by the time it is looked up",
+		"result.latency_ns",
+		"result.delivered: when the sender gave an address, or the receiver has a socket filter",
+		"socket.bound, socket.inode: when the sender gave an address",
+		"socket.address: when a connected receiver has gone (ECONNREFUSED)",
+		"claimed.pid, claimed.uid, claimed.gid: when the sender is in another pid or user namespace",
+		"payload: by io_uring, splice, sendfile and 32-bit programs, or of memory that cannot be read",
+	}
+	if hook == "sys_exit" {
+		return append(limits,
+			"sends by io_uring, splice, sendfile and 32-bit programs are not seen at all",
+			"the error that ended a sendmmsg after its first message")
+	}
+	return append(limits, "sends that a security module refuses before the socket sees them are not seen at all")
+}

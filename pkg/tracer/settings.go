@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// Filter narrows a capture down. A datagram passes when for each field that is set
+// one of its values matches. The kernel evaluates it.
+type Filter struct {
+	// Cgroups are directories of a cgroup file system, v2 or a v1 controller's, or
+	// paths below the root of cgroup v2. What is in them or below matches, also
+	// in cgroups made later.
+	Cgroups []string
+	// PIDs are thread group ids in the initial pid namespace.
+	PIDs []uint32
+	// UIDs are real user ids in the initial user namespace.
+	UIDs []uint32
+	// Comms are names of processes, of which the first 15 bytes count.
+	Comms []string
+	// NetNS are inode numbers of the sender's network namespace.
+	NetNS []uint32
+	// Sockets are globs ("*" any run of bytes, "?" one byte) for the address as
+	// the sender wrote it or the receiver bound it, at most 64 with those of
+	// Components. With them any datagram to a matching socket counts, and none
+	// to another.
+	Sockets []string
+	// Keys are keys of assignments, one of which has to be in the message.
+	Keys []string
+	// Components are lists of globs: one of each list has to match one of the
+	// names in the sender's cgroup path. This is how units and containers are
+	// named, also those that start later.
+	Components [][]string
+	// Failed lets only datagrams pass that are known not to have arrived.
+	Failed bool
+}
+
+// The limits of bpf/settings.h.
+const (
+	maxPatterns      = 64
+	maxPattern       = 256
+	maxSet           = 1024
+	maxKeys          = 64
+	maxControllers   = 8
+	maxComponentSets = 31
+	keySize          = 24
+	commSize         = 15
+	addressSize      = 112
+)
+
+// settings are options in the shape the programs take them.
+type settings struct {
+	ringSize, inFlight uint32
+	variables          map[string]any
+	sets               []set
+	patterns           []pattern
+	matcher            matcher
+	byName             bool // notify sockets are told by name
+}
+
+// set is the content of a hash map whose values do not matter.
+type set struct {
+	name string
+	keys []any
+}
+
+// pattern mirrors struct pattern.
+type pattern struct {
+	Len, Group uint32
+	Text       [maxPattern]byte
+}
+
+// cgroupTarget mirrors struct cgroup_target.
+type cgroupTarget struct{ ID, Hierarchy uint64 }
+
+func newSettings(opts Options) (*settings, error) {
+	f := opts.Filter
+	s := &settings{
+		ringSize: opts.RingSize,
+		inFlight: opts.InFlight,
+		matcher:  matcher{sockets: f.Sockets, components: f.Components},
+		byName:   !opts.All && len(f.Sockets) == 0,
+	}
+	if s.ringSize == 0 {
+		s.ringSize = defaultRingSize
+	}
+	if s.inFlight == 0 {
+		s.inFlight = defaultInFlight
+	}
+	if s.ringSize&(s.ringSize-1) != 0 || int(s.ringSize) < os.Getpagesize() {
+		return nil, fmt.Errorf("ring buffer of %d bytes: want a power of two of at least %d",
+			s.ringSize, os.Getpagesize())
+	}
+	v1, err := v1Controllers()
+	if err != nil {
+		return nil, err
+	}
+	s.variables = map[string]any{
+		"self_tgid":            uint32(os.Getpid()),
+		"capture_all":          opts.All,
+		"wakeup_bytes":         s.ringSize / 4,
+		"filter_pid":           len(f.PIDs) > 0,
+		"filter_uid":           len(f.UIDs) > 0,
+		"filter_comm":          len(f.Comms) > 0,
+		"filter_netns":         len(f.NetNS) > 0,
+		"filter_key":           len(f.Keys) > 0,
+		"filter_failed":        f.Failed,
+		"v1_controllers":       padded(v1),
+		"v1_controllers_count": uint32(len(v1)),
+	}
+	s.sets = []set{
+		{"pids", anySlice(f.PIDs)},
+		{"uids", anySlice(f.UIDs)},
+		{"netnses", anySlice(f.NetNS)},
+	}
+	err = errors.Join(
+		s.addComms(f.Comms), s.addKeys(f.Keys), s.addCgroups(f.Cgroups),
+		s.addPatterns(f.Sockets, f.Components),
+	)
+	if err != nil {
+		return nil, err
+	}
+	for _, set := range s.sets {
+		if len(set.keys) > maxSet {
+			return nil, fmt.Errorf("%d values for one filter: at most %d fit", len(set.keys), maxSet)
+		}
+	}
+	return s, nil
+}
+
+func (s *settings) addComms(comms []string) error {
+	var keys []any
+	for _, comm := range comms {
+		var key [commSize + 1]byte
+		copy(key[:commSize], comm)
+		keys = append(keys, key)
+	}
+	s.sets = append(s.sets, set{"comms", keys})
+	return nil
+}
+
+func (s *settings) addKeys(keys []string) error {
+	var protocol, wanted []any
+	for _, name := range events.Keys() {
+		var key [keySize]byte
+		copy(key[:], name)
+		protocol = append(protocol, key)
+	}
+	for _, name := range keys {
+		hash := fnv.New64a()
+		_, _ = hash.Write([]byte(name))
+		wanted = append(wanted, hash.Sum64())
+	}
+	if len(wanted) > maxKeys {
+		return fmt.Errorf("%d keys: at most %d fit", len(wanted), maxKeys)
+	}
+	s.sets = append(s.sets, set{"protocol_keys", protocol}, set{"wanted_keys", wanted})
+	return nil
+}
+
+func (s *settings) addCgroups(cgroups []string) error {
+	var targets []any
+	hierarchies := map[uint8]bool{}
+	for _, path := range cgroups {
+		target, err := findCgroup(path)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, target)
+		hierarchies[uint8(target.Hierarchy)] = true
+	}
+	var list []uint8
+	for hierarchy := range hierarchies {
+		list = append(list, hierarchy)
+	}
+	if len(list) > maxControllers {
+		return fmt.Errorf("cgroups of %d hierarchies: at most %d can be looked at", len(list), maxControllers)
+	}
+	s.variables["target_hierarchies"] = padded(list)
+	s.variables["target_hierarchies_count"] = uint32(len(list))
+	s.sets = append(s.sets, set{"cgroup_targets", targets})
+	return nil
+}
+
+func (s *settings) addPatterns(sockets []string, components [][]string) error {
+	add := func(glob string, group int) error {
+		if glob == "" || len(glob) > maxPattern {
+			return fmt.Errorf("pattern %q: want 1 to %d bytes", glob, maxPattern)
+		}
+		p := pattern{Len: uint32(len(glob)), Group: uint32(group)}
+		copy(p.Text[:], glob)
+		s.patterns = append(s.patterns, p)
+		return nil
+	}
+	for _, glob := range sockets {
+		// The kernel has a NUL where an abstract address is written "@".
+		if glob != "" && glob[0] == '@' {
+			glob = "\x00" + glob[1:]
+		}
+		if err := add(glob, 0); err != nil {
+			return err
+		}
+	}
+	var groups uint32
+	for group, globs := range components {
+		if len(globs) == 0 {
+			continue
+		}
+		groups |= 1 << group
+		for _, glob := range globs {
+			if err := add(glob, group); err != nil {
+				return err
+			}
+		}
+	}
+	if len(s.patterns) > maxPatterns || len(components) > maxComponentSets {
+		return fmt.Errorf("%d patterns for sockets, units and containers: at most %d fit",
+			len(s.patterns), maxPatterns)
+	}
+	s.variables["socket_patterns_count"] = uint32(len(sockets))
+	s.variables["component_patterns_count"] = uint32(len(s.patterns) - len(sockets))
+	s.variables["component_groups"] = groups
+	return nil
+}
+
+// applyTo sets what has to be known when the programs are loaded.
+func (s *settings) applyTo(spec *ebpf.CollectionSpec) error {
+	for name, value := range s.variables {
+		variable := spec.Variables[name]
+		if variable == nil {
+			return fmt.Errorf("setting %s: no such variable", name)
+		}
+		if err := variable.Set(value); err != nil {
+			return fmt.Errorf("setting %s: %w", name, err)
+		}
+	}
+	spec.Maps["ring"].MaxEntries = s.ringSize
+	if table := spec.Maps["in_flight"]; table != nil {
+		table.MaxEntries = s.inFlight
+		spec.Maps["copies"].MaxEntries = min(s.inFlight, max(minCopies, s.inFlight/8))
+	}
+	return nil
+}
+
+// fill puts the sets and patterns into the maps.
+func (s *settings) fill(maps map[string]*ebpf.Map) error {
+	for _, set := range s.sets {
+		for _, key := range set.keys {
+			if err := maps[set.name].Put(key, uint8(1)); err != nil {
+				return fmt.Errorf("filling %s: %w", set.name, err)
+			}
+		}
+	}
+	for i := range s.patterns {
+		if err := maps["patterns"].Put(uint32(i), &s.patterns[i]); err != nil {
+			return fmt.Errorf("filling patterns: %w", err)
+		}
+	}
+	return nil
+}
+
+func padded(list []uint8) (array [maxControllers]uint8) {
+	copy(array[:], list)
+	return array
+}
+
+func anySlice[T any](values []T) []any {
+	list := make([]any, len(values))
+	for i, v := range values {
+		list[i] = v
+	}
+	return list
+}

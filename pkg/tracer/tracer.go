@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tracer captures datagrams in the kernel: it loads and attaches the
+// programs of package bpf, sets their filters, reads their ring buffer and counts
+// what was lost.
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/identity"
+)
+
+// Options says what to capture and how. The zero value captures every datagram to
+// any notify socket with the first backend that works.
+type Options struct {
+	// Backend is "fentry", "tracepoint", or "auto" (also when empty): the first of
+	// them that loads and attaches.
+	Backend string
+	// Filter narrows the capture down.
+	Filter Filter
+	// All captures every AF_UNIX datagram, not only those to notify sockets.
+	All bool
+	// RingSize is the size of the ring buffer in bytes, a power of two and a
+	// multiple of the page size; 0 means 8 MiB.
+	RingSize uint32
+	// InFlight is how many sends can be under way at a time, and InFlight/8
+	// (but not less than 1024, or InFlight if that is less) how many of them
+	// with a payload; 0 means 8192. Only the fentry backend needs it.
+	InFlight uint32
+}
+
+const (
+	defaultRingSize = 8 << 20
+	defaultInFlight = 8192
+	minCopies       = 1024
+)
+
+// readInterval is how long a datagram may lie in a ring buffer that is not full
+// enough to wake the reader up.
+const readInterval = 40 * time.Millisecond
+
+// ErrFlushed is returned by [Tracer.Read] once after [Tracer.Flush], when all that
+// was captured before it has been read.
+var ErrFlushed = ringbuf.ErrFlushed
+
+// Item is one thing read from a capture: exactly one field is set.
+type Item struct {
+	Event *events.Event
+	Lost  *events.Lost
+}
+
+// Tracer is a capture under way. Read must not be called concurrently with
+// itself; the other methods can be called at any time.
+type Tracer struct {
+	flavour    flavour
+	collection *ebpf.Collection
+	links      []link.Link
+	reader     *ringbuf.Reader
+	filter     matcher
+
+	stop      chan struct{}
+	stopOnce  sync.Once
+	scanner   sync.WaitGroup
+	closeOnce sync.Once
+
+	// What Read alone touches.
+	record   ringbuf.Record
+	seq      uint64
+	rejected uint64
+	reported events.Lost
+	pending  error
+	clock    bootClock
+	exes     exeCache
+}
+
+// Open loads the programs, sets the filters and attaches. When it returns, every
+// datagram sent from then on is captured or counted as lost.
+//
+// The error wraps a [*Unavailable] when no backend works, and tells what a person
+// can do about it.
+func Open(opts Options) (*Tracer, error) {
+	candidates, err := flavoursOf(opts.Backend)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := newSettings(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := preflight(); err != nil {
+		return nil, err
+	}
+	allowMemory()
+
+	var refused []Refusal
+	for _, flavour := range candidates {
+		t, err := open(flavour, settings)
+		if err == nil {
+			return t, nil
+		}
+		refused = append(refused, Refusal{Backend: flavour.backend, Hook: flavour.hook, Err: err})
+	}
+	return nil, &Unavailable{Refusals: refused}
+}
+
+func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
+	t := &Tracer{flavour: flavour, filter: settings.matcher, stop: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			_ = t.Close()
+		}
+	}()
+	spec, err := flavour.spec()
+	if err != nil {
+		return nil, err
+	}
+	if err := settings.applyTo(spec); err != nil {
+		return nil, err
+	}
+	if t.collection, err = ebpf.NewCollection(spec); err != nil {
+		return nil, fmt.Errorf("loading programs: %w", err)
+	}
+	if err := settings.fill(t.collection.Maps); err != nil {
+		return nil, err
+	}
+	if t.reader, err = ringbuf.NewReader(t.collection.Maps["ring"]); err != nil {
+		return nil, fmt.Errorf("opening the ring buffer: %w", err)
+	}
+	for _, p := range flavour.programs {
+		l, err := p.attach(t.collection.Programs[p.name])
+		if err != nil {
+			return nil, fmt.Errorf("attaching %s: %w", p.hook, err)
+		}
+		t.links = append(t.links, l)
+	}
+	if settings.byName {
+		t.watchEnvironments()
+	}
+	return t, nil
+}
+
+// Backend is the backend in use: "fentry" or "tracepoint".
+func (t *Tracer) Backend() string { return t.flavour.backend }
+
+// Hook names the kernel functions or the tracepoint the backend is attached to.
+func (t *Tracer) Hook() string { return t.flavour.hook }
+
+// Read waits for the next datagram and returns it, or a report of losses. Events
+// come in kernel order. A datagram is returned within a tenth of a second after
+// it was sent.
+//
+// The error is [ErrFlushed] after Flush or Stop, when all that was captured before
+// was returned, and wraps [os.ErrClosed] after Close.
+func (t *Tracer) Read() (Item, error) {
+	for {
+		if err := t.pending; err != nil {
+			t.pending = nil
+			return Item{}, err
+		}
+		t.reader.SetDeadline(time.Now().Add(readInterval))
+		for {
+			err := t.reader.ReadInto(&t.record)
+			if err != nil {
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.pending = err
+				}
+				break
+			}
+			if event, err := t.decode(); err != nil || event != nil {
+				return Item{Event: event}, err
+			}
+		}
+		if errors.Is(t.pending, os.ErrClosed) {
+			continue
+		}
+		lost, err := t.lost()
+		if err != nil || lost != nil {
+			return Item{Lost: lost}, err
+		}
+	}
+}
+
+// decode makes an event of the record just read, nil if a filter rejects it
+// after all.
+func (t *Tracer) decode() (*events.Event, error) {
+	event := new(events.Event)
+	err := events.DecodeWire(event, t.record.RawSample, t.clock.now(), controllers())
+	if err != nil {
+		return nil, fmt.Errorf("decoding a record: %w", err)
+	}
+	if !t.filter.matches(event) {
+		t.rejected++
+		return nil, nil
+	}
+	t.seq++
+	event.Seq = t.seq
+	event.Backend = t.flavour.backend
+	identify(&event.Sender)
+	event.Sender.Exe = t.exes.lookup(&event.Sender)
+	return event, nil
+}
+
+func identify(s *events.Sender) {
+	id := identity.Parse(s.Cgroup)
+	s.Unit, s.UserUnit, s.Slice = id.Unit, id.UserUnit, id.Slice
+	if id.Runtime != "" || id.ContainerID != "" || id.PodUID != "" {
+		s.Container = &events.Container{Runtime: id.Runtime, ID: id.ContainerID, PodUID: id.PodUID}
+	}
+}
+
+// lost reports what was lost since the last report, nil if nothing was.
+func (t *Tracer) lost() (*events.Lost, error) {
+	stats, err := t.Stats()
+	if err != nil {
+		return nil, err
+	}
+	now := events.Lost{
+		RingFull: stats.RingFull, InFlightFull: stats.InFlightFull, Missed: stats.Missed,
+	}
+	delta := events.Lost{
+		Time:         time.Now(),
+		RingFull:     now.RingFull - t.reported.RingFull,
+		InFlightFull: now.InFlightFull - t.reported.InFlightFull,
+		Missed:       now.Missed - t.reported.Missed,
+	}
+	if delta.Count() == 0 {
+		return nil, nil
+	}
+	t.reported = now
+	return &delta, nil
+}
+
+// Stats are totals since the start of the capture, in datagrams.
+type Stats struct {
+	// Seen is how many AF_UNIX datagrams were sent on the host.
+	Seen uint64
+	// Ignored is how many of these do not count as notifications.
+	Ignored uint64
+	// Filtered is how many a filter rejected; whether they count was not asked
+	// where the filter was cheaper to ask.
+	Filtered uint64
+	// Captured is how many were handed to user space.
+	Captured uint64
+	// RingFull, InFlightFull and Missed are the losses, as in [events.Lost].
+	RingFull, InFlightFull, Missed uint64
+}
+
+// Lost is the number of datagrams lost, all reasons together.
+func (s Stats) Lost() uint64 { return s.RingFull + s.InFlightFull + s.Missed }
+
+// Stats reads the kernel's counters. The error says which could not be read.
+func (t *Tracer) Stats() (Stats, error) {
+	var s Stats
+	// In the order of enum counter in bpf/counters.h.
+	for i, to := range []*uint64{
+		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull,
+	} {
+		var perCPU []uint64
+		if err := t.collection.Maps["counters"].Lookup(uint32(i), &perCPU); err != nil {
+			return Stats{}, fmt.Errorf("reading the counters: %w", err)
+		}
+		for _, n := range perCPU {
+			*to += n
+		}
+	}
+	for _, p := range t.flavour.programs {
+		if p.name == "thread_exit" {
+			continue // it only tidies up
+		}
+		// Kernels before 5.12 say 0, and never skip a run.
+		stats, err := t.collection.Programs[p.name].Stats()
+		if err != nil {
+			return Stats{}, fmt.Errorf("reading the program statistics: %w", err)
+		}
+		s.Missed += stats.RecursionMisses
+	}
+	return s, nil
+}
+
+// Stop detaches from the kernel, so that nothing more is captured, and makes Read
+// return [ErrFlushed] after what was.
+func (t *Tracer) Stop() error {
+	err := t.detach()
+	return errors.Join(err, t.Flush())
+}
+
+// Flush makes Read return [ErrFlushed] after all that is captured by now.
+func (t *Tracer) Flush() error { return t.reader.Flush() }
+
+func (t *Tracer) detach() (err error) {
+	t.stopOnce.Do(func() {
+		close(t.stop)
+		t.scanner.Wait()
+		for _, l := range t.links {
+			err = errors.Join(err, l.Close())
+		}
+	})
+	return err
+}
+
+// Close ends the capture and releases what it holds. A Read under way returns an
+// error that wraps [os.ErrClosed].
+func (t *Tracer) Close() (err error) {
+	t.closeOnce.Do(func() {
+		err = t.detach()
+		if t.reader != nil {
+			err = errors.Join(err, t.reader.Close())
+		}
+		if t.collection != nil {
+			t.collection.Close()
+		}
+	})
+	return err
+}
+
+// Pending reports whether more is there to be read without waiting.
+func (t *Tracer) Pending() bool { return t.reader.AvailableBytes() > 0 }
