@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo    a live capture with real senders, on this machine
+#   make test    everything: unit, native, command line, virtual machines
+#   make check   the fast loop
+#
+# All of them install what is missing. Debian 12, Go, root.
+
+CACHE  ?= $(or $(SDTRACE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sdtrace)
+TOOLS  := $(CACHE)/bin
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+BPF_C := $(wildcard bpf/*.bpf.c)
+BPF_H := $(wildcard bpf/*.h)
+
+# What the VM of make check runs on.
+CHECK_KERNEL := 6.12-amd64
+FUZZTIME := 15s
+
+export CGO_ENABLED ?= 0
+
+.PHONY: all
+all: build
+
+.PHONY: build
+build:
+	go build -trimpath -o bin/sdtrace ./cmd/sdtrace
+
+.PHONY: packages
+packages:
+	@.ci/install-packages
+
+## Generated code
+
+.PHONY: generate
+generate: packages
+	go generate ./bpf
+
+# The committed objects must be what clang makes of the committed C.
+.PHONY: check-generated
+check-generated: generate
+	@git diff --exit-code --stat -- bpf || \
+		{ echo "generated files differ: run make generate and commit them" >&2; exit 1; }
+
+.PHONY: format
+format: packages $(GOLANGCI_LINT)
+	clang-format -i $(BPF_C) $(BPF_H)
+	$(GOLANGCI_LINT) fmt
+
+.PHONY: lint
+lint: packages $(GOLANGCI_LINT)
+	clang-format --dry-run --Werror $(BPF_C) $(BPF_H)
+	go mod tidy -diff
+	$(GOLANGCI_LINT) fmt --diff
+	$(GOLANGCI_LINT) run
+
+$(GOLANGCI_LINT):
+	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION), once: two minutes"
+	@mkdir -p $(TOOLS)/tmp
+	GOBIN=$(TOOLS)/tmp go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(TOOLS)/tmp/golangci-lint $@
+
+## Tests
+
+# go vet and the unit and integration tests on this machine's kernel.
+.PHONY: test-native
+test-native: packages build
+	go test ./...
+
+.PHONY: test-race
+test-race: packages
+	CGO_ENABLED=1 go test -race ./pkg/events ./pkg/identity
+
+.PHONY: fuzz
+fuzz:
+	@for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' pkg/events/*_test.go | cut -c6-); do \
+		go test ./pkg/events -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; done
+	@for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' pkg/identity/*_test.go | cut -c6-); do \
+		go test ./pkg/identity -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; done
+
+.PHONY: kernels
+kernels: packages
+	vmtest/fetch-kernels.sh
+
+.PHONY: test-vm
+test-vm: kernels
+	go run ./vmtest/run
+
+.PHONY: check
+check: check-generated lint test-native
+	vmtest/fetch-kernels.sh $(CHECK_KERNEL)
+	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL)
+
+.PHONY: test
+test: check-generated lint test-native test-race fuzz test-vm
+
+## Demonstration
+
+.PHONY: demo
+demo: packages build
+	go run ./demo -sdtrace bin/sdtrace
+
+.PHONY: clean
+clean:
+	rm -rf bin vmtest/results

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/tracer"
+)
+
+// captureFlags is what a capture is asked for on the command line.
+type captureFlags struct {
+	filters  filterFlags
+	backend  string
+	all      bool
+	output   string
+	color    string
+	count    uint64
+	duration time.Duration
+	ringSize uint32
+	inFlight uint32
+	verbose  bool
+}
+
+func newRootCommand() *cobra.Command {
+	var flags captureFlags
+	cmd := &cobra.Command{
+		Use:   "sdtrace [flags]",
+		Short: "Show every sd_notify datagram on this host, live",
+		Long: `sdtrace shows every datagram that any process in any namespace sends to a
+systemd notify socket: who sent it, from which unit or container, to which
+socket, what it said and whether it arrived.
+
+A datagram counts when the name of the socket it goes to is that of a notify
+socket (/run/systemd/notify, …/notify.sock, what NOTIFY_SOCKET holds in some
+process's environment) or when its first assignment is one of the protocol's.
+Filters are combined with AND, repeated ones with OR, and work in the kernel.
+
+Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0. A failure
+is 1, a wrong command line 2.`,
+		Example: `  sudo sdtrace                               everything
+  sudo sdtrace --unit nginx                  one service, also when it starts later
+  sudo sdtrace --container 3f2a91c0          one container, by id or name
+  sudo sdtrace --failed                      only what did not arrive
+  sudo sdtrace --key READY -n 1              wait for the next READY=
+  sudo sdtrace --cgroup /system.slice -o json | jq .sender.unit`,
+		Version:       version(),
+		Args:          noArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return flags.run(cmd)
+		},
+	}
+	cmd.SetFlagErrorFunc(usage)
+	cmd.SetVersionTemplate("sdtrace {{.Version}}\n")
+	flags.register(cmd)
+	cmd.AddCommand(newCheckCommand())
+	return cmd
+}
+
+func (f *captureFlags) register(cmd *cobra.Command) {
+	set := cmd.Flags()
+	set.SortFlags = false
+	f.filters.register(set)
+	set.BoolVar(&f.all, "all", false, "every AF_UNIX datagram, not only to notify sockets")
+	set.StringVarP(&f.output, "output", "o", "text", "output format: text or json (JSON Lines)")
+	set.StringVar(&f.color, "color", "auto", "colour the text: auto, always or never")
+	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams")
+	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
+	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
+	set.Uint32Var(&f.ringSize, "ring-size", 8<<20, "size of the ring buffer in `BYTES`, a power of two")
+	set.Uint32Var(&f.inFlight, "in-flight", 8192, "how many sends can be under way at a time (fentry)")
+	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr")
+}
+
+// encoder writes what a capture yields, one line each.
+type encoder interface {
+	AppendEvent([]byte, *events.Event) []byte
+	AppendLost([]byte, *events.Lost) []byte
+}
+
+func (f *captureFlags) encoder(stdout io.Writer) (encoder, error) {
+	colored := false
+	switch f.color {
+	case "always":
+		colored = true
+	case "never":
+	case "auto":
+		colored = isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	default:
+		return nil, fmt.Errorf("unknown --color %q: want auto, always or never", f.color)
+	}
+	switch f.output {
+	case "text":
+		return events.TextEncoder{Color: colored}, nil
+	case "json":
+		return events.JSONEncoder{}, nil
+	}
+	return nil, fmt.Errorf("unknown output format %q: want text or json", f.output)
+}
+
+func (f *captureFlags) run(cmd *cobra.Command) error {
+	encoder, err := f.encoder(cmd.OutOrStdout())
+	if err != nil {
+		return usage(cmd, err)
+	}
+	if f.duration < 0 {
+		return usage(cmd, errors.New("--duration is negative"))
+	}
+	filter, notes, err := f.filters.resolve(cmd)
+	if err != nil {
+		return err
+	}
+	t, err := tracer.Open(tracer.Options{
+		Backend: f.backend, Filter: filter, All: f.all, RingSize: f.ringSize, InFlight: f.inFlight,
+	})
+	if err != nil {
+		f.explain(cmd.ErrOrStderr(), err)
+		return err
+	}
+	defer func() { _ = t.Close() }()
+	for _, note := range notes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %s\n", note)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: capturing with %s (%s), Ctrl-C ends\n", t.Backend(), t.Hook())
+	// Whoever waits for us to be attached is told the way we are about.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
+	}
+	return f.stream(cmd, t, encoder)
+}
+
+// explain prints the verifier's whole log, which only -v asks for.
+func (f *captureFlags) explain(stderr io.Writer, err error) {
+	var verifier *ebpf.VerifierError
+	if f.verbose && errors.As(err, &verifier) {
+		fmt.Fprintf(stderr, "%+v\n", verifier)
+	}
+}
+
+// stream copies the capture to stdout until something ends it.
+func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder encoder) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	if f.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+		defer cancel()
+	}
+	// A reader that is gone ends a quiet capture too, not only the next write.
+	if f, ok := cmd.OutOrStdout().(*os.File); ok {
+		go func() { waitForHangup(ctx, f); cancel() }()
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		stopped <- t.Stop()
+	}()
+
+	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
+	shown, lost, err := f.copyItems(t, out, encoder)
+	cancel()
+	if flushed := out.Flush(); err == nil {
+		err = flushed
+	}
+	if err == nil {
+		err = <-stopped
+	}
+	if err != nil {
+		return err
+	}
+	return f.summarize(cmd.ErrOrStderr(), t, shown, lost)
+}
+
+func (f *captureFlags) copyItems(t *tracer.Tracer, out *bufio.Writer, encoder encoder) (shown, lost uint64, err error) {
+	var line []byte
+	for f.count == 0 || shown < f.count {
+		item, err := t.Read()
+		if errors.Is(err, tracer.ErrFlushed) {
+			break
+		}
+		if err != nil {
+			return shown, lost, err
+		}
+		if item.Lost != nil {
+			lost += item.Lost.Count()
+			line = encoder.AppendLost(line[:0], item.Lost)
+		} else {
+			shown++
+			line = encoder.AppendEvent(line[:0], item.Event)
+		}
+		if _, err := out.Write(line); err != nil {
+			return shown, lost, err
+		}
+		if !t.Pending() {
+			if err := out.Flush(); err != nil {
+				return shown, lost, err
+			}
+		}
+	}
+	return shown, lost, nil
+}
+
+func (f *captureFlags) summarize(stderr io.Writer, t *tracer.Tracer, shown, lost uint64) error {
+	fmt.Fprintf(stderr, "sdtrace: %d events, %d lost\n", shown, lost)
+	if !f.verbose {
+		return nil
+	}
+	stats, err := t.Stats()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "sdtrace: %d AF_UNIX datagrams seen, %d ignored, %d filtered out, %d captured, "+
+		"%d lost to a full ring buffer, %d to a full in-flight table, %d program runs skipped\n",
+		stats.Seen, stats.Ignored, stats.Filtered, stats.Captured,
+		stats.RingFull, stats.InFlightFull, stats.Missed)
+	return nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// waitForHangup returns when the reader of a pipe has closed it, or when ctx ends.
+func waitForHangup(ctx context.Context, f *os.File) {
+	poll := []unix.PollFd{{Fd: int32(f.Fd())}}
+	for ctx.Err() == nil {
+		n, err := unix.Poll(poll, 500)
+		if n > 0 && err == nil {
+			if poll[0].Revents&unix.POLLERR != 0 {
+				return
+			}
+			break // some other file that always has something to say
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	<-ctx.Done()
+}

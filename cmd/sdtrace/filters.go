@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/identity"
+	"github.com/sdtrace/sdtrace/pkg/tracer"
+)
+
+// filterFlags are the filters as the user wrote them.
+type filterFlags struct {
+	cgroups, units, containers, uids, comms, netns, sockets, keys []string
+	pids                                                          []uint
+	failed                                                        bool
+}
+
+func (f *filterFlags) register(set *pflag.FlagSet) {
+	set.StringArrayVar(&f.cgroups, "cgroup", nil, "senders in the cgroup `PATH` or below it")
+	set.StringArrayVarP(&f.units, "unit", "u", nil, "senders in the systemd unit `NAME`; * and ? match any")
+	set.StringArrayVar(&f.containers, "container", nil, "senders in the container `ID` or name")
+	set.UintSliceVarP(&f.pids, "pid", "p", nil, "the sending process `PID`")
+	set.StringArrayVar(&f.uids, "uid", nil, "senders of the user `UID` or name")
+	set.StringArrayVar(&f.comms, "comm", nil, "senders of this process `NAME`")
+	set.StringArrayVar(&f.netns, "netns", nil, "senders in the network namespace `NS`: name, path or inode number")
+	set.StringArrayVar(&f.sockets, "socket", nil, "datagrams to the socket `PATTERN`: a path or @abstract name; * and ? match any")
+	set.StringArrayVar(&f.keys, "key", nil, "messages with an assignment to `KEY`")
+	set.BoolVar(&f.failed, "failed", false, "sends that did not arrive")
+}
+
+// resolve turns names into what the kernel can compare. Its notes are for the user:
+// what is asked for but not there yet.
+func (f *filterFlags) resolve(cmd *cobra.Command) (filter tracer.Filter, notes []string, err error) {
+	filter = tracer.Filter{
+		Cgroups: f.cgroups, Comms: f.comms, Sockets: f.sockets, Keys: f.keys, Failed: f.failed,
+	}
+	for _, pid := range f.pids {
+		if pid == 0 || pid > 1<<22 {
+			return filter, nil, usage(cmd, fmt.Errorf("no process can have the id %d", pid))
+		}
+		filter.PIDs = append(filter.PIDs, uint32(pid))
+		if unix.Kill(int(pid), 0) == unix.ESRCH {
+			notes = append(notes, fmt.Sprintf("process %d does not exist", pid))
+		}
+	}
+	for _, name := range f.keys {
+		if name == "" || strings.ContainsAny(name, "=\n\r") {
+			return filter, nil, usage(cmd, fmt.Errorf("%q is no key of an assignment", name))
+		}
+	}
+	for _, name := range f.uids {
+		uid, err := resolveUser(name)
+		if err != nil {
+			return filter, nil, usage(cmd, err)
+		}
+		filter.UIDs = append(filter.UIDs, uid)
+	}
+	for _, name := range f.netns {
+		inode, err := resolveNetNS(name)
+		if err != nil {
+			return filter, nil, err
+		}
+		filter.NetNS = append(filter.NetNS, inode)
+	}
+	units, unitNotes, err := f.resolveUnits()
+	if err != nil {
+		return filter, nil, usage(cmd, err)
+	}
+	containers, containerNotes, err := f.resolveContainers(cmd)
+	if err != nil {
+		return filter, nil, err
+	}
+	filter.Components = [][]string{units, containers}
+	return filter, append(append(notes, unitNotes...), containerNotes...), nil
+}
+
+func (f *filterFlags) resolveUnits() (all, notes []string, err error) {
+	for _, unit := range f.units {
+		patterns, err := identity.UnitPatterns(unit)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, patterns...)
+		if !tracer.HasCgroup(patterns) {
+			notes = append(notes, fmt.Sprintf("unit %s is not running: waiting for it to start", patterns[0]))
+		}
+	}
+	return all, notes, nil
+}
+
+func (f *filterFlags) resolveContainers(cmd *cobra.Command) (all, notes []string, err error) {
+	for _, name := range f.containers {
+		patterns, err := identity.ContainerPatterns(name)
+		if err != nil {
+			return nil, nil, usage(cmd, err)
+		}
+		id, err := identity.ResolveContainerName(cmd.Context(), name)
+		switch {
+		case err == nil:
+			byID, err := identity.ContainerPatterns(id)
+			if err != nil {
+				return nil, nil, err
+			}
+			patterns = append(patterns, byID...)
+		case !errors.Is(err, identity.ErrNotFound):
+			return nil, nil, err
+		}
+		all = append(all, patterns...)
+		if !tracer.HasCgroup(patterns) {
+			notes = append(notes, fmt.Sprintf("container %s is not running: waiting for it to start", name))
+		}
+	}
+	return all, notes, nil
+}
+
+func resolveUser(name string) (uint32, error) {
+	if uid, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return uint32(uid), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("no user %q", name)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("user %q has the odd uid %q", name, u.Uid)
+	}
+	return uint32(uid), nil
+}
+
+// resolveNetNS finds the inode number of a network namespace.
+func resolveNetNS(name string) (uint32, error) {
+	if inode, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return uint32(inode), nil
+	}
+	open := netns.GetFromName // as ip-netns(8) has it
+	if strings.Contains(name, "/") {
+		open = netns.GetFromPath
+	}
+	handle, err := open(name)
+	if err != nil {
+		return 0, fmt.Errorf("no network namespace %q: want a name of ip netns, a path such as /proc/PID/ns/net, or an inode number", name)
+	}
+	defer func() { _ = handle.Close() }()
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(handle), &stat); err != nil {
+		return 0, fmt.Errorf("reading network namespace %q: %w", name, err)
+	}
+	return uint32(stat.Ino), nil
+}
