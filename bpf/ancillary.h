@@ -131,23 +131,31 @@ static __always_inline struct file *file_of(__u32 fd)
 	return file;
 }
 
-/* The descriptors of an SCM_RIGHTS message, appended to the slot's. */
-__noinline int read_rights(__u32 slot, __u32 memory, __u64 data, __u64 n)
+/*
+ * One descriptor of an SCM_RIGHTS message, appended to the slot's. A function of its
+ * own so that it is verified once, not for each descriptor.
+ */
+__noinline int read_right(__u32 slot, __u32 memory, __u64 at)
 {
 	struct scratch *s = scratch_get(slot);
-	__u32 i, fd, at;
+	__u32 fd, n;
 
-	if (!s)
+	if (!s || read_from(memory == MEMORY_USER, &fd, sizeof(fd), (void *)at))
 		return 0;
-	for (i = 0; i < FDS_MAX; i++) {
-		if (i >= n || read_from(memory == MEMORY_USER, &fd, sizeof(fd),
-					(void *)data + 4 * i))
+	n = s->anc.fd_count & 255;
+	s->anc.fds[n] = file_kind((__u64)file_of(fd));
+	s->anc.fd_count = n + 1;
+	return 1;
+}
+
+static __always_inline void read_rights(__u32 slot, __u32 memory, __u64 data,
+					__u64 n)
+{
+	__u32 i;
+
+	for (i = 0; i < FDS_MAX; i++)
+		if (i >= n || !read_right(slot, memory, data + 4 * i))
 			break;
-		at = s->anc.fd_count & 255;
-		s->anc.fds[at] = file_kind((__u64)file_of(fd));
-		s->anc.fd_count = at + 1;
-	}
-	return 0;
 }
 
 /*

@@ -88,7 +88,7 @@ static __always_inline void emit_if_wanted(struct scratch *s, __u32 slot)
 		return;
 	}
 	if ((filter_failed && !(e->flags & EVENT_NOT_DELIVERED)) ||
-	    (filter_key && !has_wanted_key(e->data, e->payload_len))) {
+	    (filter_key && !has_wanted_key(slot))) {
 		count(COUNT_FILTERED);
 		return;
 	}

@@ -71,7 +71,13 @@ type FentryScratch struct {
 		TextLen uint32
 		Text    [256]int8
 	}
-	_    [4]byte
+	_         [4]byte
+	KeySearch struct {
+		_       structs.HostLayout
+		Hash    uint64
+		InKey   uint32
+		Escaped uint32
+	}
 	Send FentrySend
 	Anc  struct {
 		_       structs.HostLayout

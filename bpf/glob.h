@@ -16,11 +16,27 @@ static __always_inline void glob_next(struct glob *g)
 	g->star_ti = 0;
 }
 
-static __always_inline void glob_step(struct glob *g, const struct pattern *p)
+/*
+ * One step. A function of its own is verified once instead of for each round of the
+ * loop below, and its state in memory is not followed. Returns 0 at the end.
+ */
+__noinline int glob_step(__u32 slot, __u32 end)
 {
-	__u32 pi = g->pi, ti = g->ti;
-	char want = p->text[pi & (PATTERN_MAX - 1)];
+	struct scratch *s = scratch_get(slot);
+	struct pattern *p;
+	struct glob *g;
+	__u32 pi, ti;
+	char want;
 
+	if (!s || s->glob.pattern >= end)
+		return 0;
+	g = &s->glob;
+	p = bpf_map_lookup_elem(&patterns, &g->pattern);
+	if (!p)
+		return 0;
+	pi = g->pi;
+	ti = g->ti;
+	want = p->text[pi & (PATTERN_MAX - 1)];
 	if (pi >= p->len && ti >= g->text_len) {
 		g->groups |= 1U << (p->group & 31);
 		glob_next(g);
@@ -39,15 +55,13 @@ static __always_inline void glob_step(struct glob *g, const struct pattern *p)
 	} else {
 		glob_next(g);
 	}
+	return 1;
 }
 
 /*
  * Matches the text in the slot's glob against patterns[first .. first+n) and
  * returns the groups that matched. When it runs out of steps it claims all of
  * them: user space matches again, so that this can only cost, not lose.
- *
- * The state lives in memory, where the verifier does not follow its values, so
- * that the loop is verified in one pass instead of once for each combination.
  */
 __noinline int glob_match(__u32 slot, __u32 first, __u32 n)
 {
@@ -59,17 +73,9 @@ __noinline int glob_match(__u32 slot, __u32 first, __u32 n)
 	s->glob.pattern = first - 1;
 	s->glob.groups = 0;
 	glob_next(&s->glob);
-	for (i = 0; i < GLOB_STEPS; i++) {
-		__u32 at = s->glob.pattern;
-		struct pattern *p;
-
-		if (at >= first + n)
+	for (i = 0; i < GLOB_STEPS; i++)
+		if (!glob_step(slot, first + n))
 			return s->glob.groups;
-		p = bpf_map_lookup_elem(&patterns, &at);
-		if (!p)
-			return s->glob.groups;
-		glob_step(&s->glob, p);
-	}
 	return -1;
 }
 

@@ -6,6 +6,10 @@
 #ifndef __NOTIFY_H__
 #define __NOTIFY_H__
 
+/* FNV-1a, 64 bits: how wanted_keys names a key. */
+#define FNV_BASIS 0xcbf29ce484222325ULL
+#define FNV_PRIME 0x100000001b3ULL
+
 enum interest {
 	INTEREST_NO,	/* never, whatever it says */
 	INTEREST_MAYBE, /* if it reads like a notification */
@@ -27,11 +31,13 @@ static __always_inline bool same_bytes(const char *a, const char *b, __u32 n)
 static __always_inline bool ends_with(const char *name, __u32 len, const char *end,
 				      __u32 n)
 {
+	__u64 at = len - n;
 	char tail[16];
 
 	if (len < n)
 		return false;
-	if (bpf_probe_read_kernel(tail, n, name + (len - n)))
+	BOUND(at, 127);
+	if (bpf_probe_read_kernel(tail, n, name + at))
 		return false;
 	return same_bytes(tail, end, n);
 }
@@ -158,37 +164,58 @@ static __always_inline void count_unwanted(void)
 }
 
 /*
- * Whether an assignment to a wanted key stands anywhere in the message, split as
- * systemd does: at \n and \r, a backslash taking the next byte as it is.
- * Without branches on what it reads, so that the verifier sees one path.
+ * Takes one byte of the slot's payload; returns whether it ends a wanted key. Split
+ * as systemd does: at \n and \r, a backslash being dropped and taking the next byte
+ * as it is. A function of its own so that it is verified once, not for each byte.
  */
-static __always_inline bool has_wanted_key(const __u8 *payload, __u32 len)
+__noinline int key_step(__u32 slot, __u32 at)
 {
-	const __u64 basis = 0xcbf29ce484222325ULL, prime = 0x100000001b3ULL;
-	__u64 hash = basis, in_key = 1, escaped = 0;
+	struct scratch *s = scratch_get(slot);
+	struct key_search *search;
+	__u8 c;
+
+	if (!s)
+		return 0;
+	search = &s->key_search;
+	c = s->event.data[at & (PAYLOAD_MAX - 1)];
+	if (c == '\\' && !search->escaped) {
+		search->escaped = 1;
+		return 0;
+	}
+	if ((c == '\n' || c == '\r') && !search->escaped) {
+		search->hash = FNV_BASIS;
+		search->in_key = 1;
+		return 0;
+	}
+	search->escaped = 0;
+	if (!search->in_key)
+		return 0;
+	if (c == '=') {
+		search->in_key = 0;
+		return !!bpf_map_lookup_elem(&wanted_keys, &search->hash);
+	}
+	search->hash = (search->hash ^ c) * FNV_PRIME;
+	return 0;
+}
+
+/* Whether an assignment to a wanted key stands anywhere in the payload. */
+__noinline int has_wanted_key(__u32 slot)
+{
+	struct scratch *s = scratch_get(slot);
 	__u32 i;
 
+	if (!s)
+		return 0;
+	s->key_search.hash = FNV_BASIS;
+	s->key_search.in_key = 1;
+	s->key_search.escaped = 0;
 	for (i = 0; i < PAYLOAD_MAX; i++) {
-		__u64 c, separator, equals, backslash, mask;
-
-		if (i >= len)
-			break;
-		c = payload[i];
-#define IS(x) (((c ^ (x)) - 1) >> 63)
-		backslash = IS('\\') & ~escaped & 1;
-		separator = (IS('\n') | IS('\r')) & ~escaped & 1;
-		equals = IS('=') & in_key;
-#undef IS
-		if (equals && bpf_map_lookup_elem(&wanted_keys, &hash))
-			return true;
-		mask = -(in_key & ~backslash & ~separator & ~equals & 1);
-		hash = (((hash ^ c) * prime) & mask) | (hash & ~mask);
-		mask = -separator;
-		hash = (basis & mask) | (hash & ~mask);
-		in_key = ((in_key & ~equals) | separator) & 1;
-		escaped = backslash;
+		if (i >= s->event.payload_len)
+			return 0;
+		if (key_step(slot, i))
+			return 1;
 	}
-	return false;
+	return 0;
 }
 
 #endif

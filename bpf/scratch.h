@@ -58,8 +58,16 @@ struct glob {
 	char text[256];
 };
 
+/* Where the search for a key stands in the payload. */
+struct key_search {
+	__u64 hash;
+	__u32 in_key;
+	__u32 escaped;
+};
+
 struct scratch {
 	struct glob glob;
+	struct key_search key_search;
 	struct send send;
 	struct ancillary anc;
 	struct event event;

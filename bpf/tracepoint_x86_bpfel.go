@@ -61,7 +61,13 @@ type TracepointScratch struct {
 		TextLen uint32
 		Text    [256]int8
 	}
-	_    [4]byte
+	_         [4]byte
+	KeySearch struct {
+		_       structs.HostLayout
+		Hash    uint64
+		InKey   uint32
+		Escaped uint32
+	}
 	Send struct {
 		_         structs.HostLayout
 		StartNs   uint64
