@@ -127,6 +127,10 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	t, err := tracer.Open(tracer.Options{
 		Backend: f.backend, Filter: filter, All: f.all, RingSize: f.ringSize, InFlight: f.inFlight,
 	})
+	var option *tracer.OptionError
+	if errors.As(err, &option) {
+		return usage(cmd, err)
+	}
 	if err != nil {
 		f.explain(cmd.ErrOrStderr(), err)
 		return err

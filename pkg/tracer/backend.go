@@ -83,7 +83,7 @@ func flavoursOf(backend string) ([]flavour, error) {
 		}
 	}
 	if found == nil {
-		return nil, fmt.Errorf("unknown backend %q: want auto, fentry or tracepoint", backend)
+		return nil, badOption("unknown backend %q: want auto, fentry or tracepoint", backend)
 	}
 	return found, nil
 }

@@ -96,7 +96,7 @@ func newSettings(opts Options) (*settings, error) {
 		s.inFlight = defaultInFlight
 	}
 	if s.ringSize&(s.ringSize-1) != 0 || int(s.ringSize) < os.Getpagesize() {
-		return nil, fmt.Errorf("ring buffer of %d bytes: want a power of two of at least %d",
+		return nil, badOption("ring buffer of %d bytes: want a power of two of at least %d",
 			s.ringSize, os.Getpagesize())
 	}
 	v1, err := v1Controllers()
@@ -130,7 +130,7 @@ func newSettings(opts Options) (*settings, error) {
 	}
 	for _, set := range s.sets {
 		if len(set.keys) > maxSet {
-			return nil, fmt.Errorf("%d values for one filter: at most %d fit", len(set.keys), maxSet)
+			return nil, badOption("%d values for one filter: at most %d fit", len(set.keys), maxSet)
 		}
 	}
 	return s, nil
@@ -160,7 +160,7 @@ func (s *settings) addKeys(keys []string) error {
 		wanted = append(wanted, hash.Sum64())
 	}
 	if len(wanted) > maxKeys {
-		return fmt.Errorf("%d keys: at most %d fit", len(wanted), maxKeys)
+		return badOption("%d keys: at most %d fit", len(wanted), maxKeys)
 	}
 	s.sets = append(s.sets, set{"protocol_keys", protocol}, set{"wanted_keys", wanted})
 	return nil
@@ -182,7 +182,7 @@ func (s *settings) addCgroups(cgroups []string) error {
 		list = append(list, hierarchy)
 	}
 	if len(list) > maxControllers {
-		return fmt.Errorf("cgroups of %d hierarchies: at most %d can be looked at", len(list), maxControllers)
+		return badOption("cgroups of %d hierarchies: at most %d can be looked at", len(list), maxControllers)
 	}
 	s.variables["target_hierarchies"] = padded(list)
 	s.variables["target_hierarchies_count"] = uint32(len(list))
@@ -193,7 +193,7 @@ func (s *settings) addCgroups(cgroups []string) error {
 func (s *settings) addPatterns(sockets []string, components [][]string) error {
 	add := func(glob string, group int) error {
 		if glob == "" || len(glob) > maxPattern {
-			return fmt.Errorf("pattern %q: want 1 to %d bytes", glob, maxPattern)
+			return badOption("pattern %q: want 1 to %d bytes", glob, maxPattern)
 		}
 		p := pattern{Len: uint32(len(glob)), Group: uint32(group)}
 		copy(p.Text[:], glob)
@@ -222,7 +222,7 @@ func (s *settings) addPatterns(sockets []string, components [][]string) error {
 		}
 	}
 	if len(s.patterns) > maxPatterns || len(components) > maxComponentSets {
-		return fmt.Errorf("%d patterns for sockets, units and containers: at most %d fit",
+		return badOption("%d patterns for sockets, units and containers: at most %d fit",
 			len(s.patterns), maxPatterns)
 	}
 	s.variables["socket_patterns_count"] = uint32(len(sockets))

@@ -53,6 +53,16 @@ const readInterval = 40 * time.Millisecond
 // was captured before it has been read.
 var ErrFlushed = ringbuf.ErrFlushed
 
+// OptionError is the error of [Open] for options that make no sense anywhere.
+type OptionError struct{ reason string }
+
+// Error says which option and what would be right.
+func (e *OptionError) Error() string { return e.reason }
+
+func badOption(format string, args ...any) error {
+	return &OptionError{fmt.Sprintf(format, args...)}
+}
+
 // Item is one thing read from a capture: exactly one field is set.
 type Item struct {
 	Event *events.Event
@@ -86,8 +96,8 @@ type Tracer struct {
 // Open loads the programs, sets the filters and attaches. When it returns, every
 // datagram sent from then on is captured or counted as lost.
 //
-// The error wraps a [*Unavailable] when no backend works, and tells what a person
-// can do about it.
+// The error tells what a person can do about it. It is an [*Unavailable] when no
+// backend works and an [*OptionError] when opts are wrong.
 func Open(opts Options) (*Tracer, error) {
 	candidates, err := flavoursOf(opts.Backend)
 	if err != nil {

@@ -5,7 +5,9 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -27,22 +29,31 @@ func (r Refusal) Reason() string {
 	switch {
 	case r.Err == nil:
 		return ""
+	case errors.As(r.Err, &verifier) && lacksHelper(verifier):
+		return "this kernel lacks a BPF helper function it needs"
 	case errors.As(r.Err, &verifier):
 		return fmt.Sprintf("the kernel's verifier refuses a program: %v (please report this; -v shows its log)", verifier.Unwrap())
 	case errors.Is(r.Err, unix.EPERM) && r.Backend == "fentry":
 		return "the kernel refuses BPF trampolines (EPERM): it is hardened or lacks ftrace"
 	case errors.Is(r.Err, unix.EPERM):
 		return "the kernel refuses the program (EPERM)"
-	case errors.Is(r.Err, errno524):
-		return "this kernel cannot attach trampolines to kernel functions on this architecture (ENOTSUPP); on arm64 that takes Linux 6.4"
+	case errors.Is(r.Err, fs.ErrNotExist):
+		return "this kernel lacks what it attaches to: " + lastPart(r.Err)
+	case errors.Is(r.Err, ebpf.ErrNotSupported) && r.Backend == "fentry":
+		return "this kernel cannot attach trampolines to kernel functions (on arm64 that takes Linux 6.4): " + lastPart(r.Err)
 	case errors.Is(r.Err, ebpf.ErrNotSupported):
 		return "this kernel lacks what it needs: " + lastPart(r.Err)
 	}
 	return lastPart(r.Err)
 }
 
-// errno524 is the kernel's ENOTSUPP (linux/errno.h), which has no name in user space.
-const errno524 = unix.Errno(524)
+// lacksHelper tells from the end of the verifier's log that it met a helper that it
+// does not know: "invalid func unknown#158".
+func lacksHelper(err *ebpf.VerifierError) bool {
+	return slices.ContainsFunc(err.Log[max(0, len(err.Log)-3):], func(line string) bool {
+		return strings.HasPrefix(line, "invalid func ") || strings.HasPrefix(line, "unknown func ")
+	})
+}
 
 func lastPart(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
@@ -99,8 +110,12 @@ func Check() ([]Refusal, error) {
 // person less.
 func preflight() error {
 	if missing := missingCapabilities(); len(missing) > 0 {
-		return fmt.Errorf("%w: %s is missing: run as root, or give the process %s",
-			os.ErrPermission, strings.Join(missing, " and "), neededCapabilities)
+		are := "is"
+		if len(missing) > 1 {
+			are = "are"
+		}
+		return fmt.Errorf("%w: %s %s missing: run as root, or give the process %s",
+			os.ErrPermission, strings.Join(missing, " and "), are, neededCapabilities)
 	}
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		return errors.New("this kernel has no type information (/sys/kernel/btf/vmlinux is missing): " +

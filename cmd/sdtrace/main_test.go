@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sdtrace":              main,
+		"sdtrace-unprivileged": unprivileged,
+		"sdtrace-without-btf":  withoutBTF,
+		"sdtrace-locked-down":  lockedDown,
+		"sd-send":              sdSend,
+	})
+}
+
+// The scripts read like a session at a shell. Beside testscript's own commands
+// there are
+//
+//	listen SOCKET         bind a datagram socket and read what comes
+//	await SOCKET TEXT     wait until a message with TEXT came to a listening socket
+//	fits-schema FILE      hold every line of FILE against the JSON Schema
+//	sd-send [-c] SOCKET [PAYLOAD …]   a sender of its own process; -c connects
+func TestScripts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	backends := os.Getenv("SDTRACE_BACKENDS")
+	if backends == "" {
+		backends = "tracepoint"
+	}
+	for backend := range strings.SplitSeq(backends, ",") {
+		t.Run(backend, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir: "testdata/script",
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("BACKEND", backend)
+					env.Setenv("CGROUP", cgroupRoot(t))
+					sockets := &listeners{byPath: map[string]*listener{}}
+					env.Values[socketsKey{}] = sockets
+					env.Defer(sockets.close)
+					return nil
+				},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"listen":      listen,
+					"await":       await,
+					"fits-schema": fitsSchema,
+				},
+			})
+		})
+	}
+}
+
+// cgroupRoot is where cgroup v2 is mounted.
+func cgroupRoot(t *testing.T) string {
+	t.Helper()
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(dir, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			return dir
+		}
+	}
+	t.Fatal("cgroup v2 is not mounted")
+	return ""
+}
+
+type socketsKey struct{}
+
+// listeners are the sockets of one script.
+type listeners struct {
+	mu     sync.Mutex
+	byPath map[string]*listener
+}
+
+type listener struct {
+	conn     *net.UnixConn
+	messages chan string
+}
+
+func (l *listeners) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, listener := range l.byPath {
+		_ = listener.conn.Close()
+	}
+}
+
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listen SOCKET")
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socketPath(ts, args[0]), Net: "unixgram"})
+	ts.Check(err)
+	l := &listener{conn: conn, messages: make(chan string, 1024)}
+	sockets := ts.Value(socketsKey{}).(*listeners)
+	sockets.mu.Lock()
+	sockets.byPath[args[0]] = l
+	sockets.mu.Unlock()
+	go func() {
+		defer close(l.messages)
+		buf := make([]byte, 8192)
+		for {
+			n, err := conn.Read(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			l.messages <- string(buf[:n])
+		}
+	}()
+}
+
+func socketPath(ts *testscript.TestScript, name string) string {
+	if strings.HasPrefix(name, "@") {
+		return name
+	}
+	return ts.MkAbs(name)
+}
+
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await SOCKET TEXT")
+	}
+	l := ts.Value(socketsKey{}).(*listeners).byPath[args[0]]
+	if l == nil {
+		ts.Fatalf("nobody listens on %s", args[0])
+	}
+	limit := time.After(3 * time.Minute) // a VM without hardware help takes long to attach
+	for {
+		select {
+		case message, ok := <-l.messages:
+			if !ok {
+				ts.Fatalf("%s was closed", args[0])
+			}
+			if strings.Contains(message, args[1]) {
+				return
+			}
+		case <-limit:
+			ts.Fatalf("no %q came to %s", args[1], args[0])
+		}
+	}
+}
+
+func fitsSchema(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fits-schema FILE")
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(events.Schema))
+	ts.Check(err)
+	compiler := jsonschema.NewCompiler()
+	ts.Check(compiler.AddResource("schema.json", document))
+	schema, err := compiler.Compile("schema.json")
+	ts.Check(err)
+	lines := strings.Split(strings.TrimSuffix(ts.ReadFile(args[0]), "\n"), "\n")
+	for i, line := range lines {
+		value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+		if err == nil {
+			err = schema.Validate(value)
+		}
+		if err != nil {
+			ts.Fatalf("line %d of %s: %v\n%s", i+1, args[0], err, line)
+		}
+	}
+}
+
+// sdSend sends its arguments, Go-quoted without the quotes, one datagram each.
+func sdSend() {
+	args := os.Args[1:]
+	connect := args[0] == "-c"
+	if connect {
+		args = args[1:]
+	}
+	if err := send(args[0], args[1:], connect); err != nil {
+		fmt.Fprintln(os.Stderr, "sd-send:", err)
+		os.Exit(1)
+	}
+}
+
+func send(address string, payloads []string, connect bool) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	to := &unix.SockaddrUnix{Name: address}
+	if connect {
+		if err := unix.Connect(fd, to); err != nil {
+			return err
+		}
+	}
+	for _, quoted := range payloads {
+		payload, err := strconv.Unquote(`"` + quoted + `"`)
+		if err != nil {
+			return err
+		}
+		if connect {
+			_, err = unix.Write(fd, []byte(payload))
+		} else {
+			err = unix.Sendto(fd, []byte(payload), 0, to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unprivileged() {
+	if err := unix.Setresgid(65534, 65534, 65534); err != nil {
+		panic(err)
+	}
+	if err := unix.Setresuid(65534, 65534, 65534); err != nil {
+		panic(err)
+	}
+	main()
+}
+
+// hide covers a directory with an empty one, for this process alone.
+func hide(dir string) {
+	runtime.LockOSThread() // only this thread sees it
+	err := errors.Join(
+		unix.Unshare(unix.CLONE_NEWNS),
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount("tmpfs", dir, "tmpfs", 0, ""),
+	)
+	if err != nil {
+		panic(err)
+	}
+}
+
+func withoutBTF() {
+	hide("/sys/kernel/btf")
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// lockedDown is what a kernel in lockdown shows of it; none can be had here.
+func lockedDown() {
+	hide("/sys/kernel/security")
+	err := os.WriteFile(filepath.Join("/sys/kernel/security", "lockdown"), []byte("none integrity [confidentiality]\n"), 0o444)
+	if err != nil {
+		panic(err)
+	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
