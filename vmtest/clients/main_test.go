@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package clients_test runs unmodified programs that speak sd_notify against
+// real sockets and holds what a capture yields against what the sockets' owner
+// received.
+package clients_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/tracer"
+)
+
+// base is a directory made for this run. It is short because sun_path holds
+// 108 bytes.
+var base string
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleEnv); role != "" {
+		if err := play(role); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	var err error
+	if base, err = os.MkdirTemp("", "sdt"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(base)
+	return m.Run()
+}
+
+// eachBackend runs f for each backend that has to work on this kernel.
+func eachBackend(t *testing.T, f func(t *testing.T, backend string)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	list := os.Getenv("SDTRACE_BACKENDS")
+	if list == "" {
+		list = "tracepoint"
+	}
+	for backend := range strings.SplitSeq(list, ",") {
+		t.Run(backend, func(t *testing.T) { f(t, backend) })
+	}
+}
+
+// deadline bounds a client that hangs; emulated machines are slow.
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+type capture struct{ *tracer.Tracer }
+
+func open(t *testing.T, backend string, filter tracer.Filter) capture {
+	t.Helper()
+	tr, err := tracer.Open(tracer.Options{Backend: backend, Filter: filter})
+	if err != nil {
+		t.Fatalf("opening the %s backend: %v", backend, err)
+	}
+	t.Cleanup(func() {
+		if err := tr.Close(); err != nil {
+			t.Errorf("closing the tracer: %v", err)
+		}
+	})
+	if tr.Backend() != backend {
+		t.Fatalf("backend is %q, want %q", tr.Backend(), backend)
+	}
+	return capture{tr}
+}
+
+// drain returns what was captured since the last drain. Sends that have
+// returned before it is called are in it.
+func (c capture) drain(t *testing.T) []*events.Event {
+	t.Helper()
+	if err := c.Flush(); err != nil {
+		t.Fatalf("flushing the capture: %v", err)
+	}
+	var got []*events.Event
+	for {
+		item, err := c.Read()
+		if errors.Is(err, tracer.ErrFlushed) {
+			return got
+		}
+		if err != nil {
+			t.Fatalf("reading the capture: %v", err)
+		}
+		if item.Lost != nil {
+			t.Errorf("capture lost %d datagrams: %+v", item.Lost.Count(), *item.Lost)
+			continue
+		}
+		got = append(got, item.Event)
+	}
+}

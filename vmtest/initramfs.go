@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vmtest
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// Initramfs writes a cpio archive in the "newc" form that the kernel unpacks
+// as its first root file system (Documentation/driver-api/early-userspace/
+// buffer-format.rst). Parent directories are made as needed. The first error
+// of any write sticks and is returned by every later call.
+type Initramfs struct {
+	w     io.Writer
+	inode int
+	dirs  map[string]bool
+	err   error
+}
+
+// NewInitramfs returns an archive that already holds /dev/console, without
+// which the kernel starts init with no standard streams.
+func NewInitramfs(w io.Writer) *Initramfs {
+	a := &Initramfs{w: w, dirs: map[string]bool{".": true, "/": true}}
+	a.mkdir("dev")
+	a.entry("dev/console", 0o020600, 5, 1, nil)
+	return a
+}
+
+// Add writes a regular file with the given permission bits.
+func (a *Initramfs) Add(name string, mode fs.FileMode, data []byte) error {
+	name = strings.TrimPrefix(path.Clean(name), "/")
+	a.mkdir(path.Dir(name))
+	a.entry(name, 0o100000|uint32(mode.Perm()), 0, 0, data)
+	return a.err
+}
+
+// AddTree writes the regular files below dir on this machine under name.
+// Anything else than files and directories is refused.
+func (a *Initramfs) AddTree(name, dir string) error {
+	return filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if !d.Type().IsRegular() {
+			return fmt.Errorf("packing %s: neither file nor directory", file)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		inside, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		return a.Add(path.Join(name, filepath.ToSlash(inside)), info.Mode(), data)
+	})
+}
+
+// Mkdir makes a directory and its parents.
+func (a *Initramfs) Mkdir(name string) error {
+	a.mkdir(strings.TrimPrefix(path.Clean(name), "/"))
+	return a.err
+}
+
+// Close ends the archive. It does not close the writer.
+func (a *Initramfs) Close() error {
+	a.entry("TRAILER!!!", 0, 0, 0, nil)
+	return a.err
+}
+
+func (a *Initramfs) mkdir(name string) {
+	if a.dirs[name] {
+		return
+	}
+	a.mkdir(path.Dir(name))
+	a.dirs[name] = true
+	a.entry(name, 0o040755, 0, 0, nil)
+}
+
+func (a *Initramfs) entry(name string, mode uint32, major, minor int, data []byte) {
+	if a.err != nil {
+		return
+	}
+	a.inode++
+	var b bytes.Buffer
+	// magic, then ino mode uid gid nlink mtime filesize devmajor devminor
+	// rdevmajor rdevminor namesize check
+	fmt.Fprintf(&b, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00",
+		a.inode, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name)+1, 0, name)
+	pad(&b, b.Len())
+	b.Write(data)
+	pad(&b, len(data))
+	_, a.err = a.w.Write(b.Bytes())
+}
+
+// pad fills up to the multiple of four that header and data each end on.
+func pad(b *bytes.Buffer, n int) { b.Write(make([]byte, -n&3)) }

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sdtrace/sdtrace/vmtest"
+)
+
+// Where a loaded host stops an emulated processor for long, the guest's
+// watchdogs would report a kernel bug that is none.
+const noWatchdogs = "nowatchdog rcupdate.rcu_cpu_stall_suppress=1"
+
+// bootInitramfs is tier 1: the tests and a static init are all the machine has.
+func bootInitramfs(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+	initrd := filepath.Join(dir, "initramfs.cpio")
+	if err := packInitramfs(initrd, opts, kernel, b); err != nil {
+		return fmt.Errorf("packing the initramfs: %w", err)
+	}
+	defer func() { _ = os.Remove(initrd) }()
+
+	kvm := os.Getenv("SDTRACE_KVM") == "1"
+	var args []string
+	console := "ttyS0"
+	qemu := "qemu-system-x86_64"
+	switch {
+	case kernel.Arch == "arm64":
+		qemu, console = "qemu-system-aarch64", "ttyAMA0"
+		args = []string{"-M", "virt", "-cpu", "cortex-a72"}
+	case kvm:
+		args = []string{"-M", "q35", "-accel", "kvm", "-cpu", "host"}
+	default:
+		args = []string{"-M", "q35", "-accel", "tcg", "-cpu", "max"}
+	}
+	args = append(args, "-smp", "2", "-m", "1G", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-kernel", kernel.Image(opts.cache), "-initrd", initrd,
+		"-append", "console="+console+" quiet loglevel=1 panic=-1 "+noWatchdogs)
+	cmd := exec.CommandContext(ctx, qemu, args...)
+	return runLogged(cmd, opts, filepath.Join(dir, "console.log"))
+}
+
+func packInitramfs(file string, opts *options, kernel vmtest.Kernel, b *built) (err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	archive := vmtest.NewInitramfs(f)
+	add := func(name, file string) error {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		return archive.Add(name, 0o755, data)
+	}
+	job := vmtest.Job{Env: append(kernel.Env(), "PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "USER=root")}
+	for _, t := range b.tests {
+		guestDir := filepath.Join("/tests", t.pkg)
+		if err := add(filepath.Join(guestDir, "test"), t.binary); err != nil {
+			return err
+		}
+		if data := filepath.Join(t.dir, "testdata"); isDir(data) {
+			if err := archive.AddTree(filepath.Join(guestDir, "testdata"), data); err != nil {
+				return err
+			}
+		}
+		job.Tests = append(job.Tests, vmtest.Test{
+			Package: t.pkg, Binary: filepath.Join(guestDir, "test"), Dir: guestDir, Args: testArgs(opts),
+		})
+	}
+	if err := add("/init", b.init); err != nil {
+		return err
+	}
+	if err := archive.Mkdir("/root"); err != nil {
+		return err
+	}
+	if err := archive.Add(vmtest.JobFile, 0o644, encodeJob(job)); err != nil {
+		return err
+	}
+	return archive.Close()
+}
+
+func isDir(dir string) bool {
+	info, err := os.Stat(dir)
+	return err == nil && info.IsDir()
+}
+
+// bootVirtme is tier 2: virtme-ng boots this machine's own file system, which
+// the guest sees read-only below overlays. Its core, virtme-run, is started
+// directly: vng adds nothing that is needed here but the requests module.
+// Modules come from the cache, found by virtme-run beside the kernel image.
+func bootVirtme(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+	job := vmtest.Job{
+		Output: filepath.Join(dir, "console.log"),
+		// /run is the guest's own tmpfs, and short: 107 bytes are all a socket's
+		// path may have.
+		Env: append(kernel.Env(), "HOME=/root", "USER=root", "LANG=C.UTF-8", "TMPDIR=/run",
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+	}
+	for _, t := range b.tests {
+		job.Tests = append(job.Tests, vmtest.Test{Package: t.pkg, Binary: t.binary, Dir: t.dir, Args: testArgs(opts)})
+	}
+	jobFile := filepath.Join(dir, "job.json")
+	if err := os.WriteFile(jobFile, encodeJob(job), 0o644); err != nil {
+		return fmt.Errorf("writing the job: %w", err)
+	}
+	virtme := filepath.Join(opts.cache, "virtme-ng", "usr")
+	args := []string{
+		filepath.Join(virtme, "bin", "virtme-run"), "--kimg", kernel.Image(opts.cache), "--mods", "auto", "--force-9p",
+		"--cpus", "2", "--memory", "2G", "--disable-monitor", "--show-boot-console", "--kopt", noWatchdogs,
+		"--rwdir", dir + "=" + dir,
+		"--script-sh", "mount -t bpf bpf /sys/fs/bpf && exec " + shellQuote(b.init) + " " + shellQuote(jobFile),
+	}
+	if os.Getenv("SDTRACE_KVM") != "1" {
+		args = append(args, "--disable-kvm")
+	}
+	for _, overlay := range []string{"/etc", "/usr", "/var", "/home", "/root", "/opt", "/srv", "/tmp"} {
+		if isDir(overlay) {
+			args = append(args, "--overlay-rwdir", overlay)
+		}
+	}
+	cmd := exec.CommandContext(ctx, "/usr/bin/python3", args...)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(virtme, "lib", "python3", "dist-packages"), "PYTHONDONTWRITEBYTECODE=1")
+	return runLogged(cmd, opts, filepath.Join(dir, "virtme.log"))
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// runLogged runs cmd with both streams going to a file, and to this program's
+// own output when that is asked for. On the end of cmd's context everything
+// that cmd started is killed.
+func runLogged(cmd *exec.Cmd, opts *options, file string) (err error) {
+	log, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("creating the log: %w", err)
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	// A writer that is not a file makes os/exec use a pipe. QEMU opens its
+	// output once for each stream, and in a file those would overwrite one
+	// another.
+	out := io.MultiWriter(log)
+	if opts.verbose {
+		out = io.MultiWriter(log, os.Stderr)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("running %s: %w", filepath.Base(cmd.Path), err)
+	}
+	return nil
+}
