@@ -206,12 +206,8 @@ func HasCgroup(globs []string) bool {
 	for _, m := range mounts {
 		found := false
 		_ = filepath.WalkDir(m.point, func(_ string, d fs.DirEntry, err error) error {
-			switch {
-			case err != nil: // removed meanwhile
-				return nil
-			case !d.IsDir():
-				return nil
-			case matchAny(globs, d.Name()):
+			// An error means that the cgroup was removed meanwhile.
+			if err == nil && d.IsDir() && matchAny(globs, d.Name()) {
 				found = true
 				return fs.SkipAll
 			}

@@ -96,7 +96,7 @@ type Tracer struct {
 // Open loads the programs, sets the filters and attaches. When it returns, every
 // datagram sent from then on is captured or counted as lost.
 //
-// The error tells what a person can do about it. It is an [*Unavailable] when no
+// The error tells what a person can do about it. It is an [*UnavailableError] when no
 // backend works and an [*OptionError] when opts are wrong.
 func Open(opts Options) (*Tracer, error) {
 	candidates, err := flavoursOf(opts.Backend)
@@ -120,7 +120,7 @@ func Open(opts Options) (*Tracer, error) {
 		}
 		refused = append(refused, Refusal{Backend: flavour.backend, Hook: flavour.hook, Err: err})
 	}
-	return nil, &Unavailable{Refusals: refused}
+	return nil, &UnavailableError{Refusals: refused}
 }
 
 func open(flavour flavour, settings *settings) (_ *Tracer, err error) {

@@ -59,13 +59,13 @@ func lastPart(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
-// Unavailable is the error of [Open] when no backend works.
-type Unavailable struct {
+// UnavailableError is the error of [Open] when no backend works.
+type UnavailableError struct {
 	Refusals []Refusal
 }
 
 // Error says in one line why each backend was refused.
-func (u *Unavailable) Error() string {
+func (u *UnavailableError) Error() string {
 	var reasons []string
 	for _, r := range u.Refusals {
 		reasons = append(reasons, fmt.Sprintf("%s (%s): %s", r.Backend, r.Hook, r.Reason()))
@@ -74,7 +74,7 @@ func (u *Unavailable) Error() string {
 }
 
 // Unwrap gives access to the single causes.
-func (u *Unavailable) Unwrap() []error {
+func (u *UnavailableError) Unwrap() []error {
 	var errs []error
 	for _, r := range u.Refusals {
 		errs = append(errs, r.Err)
