@@ -191,30 +191,39 @@ static __always_inline void ancillary_init(struct ancillary *anc)
 	anc->fd_count = 0;
 }
 
+/*
+ * Reads one control message out of room bytes and returns how far it is to the next
+ * one, 0 at the end. A function of its own so that it is verified once.
+ */
+__noinline int read_message(__u32 slot, __u32 memory, __u64 at, __u64 room)
+{
+	struct scratch *s = scratch_get(slot);
+	const __u64 data = at + sizeof(struct cmsghdr_abi);
+	struct cmsghdr_abi cmsg;
+
+	if (!s || room < sizeof(cmsg) ||
+	    read_from(memory == MEMORY_USER, &cmsg, sizeof(cmsg), (void *)at))
+		return 0;
+	if (cmsg.cmsg_len < sizeof(cmsg) || cmsg.cmsg_len > room)
+		return 0;
+	if (cmsg.cmsg_level == SOL_SOCKET && cmsg.cmsg_type == SCM_RIGHTS)
+		read_rights(slot, memory, data, (cmsg.cmsg_len - sizeof(cmsg)) / 4);
+	if (cmsg.cmsg_level == SOL_SOCKET && cmsg.cmsg_type == SCM_CREDENTIALS)
+		read_credentials(&s->anc, memory == MEMORY_USER, (void *)data);
+	return CMSG_ALIGN(cmsg.cmsg_len);
+}
+
 /* Walks the control messages the way CMSG_NXTHDR does. */
 __noinline int read_control(__u32 slot, __u32 memory, __u64 control, __u64 size)
 {
-	struct scratch *s = scratch_get(slot);
 	__u64 end = control + size;
-	struct cmsghdr_abi cmsg;
-	int i;
+	int i, step;
 
-	if (!s)
-		return 0;
-	for (i = 0; i < CMSGS_MAX; i++) {
-		if (control + sizeof(cmsg) > end ||
-		    read_from(memory == MEMORY_USER, &cmsg, sizeof(cmsg),
-			      (void *)control) ||
-		    cmsg.cmsg_len < sizeof(cmsg))
-			return 0;
-		if (cmsg.cmsg_level == SOL_SOCKET && cmsg.cmsg_type == SCM_RIGHTS)
-			read_rights(slot, memory, control + sizeof(cmsg),
-				    (cmsg.cmsg_len - sizeof(cmsg)) / 4);
-		if (cmsg.cmsg_level == SOL_SOCKET &&
-		    cmsg.cmsg_type == SCM_CREDENTIALS)
-			read_credentials(&s->anc, memory == MEMORY_USER,
-					 (void *)control + sizeof(cmsg));
-		control += CMSG_ALIGN(cmsg.cmsg_len);
+	for (i = 0; i < CMSGS_MAX && control < end; i++) {
+		step = read_message(slot, memory, control, end - control);
+		if (step <= 0)
+			break;
+		control += step;
 	}
 	return 0;
 }

@@ -9,39 +9,52 @@
 #define SEGMENTS_MAX 64
 
 /*
+ * Appends one segment to the slot's payload, as much of it as fits; returns whether
+ * it could be read. A function of its own so that it is verified once.
+ */
+__noinline int gather_segment(__u32 slot, __u32 memory, __u64 at)
+{
+	struct scratch *s = scratch_get(slot);
+	struct iovec_abi segment;
+	__u64 end, len;
+
+	if (!s ||
+	    read_from(memory == MEMORY_USER, &segment, sizeof(segment), (void *)at))
+		return 0;
+	end = s->event.payload_len;
+	len = segment.iov_len;
+	if (end >= PAYLOAD_MAX)
+		return 1;
+	if (len > PAYLOAD_MAX - end)
+		len = PAYLOAD_MAX - end;
+	s->event.payload_len = end + len;
+	BOUND(end, PAYLOAD_MAX - 1);
+	BOUND(len, DATA_MASK);
+	if (len > PAYLOAD_MAX)
+		return 0;
+	return !bpf_probe_read_user(&s->event.data[end], len, segment.iov_base);
+}
+
+/*
  * Gathers up to PAYLOAD_MAX bytes from n segments. The payload stays unknown when
  * any of it cannot be read, and when it has more segments than are looked at.
  */
 __noinline int gather(__u32 slot, __u32 memory, __u64 segments, __u64 n)
 {
 	struct scratch *s = scratch_get(slot);
-	struct iovec_abi segment;
-	__u64 end = 0, len;
 	__u32 i;
 
 	if (!s)
 		return 0;
-	for (i = 0; i < SEGMENTS_MAX; i++) {
-		if (i >= n || end >= PAYLOAD_MAX)
+	for (i = 0; i < SEGMENTS_MAX; i++)
+		if (i >= n ||
+		    !gather_segment(slot, memory,
+				    segments + i * sizeof(struct iovec_abi)))
 			break;
-		if (read_from(memory == MEMORY_USER, &segment, sizeof(segment),
-			      (void *)segments + i * sizeof(segment)))
-			return 0;
-		len = segment.iov_len;
-		if (len > PAYLOAD_MAX - end)
-			len = PAYLOAD_MAX - end;
-		BOUND(len, DATA_MASK);
-		if (len > PAYLOAD_MAX)
-			return 0;
-		BOUND(end, PAYLOAD_MAX - 1);
-		if (bpf_probe_read_user(&s->event.data[end], len, segment.iov_base))
-			return 0;
-		end += len;
-	}
-	if (i >= SEGMENTS_MAX && i < n && end < PAYLOAD_MAX)
-		return 0;
-	s->event.payload_len = end;
-	s->event.flags |= EVENT_PAYLOAD;
+	if (i >= n || s->event.payload_len == PAYLOAD_MAX)
+		s->event.flags |= EVENT_PAYLOAD;
+	else
+		s->event.payload_len = 0;
 	return 0;
 }
 

@@ -3,10 +3,13 @@
 package tracer
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/sdtrace/sdtrace/bpf"
@@ -54,19 +57,20 @@ var flavours = []flavour{
 }
 
 type attachment struct {
-	name   string // of the program
-	hook   string // for people
-	attach func(*ebpf.Program) (link.Link, error)
+	name       string // of the program
+	hook       string // for people
+	tracepoint string // the raw tracepoint, empty for a trampoline
+	attach     func(*ebpf.Program) (link.Link, error)
 }
 
 func trampoline(name, hook string) attachment {
-	return attachment{name, hook, func(p *ebpf.Program) (link.Link, error) {
+	return attachment{name, hook, "", func(p *ebpf.Program) (link.Link, error) {
 		return link.AttachTracing(link.TracingOptions{Program: p})
 	}}
 }
 
 func rawTracepoint(name, tracepoint string) attachment {
-	return attachment{name, "raw_tp/" + tracepoint, func(p *ebpf.Program) (link.Link, error) {
+	return attachment{name, "raw_tp/" + tracepoint, tracepoint, func(p *ebpf.Program) (link.Link, error) {
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: p})
 	}}
 }
@@ -86,6 +90,25 @@ func flavoursOf(backend string) ([]flavour, error) {
 		return nil, badOption("unknown backend %q: want auto, fentry or tracepoint", backend)
 	}
 	return found, nil
+}
+
+// possible looks for the tracepoints before anything is loaded: that a kernel has no
+// such thing costs a look into its BTF, but seconds to find out by the verifier on a
+// slow machine. What is there is still found to work by attaching alone.
+func (f flavour) possible() error {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("reading the kernel's BTF: %w", err)
+	}
+	for _, p := range f.programs {
+		if p.tracepoint == "" {
+			continue
+		}
+		if _, err := kernel.AnyTypesByName("btf_trace_" + p.tracepoint); errors.Is(err, btf.ErrNotFound) {
+			return fmt.Errorf("attaching %s: %w", p.hook, fs.ErrNotExist)
+		}
+	}
+	return nil
 }
 
 // spec loads the flavour's object, without the programs of other flavours in it.

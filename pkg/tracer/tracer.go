@@ -130,6 +130,9 @@ func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 			_ = t.Close()
 		}
 	}()
+	if err := flavour.possible(); err != nil {
+		return nil, err
+	}
 	spec, err := flavour.spec()
 	if err != nil {
 		return nil, err
