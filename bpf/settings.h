@@ -8,7 +8,7 @@
 
 #define CONTROLLERS_MAX 8
 #define PATTERN_MAX 256
-#define PATTERNS_MAX 64
+#define PATTERNS_MAX 128
 #define KEY_MAX 24
 
 const volatile __u32 self_tgid;	   /* sdtrace itself: never captured */

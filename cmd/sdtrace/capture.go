@@ -120,12 +120,12 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if f.duration < 0 {
 		return usage(cmd, errors.New("--duration is negative"))
 	}
-	filter, notes, err := f.filters.resolve(cmd)
+	filters, err := f.filters.resolve(cmd)
 	if err != nil {
 		return err
 	}
 	t, err := tracer.Open(tracer.Options{
-		Backend: f.backend, Filter: filter, All: f.all, RingSize: f.ringSize, InFlight: f.inFlight,
+		Backend: f.backend, Filter: filters.filter, All: f.all, RingSize: f.ringSize, InFlight: f.inFlight,
 	})
 	var option *tracer.OptionError
 	if errors.As(err, &option) {
@@ -136,7 +136,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer func() { _ = t.Close() }()
-	for _, note := range notes {
+	for _, note := range filters.notes {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %s\n", note)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: capturing with %s (%s), Ctrl-C ends\n", t.Backend(), t.Hook())
@@ -144,7 +144,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
-	return f.stream(cmd, t, encoder)
+	return f.stream(cmd, t, encoder, filters.containers)
 }
 
 // explain prints the verifier's whole log, which only -v asks for.
@@ -156,7 +156,7 @@ func (f *captureFlags) explain(stderr io.Writer, err error) {
 }
 
 // stream copies the capture to stdout until something ends it.
-func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder encoder) error {
+func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder encoder, containers []string) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	if f.duration > 0 {
@@ -169,8 +169,11 @@ func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder enco
 	}
 	stopped := make(chan error, 1)
 	go func() {
-		<-ctx.Done()
-		stopped <- t.Stop()
+		err := awaitContainers(ctx, t, containers)
+		if err == nil {
+			<-ctx.Done()
+		}
+		stopped <- errors.Join(err, t.Stop())
 	}()
 
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)

@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/user"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -38,50 +40,67 @@ func (f *filterFlags) register(set *pflag.FlagSet) {
 	set.BoolVar(&f.failed, "failed", false, "sends that did not arrive")
 }
 
-// resolve turns names into what the kernel can compare. Its notes are for the user:
-// what is asked for but not there yet.
-func (f *filterFlags) resolve(cmd *cobra.Command) (filter tracer.Filter, notes []string, err error) {
-	filter = tracer.Filter{
+// The lists of tracer.Filter.Components.
+const (
+	unitList = iota
+	containerList
+)
+
+// resolved is what the filters come to.
+type resolved struct {
+	filter tracer.Filter
+	// notes are for the user: what is asked for but not there yet.
+	notes []string
+	// containers are names that stand for no container yet.
+	containers []string
+}
+
+// resolve turns names into what the kernel can compare.
+func (f *filterFlags) resolve(cmd *cobra.Command) (r resolved, err error) {
+	r.filter = tracer.Filter{
 		Cgroups: f.cgroups, Comms: f.comms, Sockets: f.sockets, Keys: f.keys, Failed: f.failed,
 	}
 	for _, pid := range f.pids {
 		if pid == 0 || pid > 1<<22 {
-			return filter, nil, usage(cmd, fmt.Errorf("no process can have the id %d", pid))
+			return r, usage(cmd, fmt.Errorf("no process can have the id %d", pid))
 		}
-		filter.PIDs = append(filter.PIDs, uint32(pid))
+		r.filter.PIDs = append(r.filter.PIDs, uint32(pid))
 		if unix.Kill(int(pid), 0) == unix.ESRCH {
-			notes = append(notes, fmt.Sprintf("process %d does not exist", pid))
+			r.notes = append(r.notes, fmt.Sprintf("process %d does not exist", pid))
 		}
 	}
 	for _, name := range f.keys {
 		if name == "" || strings.ContainsAny(name, "=\n\r") {
-			return filter, nil, usage(cmd, fmt.Errorf("%q is no key of an assignment", name))
+			return r, usage(cmd, fmt.Errorf("%q is no key of an assignment", name))
 		}
 	}
 	for _, name := range f.uids {
 		uid, err := resolveUser(name)
 		if err != nil {
-			return filter, nil, usage(cmd, err)
+			return r, usage(cmd, err)
 		}
-		filter.UIDs = append(filter.UIDs, uid)
+		r.filter.UIDs = append(r.filter.UIDs, uid)
 	}
 	for _, name := range f.netns {
 		inode, err := resolveNetNS(name)
 		if err != nil {
-			return filter, nil, err
+			return r, err
 		}
-		filter.NetNS = append(filter.NetNS, inode)
+		r.filter.NetNS = append(r.filter.NetNS, inode)
 	}
-	units, unitNotes, err := f.resolveUnits()
+	units, notes, err := f.resolveUnits()
 	if err != nil {
-		return filter, nil, usage(cmd, err)
+		return r, usage(cmd, err)
 	}
-	containers, containerNotes, err := f.resolveContainers(cmd)
+	r.notes = append(r.notes, notes...)
+	containers, unresolved, notes, err := f.resolveContainers(cmd)
 	if err != nil {
-		return filter, nil, err
+		return r, err
 	}
-	filter.Components = [][]string{units, containers}
-	return filter, append(append(notes, unitNotes...), containerNotes...), nil
+	r.notes = append(r.notes, notes...)
+	r.containers = unresolved
+	r.filter.Components = [][]string{unitList: units, containerList: containers}
+	return r, nil
 }
 
 func (f *filterFlags) resolveUnits() (all, notes []string, err error) {
@@ -98,29 +117,66 @@ func (f *filterFlags) resolveUnits() (all, notes []string, err error) {
 	return all, notes, nil
 }
 
-func (f *filterFlags) resolveContainers(cmd *cobra.Command) (all, notes []string, err error) {
+// unresolved are names of containers that no runtime knows yet.
+func (f *filterFlags) resolveContainers(cmd *cobra.Command) (all, unresolved, notes []string, err error) {
 	for _, name := range f.containers {
 		patterns, err := identity.ContainerPatterns(name)
 		if err != nil {
-			return nil, nil, usage(cmd, err)
+			return nil, nil, nil, usage(cmd, err)
 		}
-		id, err := identity.ResolveContainerName(cmd.Context(), name)
-		switch {
-		case err == nil:
-			byID, err := identity.ContainerPatterns(id)
-			if err != nil {
-				return nil, nil, err
-			}
-			patterns = append(patterns, byID...)
-		case !errors.Is(err, identity.ErrNotFound):
-			return nil, nil, err
+		byID, err := patternsOfContainer(cmd.Context(), name)
+		if errors.Is(err, identity.ErrNotFound) {
+			unresolved = append(unresolved, name)
+		} else if err != nil {
+			return nil, nil, nil, err
 		}
+		patterns = append(patterns, byID...)
 		all = append(all, patterns...)
 		if !tracer.HasCgroup(patterns) {
 			notes = append(notes, fmt.Sprintf("container %s is not running: waiting for it to start", name))
 		}
 	}
-	return all, notes, nil
+	return all, unresolved, notes, nil
+}
+
+// patternsOfContainer are those of the id behind a name.
+func patternsOfContainer(ctx context.Context, name string) ([]string, error) {
+	id, err := identity.ResolveContainerName(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return identity.ContainerPatterns(id)
+}
+
+// containerInterval is how often the runtimes are asked for a name they did not know.
+const containerInterval = 200 * time.Millisecond
+
+// awaitContainers gives the capture the ids of containers that are made after its
+// start, until ctx ends. A message in the moment between is missed: the name is
+// nowhere in the kernel.
+func awaitContainers(ctx context.Context, t *tracer.Tracer, names []string) error {
+	tick := time.NewTicker(containerInterval)
+	defer tick.Stop()
+	for len(names) > 0 {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var unknown []string
+		for _, name := range names {
+			patterns, err := patternsOfContainer(ctx, name)
+			if err != nil {
+				unknown = append(unknown, name) // half-written state included
+				continue
+			}
+			if err := t.AddComponents(containerList, patterns); err != nil {
+				return err
+			}
+		}
+		names = unknown
+	}
+	return nil
 }
 
 func resolveUser(name string) (uint32, error) {

@@ -3,7 +3,10 @@
 package tracer
 
 import (
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -11,8 +14,18 @@ import (
 // matcher matches globs again that the kernel matched: it lets a datagram pass
 // when matching took it more steps than it has.
 type matcher struct {
-	sockets    []string
+	sockets []string
+
+	mu         sync.RWMutex // AddComponents may be called while Read matches
 	components [][]string
+}
+
+func newMatcher(f Filter) *matcher {
+	m := &matcher{sockets: f.Sockets}
+	for _, globs := range f.Components {
+		m.components = append(m.components, slices.Clone(globs))
+	}
+	return m
 }
 
 func (m *matcher) matches(e *events.Event) bool {
@@ -20,6 +33,8 @@ func (m *matcher) matches(e *events.Event) bool {
 		!matchAny(m.sockets, e.Socket.Bound) {
 		return false
 	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
 	// The root counts as a name to the kernel, which is empty.
 	names := strings.Split(e.Sender.Cgroup, "/")
 	for _, globs := range m.components {
@@ -28,6 +43,30 @@ func (m *matcher) matches(e *events.Event) bool {
 		}
 	}
 	return true
+}
+
+// AddComponents adds globs to the list Filter.Components[list], which must not have
+// been empty, while the capture runs. There is room for 16 in all; the error says
+// so when they are used up.
+func (t *Tracer) AddComponents(list int, globs []string) error {
+	t.filter.mu.Lock()
+	defer t.filter.mu.Unlock()
+	if len(globs) > t.spare {
+		return badOption("no room for %d more names of cgroups", len(globs))
+	}
+	for _, glob := range globs {
+		p, err := newPattern(glob, list)
+		if err != nil {
+			return err
+		}
+		// User space first: what the kernel lets pass must match here too.
+		t.filter.components[list] = append(t.filter.components[list], glob)
+		if err := t.collection.Maps["patterns"].Put(uint32(t.patterns-t.spare), &p); err != nil {
+			return fmt.Errorf("adding a name of a cgroup: %w", err)
+		}
+		t.spare--
+	}
+	return nil
 }
 
 func matchAnyName(globs, names []string) bool {

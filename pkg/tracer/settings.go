@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"os"
 
 	"github.com/cilium/ebpf"
@@ -37,7 +38,7 @@ type Filter struct {
 	Keys []string
 	// Components are lists of globs: one of each list has to match one of the
 	// names in the sender's cgroup path. This is how units and containers are
-	// named, also those that start later.
+	// named, also those that start later. [Tracer.AddComponents] adds to a list.
 	Components [][]string
 	// Failed lets only datagrams pass that are known not to have arrived.
 	Failed bool
@@ -45,12 +46,13 @@ type Filter struct {
 
 // The limits of bpf/settings.h.
 const (
-	maxPatterns      = 64
+	maxPatterns      = 128
 	maxPattern       = 256
 	maxSet           = 1024
 	maxKeys          = 64
 	maxControllers   = 8
 	maxComponentSets = 31
+	spareComponents  = 16 // globs that AddComponents can add
 	keySize          = 24
 	commSize         = 15
 	addressSize      = 112
@@ -62,7 +64,7 @@ type settings struct {
 	variables          map[string]any
 	sets               []set
 	patterns           []pattern
-	matcher            matcher
+	matcher            *matcher
 	byName             bool // notify sockets are told by name
 }
 
@@ -86,7 +88,7 @@ func newSettings(opts Options) (*settings, error) {
 	s := &settings{
 		ringSize: opts.RingSize,
 		inFlight: opts.InFlight,
-		matcher:  matcher{sockets: f.Sockets, components: f.Components},
+		matcher:  newMatcher(f),
 		byName:   !opts.All && len(f.Sockets) == 0,
 	}
 	if s.ringSize == 0 {
@@ -190,15 +192,20 @@ func (s *settings) addCgroups(cgroups []string) error {
 	return nil
 }
 
+func newPattern(glob string, group int) (pattern, error) {
+	if glob == "" || len(glob) > maxPattern {
+		return pattern{}, badOption("pattern %q: want 1 to %d bytes", glob, maxPattern)
+	}
+	p := pattern{Len: uint32(len(glob)), Group: uint32(group)}
+	copy(p.Text[:], glob)
+	return p, nil
+}
+
 func (s *settings) addPatterns(sockets []string, components [][]string) error {
 	add := func(glob string, group int) error {
-		if glob == "" || len(glob) > maxPattern {
-			return badOption("pattern %q: want 1 to %d bytes", glob, maxPattern)
-		}
-		p := pattern{Len: uint32(len(glob)), Group: uint32(group)}
-		copy(p.Text[:], glob)
+		p, err := newPattern(glob, group)
 		s.patterns = append(s.patterns, p)
-		return nil
+		return err
 	}
 	for _, glob := range sockets {
 		// The kernel has a NUL where an abstract address is written "@".
@@ -221,15 +228,23 @@ func (s *settings) addPatterns(sockets []string, components [][]string) error {
 			}
 		}
 	}
+	// A spare's length is such that nothing matches it.
+	for range spareComponents {
+		if groups != 0 {
+			s.patterns = append(s.patterns, pattern{Len: math.MaxUint32})
+		}
+	}
 	if len(s.patterns) > maxPatterns || len(components) > maxComponentSets {
 		return badOption("%d patterns for sockets, units and containers: at most %d fit",
-			len(s.patterns), maxPatterns)
+			len(s.patterns)-spareComponents, maxPatterns-spareComponents)
 	}
 	s.variables["socket_patterns_count"] = uint32(len(sockets))
 	s.variables["component_patterns_count"] = uint32(len(s.patterns) - len(sockets))
 	s.variables["component_groups"] = groups
 	return nil
 }
+
+func (s *settings) hasComponents() bool { return s.variables["component_groups"] != uint32(0) }
 
 // applyTo sets what has to be known when the programs are loaded.
 func (s *settings) applyTo(spec *ebpf.CollectionSpec) error {

@@ -76,7 +76,9 @@ type Tracer struct {
 	collection *ebpf.Collection
 	links      []link.Link
 	reader     *ringbuf.Reader
-	filter     matcher
+	filter     *matcher
+	patterns   int // globs in the kernel, spare ones included
+	spare      int // of these, at the end
 
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -124,7 +126,13 @@ func Open(opts Options) (*Tracer, error) {
 }
 
 func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
-	t := &Tracer{flavour: flavour, filter: settings.matcher, stop: make(chan struct{})}
+	t := &Tracer{
+		flavour: flavour, filter: settings.matcher, stop: make(chan struct{}),
+		patterns: len(settings.patterns),
+	}
+	if settings.hasComponents() {
+		t.spare = spareComponents
+	}
 	defer func() {
 		if err != nil {
 			_ = t.Close()
