@@ -18,6 +18,7 @@
 #include "settings.h"
 #include "counters.h"
 #include "scratch.h"
+#include "preemption.h"
 #include "glob.h"
 #include "cgroup.h"
 #include "task.h"
@@ -76,33 +77,38 @@ static __always_inline void read_destination(struct destination *dst,
 		resolve_peer(dst, sk);
 }
 
-SEC("fentry/unix_dgram_sendmsg")
-int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
+static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 {
 	struct scratch *s = scratch_get(SLOT_ENTER);
 	__u64 id = bpf_get_current_pid_tgid();
 
 	if (!s || id >> 32 == self_tgid)
-		return 0;
+		return;
 	count(COUNT_SEEN);
 	read_destination(&s->send.dst, BPF_CORE_READ(sock, sk), msg);
 	s->send.interest = destination_interest(SLOT_ENTER);
 	if (s->send.interest == INTEREST_NO) {
 		count(COUNT_IGNORED);
-		return 0;
+		return;
 	}
 	if (!task_passes(SLOT_ENTER)) {
 		count(COUNT_FILTERED);
-		return 0;
+		return;
 	}
 	s->send.start_ns = bpf_ktime_get_boot_ns();
 	s->send.copied = 0;
 	s->send.permitted = 0;
 	if (!bpf_map_update_elem(&in_flight, &id, &s->send, BPF_ANY))
-		return 0;
+		return;
 	__sync_fetch_and_add(&in_flight_refused, 1);
 	if (s->send.interest == INTEREST_YES)
 		count(COUNT_IN_FLIGHT_FULL);
+}
+
+SEC("fentry/unix_dgram_sendmsg")
+int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
+{
+	UNPREEMPTED(enter(sock, msg));
 	return 0;
 }
 
@@ -145,23 +151,21 @@ static __always_inline void count_refused(struct copied *c, struct sk_buff *skb,
 		count(COUNT_IN_FLIGHT_FULL);
 }
 
-SEC("fexit/skb_copy_datagram_from_iter")
-int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *from,
-	     int len, int ret)
+static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
 	struct copied *c;
 	__u32 zero = 0;
 
-	if (ret || (!send && !in_flight_refused))
-		return 0;
+	if (!send && !in_flight_refused)
+		return;
 	c = bpf_map_lookup_elem(&copy_scratch, &zero);
 	if (!c)
-		return 0;
+		return;
 	if (!send) {
 		count_refused(c, skb, from);
-		return 0;
+		return;
 	}
 	copy_payload(c, skb);
 	/*
@@ -172,30 +176,43 @@ int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *f
 	    !reads_like_notification(c->payload, c->len)) {
 		count_unwanted();
 		bpf_map_delete_elem(&in_flight, &id);
-		return 0;
+		return;
 	}
 	ancillary_init(&c->anc);
 	read_skb_parms(&c->anc, skb);
 	if (bpf_map_update_elem(&copies, &id, c, BPF_ANY)) {
 		count(COUNT_IN_FLIGHT_FULL);
 		bpf_map_delete_elem(&in_flight, &id);
-		return 0;
+		return;
 	}
 	send->copied = 1;
+}
+
+SEC("fexit/skb_copy_datagram_from_iter")
+int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *from,
+	     int len, int ret)
+{
+	if (!ret)
+		UNPREEMPTED(copied(skb, from));
 	return 0;
 }
 
 /* Runs again when a blocked send is retried: the last time holds. */
-SEC("fentry/security_unix_may_send")
-int BPF_PROG(receiver_found, struct socket *sock, struct socket *other)
+static __always_inline void found(struct socket *other)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
 
 	if (!send)
-		return 0;
+		return;
 	resolve(&send->dst, BPF_CORE_READ(other, sk));
 	send->permitted = 1;
+}
+
+SEC("fentry/security_unix_may_send")
+int BPF_PROG(receiver_found, struct socket *sock, struct socket *other)
+{
+	UNPREEMPTED(found(other));
 	return 0;
 }
 
@@ -250,9 +267,7 @@ static __always_inline void describe_result(struct event *e, struct send *send,
 		e->flags |= EVENT_NOT_DELIVERED;
 }
 
-SEC("fexit/unix_dgram_sendmsg")
-int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
-	     int ret)
+static __always_inline void leave(struct msghdr *msg, size_t len, int ret)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct scratch *s = scratch_get(SLOT_EXIT);
@@ -260,7 +275,7 @@ int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
 	struct copied *c;
 
 	if (!s || !send)
-		return 0;
+		return;
 	s->send = *send;
 	bpf_map_delete_elem(&in_flight, &id);
 	event_init(&s->event);
@@ -271,8 +286,20 @@ int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
 		bpf_map_delete_elem(&copies, &id);
 	} else {
 		use_message(s, SLOT_EXIT, msg, len);
+		/* payload_copied was skipped: what it said decides, but is lost. */
+		if (ret >= 0 && s->send.interest == INTEREST_MAYBE) {
+			count(COUNT_COPY_SKIPPED);
+			return;
+		}
 	}
 	emit_if_wanted(s, SLOT_EXIT);
+}
+
+SEC("fexit/unix_dgram_sendmsg")
+int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
+	     int ret)
+{
+	UNPREEMPTED(leave(msg, len, ret));
 	return 0;
 }
 

@@ -96,12 +96,17 @@ static __always_inline const void *segments_of(const struct iov_iter *iter)
 	return BPF_CORE_READ(old, iov);
 }
 
-/* What the sender gave, as long as nothing of it was consumed. */
+/*
+ * What the sender gave, as long as nothing of it was consumed: the iterator moves
+ * on as the kernel copies.
+ */
 static __always_inline void read_msg_iter(__u32 slot, struct event *e,
 					  struct msghdr *msg, __u64 size)
 {
 	const struct iov_iter *iter = &msg->msg_iter;
 
+	if (BPF_CORE_READ(iter, count) != size)
+		return;
 	if (is_iter(iter, true))
 		read_buffer(e, BPF_CORE_READ(iter, ubuf), size);
 	else if (is_iter(iter, false))

@@ -20,6 +20,7 @@
 #include "settings.h"
 #include "counters.h"
 #include "scratch.h"
+#include "preemption.h"
 #include "glob.h"
 #include "cgroup.h"
 #include "task.h"
@@ -203,23 +204,24 @@ static __always_inline void pick_message(struct syscall *call, long ret)
 		batches_untold = true;
 }
 
-SEC("raw_tp/sock_send_length")
-int send_length(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void sent(struct sock *sk, int ret)
 {
-	struct sock *sk = (void *)ctx->args[0];
-	int ret = ctx->args[1];
-	struct scratch *s;
+	struct scratch *s = scratch_get(SLOT_EXIT);
 	struct syscall call;
 
-	if (!datagram_type(sk) || bpf_get_current_pid_tgid() >> 32 == self_tgid)
-		return 0;
-	s = scratch_get(SLOT_EXIT);
-	if (!s)
-		return 0;
+	if (!s || !datagram_type(sk) ||
+	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return;
 	call = read_syscall((void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
 	if (call.nr == NR_SENDMMSG)
 		pick_message(&call, ret);
 	capture(s, sk, &call, ret);
+}
+
+SEC("raw_tp/sock_send_length")
+int send_length(struct bpf_raw_tracepoint_args *ctx)
+{
+	UNPREEMPTED(sent((void *)ctx->args[0], ctx->args[1]));
 	return 0;
 }
 

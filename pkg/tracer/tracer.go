@@ -141,15 +141,8 @@ func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 	if err := flavour.possible(); err != nil {
 		return nil, err
 	}
-	spec, err := flavour.spec()
-	if err != nil {
+	if t.collection, err = load(flavour, settings); err != nil {
 		return nil, err
-	}
-	if err := settings.applyTo(spec); err != nil {
-		return nil, err
-	}
-	if t.collection, err = ebpf.NewCollection(spec); err != nil {
-		return nil, fmt.Errorf("loading programs: %w", err)
 	}
 	if err := settings.fill(t.collection.Maps); err != nil {
 		return nil, err
@@ -223,12 +216,45 @@ func (t *Tracer) decode() (*events.Event, error) {
 		t.rejected++
 		return nil, nil
 	}
+	if err := t.doubtDelivery(&event.Result); err != nil {
+		return nil, err
+	}
 	t.seq++
 	event.Seq = t.seq
 	event.Backend = t.flavour.backend
 	identify(&event.Sender)
 	event.Sender.Exe = t.exes.lookup(&event.Sender)
 	return event, nil
+}
+
+// load loads the programs, if possible such that they are not preempted.
+func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
+	var verifier *ebpf.VerifierError
+	if canHold() {
+		collection, err := loadHolding(flavour, settings, true)
+		if !errors.As(err, &verifier) {
+			return collection, err
+		}
+	}
+	return loadHolding(flavour, settings, false)
+}
+
+func loadHolding(flavour flavour, settings *settings, hold bool) (*ebpf.Collection, error) {
+	spec, err := flavour.spec()
+	if err != nil {
+		return nil, err
+	}
+	if err := settings.applyTo(spec); err != nil {
+		return nil, err
+	}
+	if err := spec.Variables["hold_cpu"].Set(hold); err != nil {
+		return nil, fmt.Errorf("setting hold_cpu: %w", err)
+	}
+	collection, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("loading programs: %w", err)
+	}
+	return collection, nil
 }
 
 func identify(s *events.Sender) {
@@ -284,7 +310,7 @@ func (t *Tracer) Stats() (Stats, error) {
 	var s Stats
 	// In the order of enum counter in bpf/counters.h.
 	for i, to := range []*uint64{
-		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull,
+		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull, &s.Missed,
 	} {
 		var perCPU []uint64
 		if err := t.collection.Maps["counters"].Lookup(uint32(i), &perCPU); err != nil {
@@ -295,17 +321,39 @@ func (t *Tracer) Stats() (Stats, error) {
 		}
 	}
 	for _, p := range t.flavour.programs {
-		if p.name == "thread_exit" {
-			continue // it only tidies up
+		if !p.essential {
+			continue
 		}
-		// Kernels before 5.12 say 0, and never skip a run.
-		stats, err := t.collection.Programs[p.name].Stats()
+		missed, err := t.missed(p.name)
 		if err != nil {
-			return Stats{}, fmt.Errorf("reading the program statistics: %w", err)
+			return Stats{}, err
 		}
-		s.Missed += stats.RecursionMisses
+		s.Missed += missed
 	}
 	return s, nil
+}
+
+// missed is how many runs of a program the kernel skipped. Kernels before 5.12 say 0,
+// and never skip one.
+func (t *Tracer) missed(program string) (uint64, error) {
+	stats, err := t.collection.Programs[program].Stats()
+	if err != nil {
+		return 0, fmt.Errorf("reading the program statistics: %w", err)
+	}
+	return stats.RecursionMisses, nil
+}
+
+// doubtDelivery takes back that a datagram was dropped by the receiver's socket filter
+// when the receiver may just not have been seen.
+func (t *Tracer) doubtDelivery(r *events.Result) error {
+	if r.Errno != "" || !r.Failed() || t.collection.Programs[receiverFound] == nil {
+		return nil
+	}
+	missed, err := t.missed(receiverFound)
+	if missed > 0 {
+		r.Delivered = nil
+	}
+	return err
 }
 
 // Stop detaches from the kernel, so that nothing more is captured, and makes Read
