@@ -13,7 +13,7 @@ enum counter {
 	COUNT_CAPTURED,	      /* in the ring buffer */
 	COUNT_RING_FULL,      /* lost: no room in the ring buffer */
 	COUNT_IN_FLIGHT_FULL, /* lost: no room in the in-flight table */
-	COUNT_COPY_SKIPPED, /* lost: the kernel skipped the run that takes the payload */
+	COUNT_RUN_SKIPPED,    /* lost: the kernel skipped a run for it */
 	COUNTERS,
 };
 

@@ -9,6 +9,11 @@
  *   fexit/unix_dgram_sendmsg           knows the result, sends the record
  *
  * unix_seqpacket_sendmsg() calls unix_dgram_sendmsg(), so it is covered too.
+ *
+ * The kernel skips a run of a program while another run of it on the same CPU is
+ * preempted halfway, which happens on kernels that preempt themselves (PREEMPT_LAZY,
+ * preempt=full). Each program therefore copes with any of the others not having run;
+ * what is lost by it is counted, here or by the kernel.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -18,7 +23,6 @@
 #include "settings.h"
 #include "counters.h"
 #include "scratch.h"
-#include "preemption.h"
 #include "glob.h"
 #include "cgroup.h"
 #include "task.h"
@@ -95,6 +99,9 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 		count(COUNT_FILTERED);
 		return;
 	}
+	/* Left by a run of send_exit that the kernel skipped. */
+	if (bpf_map_lookup_elem(&in_flight, &id))
+		count(COUNT_RUN_SKIPPED);
 	s->send.start_ns = bpf_ktime_get_boot_ns();
 	s->send.copied = 0;
 	s->send.permitted = 0;
@@ -108,7 +115,7 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 SEC("fentry/unix_dgram_sendmsg")
 int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
 {
-	UNPREEMPTED(enter(sock, msg));
+	enter(sock, msg);
 	return 0;
 }
 
@@ -167,6 +174,16 @@ static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 		count_refused(c, skb, from);
 		return;
 	}
+	/*
+	 * A datagram is copied once: this entry is of one before whose send_exit the
+	 * kernel skipped, and so it did with the send_enter of this one.
+	 */
+	if (send->copied) {
+		count(COUNT_RUN_SKIPPED);
+		bpf_map_delete_elem(&in_flight, &id);
+		bpf_map_delete_elem(&copies, &id);
+		return;
+	}
 	copy_payload(c, skb);
 	/*
 	 * The receiver's own name, seen later, may still say that a datagram
@@ -193,7 +210,7 @@ int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *f
 	     int len, int ret)
 {
 	if (!ret)
-		UNPREEMPTED(copied(skb, from));
+		copied(skb, from);
 	return 0;
 }
 
@@ -212,7 +229,7 @@ static __always_inline void found(struct socket *other)
 SEC("fentry/security_unix_may_send")
 int BPF_PROG(receiver_found, struct socket *sock, struct socket *other)
 {
-	UNPREEMPTED(found(other));
+	found(other);
 	return 0;
 }
 
@@ -288,7 +305,7 @@ static __always_inline void leave(struct msghdr *msg, size_t len, int ret)
 		use_message(s, SLOT_EXIT, msg, len);
 		/* payload_copied was skipped: what it said decides, but is lost. */
 		if (ret >= 0 && s->send.interest == INTEREST_MAYBE) {
-			count(COUNT_COPY_SKIPPED);
+			count(COUNT_RUN_SKIPPED);
 			return;
 		}
 	}
@@ -299,20 +316,18 @@ SEC("fexit/unix_dgram_sendmsg")
 int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
 	     int ret)
 {
-	UNPREEMPTED(leave(msg, len, ret));
+	leave(msg, len, ret);
 	return 0;
 }
 
-/*
- * The kernel skips a run of send_exit in the rare case that it preempted one
- * on the same CPU: what it did not take away goes with the thread.
- */
+/* What a skipped run of send_exit left behind goes with the thread. */
 SEC("raw_tp/sched_process_exit")
 int thread_exit(void *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 
-	bpf_map_delete_elem(&in_flight, &id);
+	if (!bpf_map_delete_elem(&in_flight, &id))
+		count(COUNT_RUN_SKIPPED);
 	bpf_map_delete_elem(&copies, &id);
 	return 0;
 }

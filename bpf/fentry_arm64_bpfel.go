@@ -181,7 +181,6 @@ const (
 	FentryVarFilterNetns            = "filter_netns"
 	FentryVarFilterPid              = "filter_pid"
 	FentryVarFilterUid              = "filter_uid"
-	FentryVarHoldCpu                = "hold_cpu"
 	FentryVarInFlightRefused        = "in_flight_refused"
 	FentryVarSelfTgid               = "self_tgid"
 	FentryVarSocketPatternsCount    = "socket_patterns_count"
@@ -275,7 +274,6 @@ type FentryVariableSpecs struct {
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
-	HoldCpu                *ebpf.VariableSpec `ebpf:"hold_cpu"`
 	InFlightRefused        *ebpf.VariableSpec `ebpf:"in_flight_refused"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
@@ -356,7 +354,6 @@ type FentryVariables struct {
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
-	HoldCpu                *ebpf.Variable `ebpf:"hold_cpu"`
 	InFlightRefused        *ebpf.Variable `ebpf:"in_flight_refused"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`

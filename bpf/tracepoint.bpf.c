@@ -20,7 +20,6 @@
 #include "settings.h"
 #include "counters.h"
 #include "scratch.h"
-#include "preemption.h"
 #include "glob.h"
 #include "cgroup.h"
 #include "task.h"
@@ -221,7 +220,7 @@ static __always_inline void sent(struct sock *sk, int ret)
 SEC("raw_tp/sock_send_length")
 int send_length(struct bpf_raw_tracepoint_args *ctx)
 {
-	UNPREEMPTED(sent((void *)ctx->args[0], ctx->args[1]));
+	sent((void *)ctx->args[0], ctx->args[1]);
 	return 0;
 }
 

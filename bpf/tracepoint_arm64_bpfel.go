@@ -166,7 +166,6 @@ const (
 	TracepointVarFilterNetns            = "filter_netns"
 	TracepointVarFilterPid              = "filter_pid"
 	TracepointVarFilterUid              = "filter_uid"
-	TracepointVarHoldCpu                = "hold_cpu"
 	TracepointVarSelfTgid               = "self_tgid"
 	TracepointVarSocketPatternsCount    = "socket_patterns_count"
 	TracepointVarTargetHierarchies      = "target_hierarchies"
@@ -256,7 +255,6 @@ type TracepointVariableSpecs struct {
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
-	HoldCpu                *ebpf.VariableSpec `ebpf:"hold_cpu"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
@@ -333,7 +331,6 @@ type TracepointVariables struct {
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
-	HoldCpu                *ebpf.Variable `ebpf:"hold_cpu"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`

@@ -14,9 +14,10 @@ type Lost struct {
 	// InFlightFull counts datagrams whose send could not be tracked because
 	// the in-flight table was full (fentry).
 	InFlightFull uint64
-	// Missed counts program runs that the kernel skipped because the program
-	// was already running on that CPU: an upper bound, as not every run is a
-	// datagram of interest.
+	// Missed counts datagrams for which the kernel skipped a program, because
+	// another run of it on the same CPU was preempted halfway (only on kernels
+	// that preempt themselves). It is an upper bound when there are datagrams
+	// that do not count as notifications: what a skipped run was for is unknown.
 	Missed uint64
 }
 

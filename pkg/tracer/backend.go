@@ -33,10 +33,10 @@ var flavours = []flavour{
 		// The entry comes last, so that no send is seen by halves.
 		programs: []attachment{
 			rawTracepoint("thread_exit", "sched_process_exit"),
-			trampoline("send_exit", "fexit/unix_dgram_sendmsg").andEssential(),
+			trampoline("send_exit", "fexit/unix_dgram_sendmsg"),
 			trampoline(receiverFound, "fentry/security_unix_may_send"),
-			trampoline("payload_copied", "fexit/skb_copy_datagram_from_iter"),
-			trampoline("send_enter", "fentry/unix_dgram_sendmsg").andEssential(),
+			trampoline(payloadCopied, "fexit/skb_copy_datagram_from_iter"),
+			trampoline("send_enter", "fentry/unix_dgram_sendmsg").andCounted(),
 		},
 	},
 	{
@@ -45,14 +45,14 @@ var flavours = []flavour{
 		load:    bpf.LoadTracepoint,
 		programs: []attachment{
 			rawTracepoint("thread_exit", "sched_process_exit"),
-			rawTracepoint("send_length", "sock_send_length").andEssential(),
+			rawTracepoint("send_length", "sock_send_length").andCounted(),
 		},
 	},
 	{
 		backend:  "tracepoint",
 		hook:     "sys_exit",
 		load:     bpf.LoadTracepoint,
-		programs: []attachment{rawTracepoint("syscall_exit", "sys_exit").andEssential()},
+		programs: []attachment{rawTracepoint("syscall_exit", "sys_exit").andCounted()},
 	},
 }
 
@@ -60,7 +60,7 @@ type attachment struct {
 	name       string // of the program
 	hook       string // for people
 	tracepoint string // the raw tracepoint, empty for a trampoline
-	essential  bool   // a run that the kernel skips is a datagram lost
+	counted    bool   // a run that the kernel skips is a datagram lost
 	attach     func(*ebpf.Program) (link.Link, error)
 }
 
@@ -78,24 +78,16 @@ func rawTracepoint(name, tracepoint string) attachment {
 	return attachment{name: name, hook: "raw_tp/" + tracepoint, tracepoint: tracepoint, attach: attach}
 }
 
-func (a attachment) andEssential() attachment {
-	a.essential = true
+func (a attachment) andCounted() attachment {
+	a.counted = true
 	return a
 }
 
-// receiverFound is the program without which delivery cannot be told.
-const receiverFound = "receiver_found"
-
-// canHold reports whether the kernel has what bpf/preemption.h needs. Whether the
-// verifier lets it be used is found out by loading.
-func canHold() bool {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return false
-	}
-	var disable *btf.Func
-	return kernel.TypeByName("bpf_preempt_disable", &disable) == nil
-}
+// Programs of the fentry backend that are asked about by name.
+const (
+	payloadCopied = "payload_copied"
+	receiverFound = "receiver_found"
+)
 
 // flavoursOf returns the flavours to try for a value of --backend.
 func flavoursOf(backend string) ([]flavour, error) {

@@ -64,6 +64,12 @@ func TestNothingIsLostInSilence(t *testing.T) {
 				take := func() {
 					for _, e := range c.buffered(t) {
 						read[string(e.Payload)]++
+						if e.Payload == nil && preempts() {
+							continue // the kernel skipped the program that takes it
+						}
+						if e.Result.Bytes == nil || int(*e.Result.Bytes) != len(e.Payload) || e.Result.Delivered != nil && *e.Result.Delivered {
+							t.Errorf("sent, and dropped by the receiver's filter, captured %+v", e.Result)
+						}
 					}
 				}
 				for running := len(payloads); running > 0; {
@@ -88,6 +94,10 @@ func TestNothingIsLostInSilence(t *testing.T) {
 				total := uint64(0)
 				for _, payload := range payloads {
 					total += read[payload]
+				}
+				if preempts() {
+					total += read[""]
+					delete(read, "")
 				}
 				if total != captured || len(read) > len(payloads) {
 					t.Errorf("%d captured, %d read, of %d kinds", captured, total, len(read))
@@ -160,7 +170,9 @@ func TestInFlightTableFullIsCounted(t *testing.T) {
 				if test.counts {
 					calls += threads
 				}
-				if captured+lost != uint64(calls) {
+				// Where the kernel skips programs, what it skipped may have been
+				// counted already.
+				if sum := captured + lost; sum < uint64(calls) || sum > uint64(calls) && !preempts() {
 					t.Errorf("%d sent, but %d captured and %d lost make %d", calls, captured, lost, captured+lost)
 				}
 				if uint64(len(got)) != captured || c.lost != lost {

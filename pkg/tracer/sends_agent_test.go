@@ -288,10 +288,16 @@ func (a *agent) tid(t *testing.T) uint32 {
 // the process's.
 const workerComm = "sdt-worker"
 
+func init() {
+	// Only here is the main thread certain to be the one that runs: its name
+	// is the process's, and it must not become the sending thread.
+	if os.Getenv(agentEnv) != "" {
+		runtime.LockOSThread()
+	}
+}
+
 // runAgent is the main function of an agent.
 func runAgent() {
-	// The main thread is needed for what only a whole process can do.
-	runtime.LockOSThread()
 	comm := append([]byte(os.Getenv(agentEnv)), 0)
 	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&comm[0])), 0, 0, 0); err != nil {
 		fail(err)

@@ -227,28 +227,13 @@ func (t *Tracer) decode() (*events.Event, error) {
 	return event, nil
 }
 
-// load loads the programs, if possible such that they are not preempted.
 func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
-	var verifier *ebpf.VerifierError
-	if canHold() {
-		collection, err := loadHolding(flavour, settings, true)
-		if !errors.As(err, &verifier) {
-			return collection, err
-		}
-	}
-	return loadHolding(flavour, settings, false)
-}
-
-func loadHolding(flavour flavour, settings *settings, hold bool) (*ebpf.Collection, error) {
 	spec, err := flavour.spec()
 	if err != nil {
 		return nil, err
 	}
 	if err := settings.applyTo(spec); err != nil {
 		return nil, err
-	}
-	if err := spec.Variables["hold_cpu"].Set(hold); err != nil {
-		return nil, fmt.Errorf("setting hold_cpu: %w", err)
 	}
 	collection, err := ebpf.NewCollection(spec)
 	if err != nil {
@@ -320,8 +305,16 @@ func (t *Tracer) Stats() (Stats, error) {
 			*to += n
 		}
 	}
+	// Of a datagram without a place in the in-flight table, only payload_copied may
+	// know that it counts.
+	var refused uint64
+	if v := t.collection.Variables["in_flight_refused"]; v != nil {
+		if err := v.Get(&refused); err != nil {
+			return Stats{}, fmt.Errorf("reading the counters: %w", err)
+		}
+	}
 	for _, p := range t.flavour.programs {
-		if !p.essential {
+		if !p.counted && (refused == 0 || p.name != payloadCopied) {
 			continue
 		}
 		missed, err := t.missed(p.name)
