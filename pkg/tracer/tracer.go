@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -363,7 +364,8 @@ func (t *Tracer) detach() (err error) {
 	t.stopOnce.Do(func() {
 		close(t.stop)
 		t.scanner.Wait()
-		for _, l := range t.links {
+		// What was attached last goes first, so that no send is left in the middle.
+		for _, l := range slices.Backward(t.links) {
 			err = errors.Join(err, l.Close())
 		}
 	})

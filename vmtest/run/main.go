@@ -16,8 +16,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -145,26 +147,14 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 	ok = true
 	var table strings.Builder
 	for _, tier := range opts.tiers {
+		results, err := runMachines(ctx, opts, tier)
+		if err != nil {
+			return false, err
+		}
 		var columns []vmtest.Column
-		for _, kernel := range opts.kernels {
-			if !bootable(tier, kernel) {
-				continue
-			}
-			built, err := build(ctx, opts, tier, kernel.Arch)
-			if err != nil {
-				return false, err
-			}
-			if len(built.tests) == 0 {
-				fmt.Fprintf(os.Stderr, "tier %s: no package has tests\n", tier)
-				break
-			}
-			result, err := runMachine(ctx, opts, tier, kernel, built)
-			if err != nil {
-				return false, err
-			}
-			result.print(os.Stderr)
+		for _, result := range results {
 			ok = ok && len(result.failures()) == 0
-			columns = append(columns, vmtest.Column{Name: kernel.Name, Outcomes: result.outcomes})
+			columns = append(columns, vmtest.Column{Name: result.kernel.Name, Outcomes: result.outcomes})
 		}
 		if len(columns) > 0 {
 			fmt.Fprintf(&table, "## Tier %s\n\n%s\n", tier, vmtest.Matrix(columns))
@@ -179,6 +169,49 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 	}
 	fmt.Print("\n" + table.String())
 	return ok, nil
+}
+
+// runMachines runs the tests of a tier on each kernel, as many machines at a time as
+// there are processors: an emulated machine uses one.
+func runMachines(ctx context.Context, opts *options, tier string) ([]*machineResult, error) {
+	var results []*machineResult
+	var builds []*built
+	for _, kernel := range opts.kernels {
+		if !bootable(tier, kernel) {
+			continue
+		}
+		built, err := build(ctx, opts, tier, kernel.Arch)
+		if err != nil {
+			return nil, err
+		}
+		if len(built.tests) == 0 {
+			fmt.Fprintf(os.Stderr, "tier %s: no package has tests\n", tier)
+			return nil, nil
+		}
+		builds = append(builds, built)
+		results = append(results, &machineResult{kernel: kernel})
+	}
+	var machines sync.WaitGroup
+	slots := make(chan struct{}, runtime.NumCPU())
+	errs := make([]error, len(results))
+	var printing sync.Mutex
+	for i := range results {
+		machines.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			result, err := runMachine(ctx, opts, tier, results[i].kernel, builds[i])
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			printing.Lock()
+			defer printing.Unlock()
+			result.print(os.Stderr)
+			results[i] = result
+		})
+	}
+	machines.Wait()
+	return results, errors.Join(errs...)
 }
 
 func bootable(tier string, kernel vmtest.Kernel) bool {
