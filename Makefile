@@ -39,19 +39,21 @@ generate: packages
 	go generate ./bpf
 
 # The committed objects must be what clang makes of the committed C.
+GENERATED = cat bpf/*_bpfel.go bpf/*_bpfel.o | sha256sum
 .PHONY: check-generated
-check-generated: generate
-	@git diff --exit-code --stat -- bpf || \
-		{ echo "generated files differ: run make generate and commit them" >&2; exit 1; }
+check-generated: packages
+	@before=$$($(GENERATED)) && go generate ./bpf && after=$$($(GENERATED)) && \
+	if [ "$$before" != "$$after" ]; then \
+		echo "generated files in bpf/ were out of date: commit them as they are now" >&2; exit 1; fi
 
 .PHONY: format
 format: packages $(GOLANGCI_LINT)
-	clang-format -i $(BPF_C) $(BPF_H)
+	clang-format-14 -i $(BPF_C) $(BPF_H)
 	$(GOLANGCI_LINT) fmt
 
 .PHONY: lint
 lint: packages $(GOLANGCI_LINT)
-	clang-format --dry-run --Werror $(BPF_C) $(BPF_H)
+	clang-format-14 --dry-run --Werror $(BPF_C) $(BPF_H)
 	go mod tidy -diff
 	$(GOLANGCI_LINT) fmt --diff
 	$(GOLANGCI_LINT) run
