@@ -14,6 +14,7 @@ enum counter {
 	COUNT_RING_FULL,      /* lost: no room in the ring buffer */
 	COUNT_IN_FLIGHT_FULL, /* lost: no room in the in-flight table */
 	COUNT_RUN_SKIPPED,    /* lost: the kernel skipped a run for it */
+	COUNT_UNREADABLE,     /* lost: to an address that cannot be read */
 	COUNTERS,
 };
 

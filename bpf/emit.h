@@ -84,7 +84,10 @@ static __always_inline void emit_if_wanted(struct scratch *s, __u32 slot)
 	if (interest == INTEREST_NO ||
 	    (interest == INTEREST_MAYBE &&
 	     !reads_like_notification(e->data, e->payload_len))) {
-		count_unwanted();
+		if (s->send.dst.unreadable)
+			count(COUNT_UNREADABLE);
+		else
+			count_unwanted();
 		return;
 	}
 	if ((filter_failed && !(e->flags & EVENT_NOT_DELIVERED)) ||

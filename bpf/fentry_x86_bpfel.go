@@ -143,8 +143,10 @@ type FentrySend struct {
 		Connected  uint8
 		Resolved   uint8
 		Unfiltered uint8
+		Unreadable uint8
 		Address    [128]int8
 		Bound      [128]int8
+		_          [7]byte
 	}
 }
 

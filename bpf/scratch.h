@@ -23,6 +23,7 @@ struct destination {
 	__u8 connected;	   /* the sender gave no address */
 	__u8 resolved;	   /* the receiving socket was seen */
 	__u8 unfiltered;   /* ... and it has no socket filter */
+	__u8 unreadable;   /* the sender gave an address that cannot be read */
 	char address[128]; /* as written, or the peer's name */
 	char bound[128];   /* as the receiver bound it */
 };

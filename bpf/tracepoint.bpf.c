@@ -32,6 +32,8 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
+#define EFAULT 14
+
 /* One message of a struct mmsghdr vector, by the task that sends it. */
 struct batch {
 	__u64 messages; /* the vector, in user memory */
@@ -76,10 +78,13 @@ static __always_inline void use_size(struct event *e, __u64 size)
 static __always_inline void use_address(struct destination *dst, struct sock *sk,
 					const void *address, __s64 len)
 {
-	if (address && len > 0)
-		dst->address_len = read_name_user(dst->address, address, len);
-	else
+	if (!address || len <= 0) {
 		resolve_peer(dst, sk);
+		return;
+	}
+	dst->address_len = read_name_user(dst->address, address, len);
+	if (!dst->address_len && len > SUN_PATH_OFFSET)
+		dst->unreadable = 1;
 }
 
 static __always_inline void use_segments(struct scratch *s, const void *segments,
@@ -97,8 +102,10 @@ static __always_inline void use_msghdr(struct scratch *s, struct sock *sk,
 {
 	struct user_msghdr_abi msg;
 
-	if (bpf_probe_read_user(&msg, sizeof(msg), at))
+	if (bpf_probe_read_user(&msg, sizeof(msg), at)) {
+		s->send.dst.unreadable = 1;
 		return;
+	}
 	use_address(&s->send.dst, sk, msg.msg_name, msg.msg_namelen);
 	use_segments(s, msg.msg_iov, msg.msg_iovlen);
 	read_control(SLOT_EXIT, MEMORY_USER, (__u64)msg.msg_control,
@@ -165,6 +172,8 @@ static __always_inline void capture(struct scratch *s, struct sock *sk,
 	if (type == SOCK_SEQPACKET && !s->send.dst.connected)
 		resolve_peer(&s->send.dst, sk);
 	describe_result(&s->event, &s->send.dst, ret);
+	if (ret == -EFAULT) /* the kernel could not read it either */
+		s->send.dst.unreadable = 0;
 	if (!task_passes(SLOT_EXIT)) {
 		count(COUNT_FILTERED);
 		return;

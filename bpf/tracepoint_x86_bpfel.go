@@ -84,8 +84,10 @@ type TracepointScratch struct {
 			Connected  uint8
 			Resolved   uint8
 			Unfiltered uint8
+			Unreadable uint8
 			Address    [128]int8
 			Bound      [128]int8
+			_          [7]byte
 		}
 	}
 	Anc struct {

@@ -112,6 +112,7 @@ static __always_inline void destination_init(struct destination *dst, __u8 type)
 	dst->connected = 0;
 	dst->resolved = 0;
 	dst->unfiltered = 0;
+	dst->unreadable = 0;
 }
 
 #endif

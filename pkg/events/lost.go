@@ -18,6 +18,8 @@ type Lost struct {
 	// another run of it on the same CPU was preempted halfway (only on kernels
 	// that preempt themselves). It is an upper bound when there are datagrams
 	// that do not count as notifications: what a skipped run was for is unknown.
+	// On the tracepoint backend it also counts those whose destination could not
+	// be read from the sender's memory.
 	Missed uint64
 }
 

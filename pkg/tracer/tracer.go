@@ -296,7 +296,7 @@ func (t *Tracer) Stats() (Stats, error) {
 	var s Stats
 	// In the order of enum counter in bpf/counters.h.
 	for i, to := range []*uint64{
-		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull, &s.Missed,
+		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull, &s.Missed, &s.Missed,
 	} {
 		var perCPU []uint64
 		if err := t.collection.Maps["counters"].Lookup(uint32(i), &perCPU); err != nil {
