@@ -198,7 +198,11 @@ static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 	ancillary_init(&c->anc);
 	read_skb_parms(&c->anc, skb);
 	if (bpf_map_update_elem(&copies, &id, c, BPF_ANY)) {
-		count(COUNT_IN_FLIGHT_FULL);
+		if (send->interest == INTEREST_YES ||
+		    reads_like_notification(c->payload, c->len))
+			count(COUNT_IN_FLIGHT_FULL);
+		else
+			count_unwanted();
 		bpf_map_delete_elem(&in_flight, &id);
 		return;
 	}
