@@ -181,7 +181,7 @@ func TestInFlightTableFullIsCounted(t *testing.T) {
 				if test.counts && stats.InFlightFull == 0 {
 					t.Error("the table was never full: this test shows nothing")
 				}
-				if !test.counts && lost != 0 {
+				if !test.counts && (stats.InFlightFull != 0 || stats.Missed != 0 && !mayMiss()) {
 					t.Errorf("%d lost, of no interest", lost)
 				}
 			})
