@@ -30,7 +30,7 @@ type Filter struct {
 	// NetNS are inode numbers of the sender's network namespace.
 	NetNS []uint32
 	// Sockets are globs ("*" any run of bytes, "?" one byte) for the address as
-	// the sender wrote it or the receiver bound it, at most 64 with those of
+	// the sender wrote it or the receiver bound it, at most 112 with those of
 	// Components. With them any datagram to a matching socket counts, and none
 	// to another.
 	Sockets []string
@@ -228,15 +228,15 @@ func (s *settings) addPatterns(sockets []string, components [][]string) error {
 			}
 		}
 	}
-	// A spare's length is such that nothing matches it.
-	for range spareComponents {
-		if groups != 0 {
+	if len(s.patterns) > maxPatterns-spareComponents || len(components) > maxComponentSets {
+		return badOption("%d patterns for sockets, units and containers: at most %d fit",
+			len(s.patterns), maxPatterns-spareComponents)
+	}
+	if groups != 0 {
+		// A spare's length is such that nothing matches it.
+		for range spareComponents {
 			s.patterns = append(s.patterns, pattern{Len: math.MaxUint32})
 		}
-	}
-	if len(s.patterns) > maxPatterns || len(components) > maxComponentSets {
-		return badOption("%d patterns for sockets, units and containers: at most %d fit",
-			len(s.patterns)-spareComponents, maxPatterns-spareComponents)
 	}
 	s.variables["socket_patterns_count"] = uint32(len(sockets))
 	s.variables["component_patterns_count"] = uint32(len(s.patterns) - len(sockets))

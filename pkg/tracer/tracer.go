@@ -89,7 +89,6 @@ type Tracer struct {
 	// What Read alone touches.
 	record   ringbuf.Record
 	seq      uint64
-	rejected uint64
 	reported events.Lost
 	pending  error
 	clock    bootClock
@@ -214,7 +213,6 @@ func (t *Tracer) decode() (*events.Event, error) {
 		return nil, fmt.Errorf("decoding a record: %w", err)
 	}
 	if !t.filter.matches(event) {
-		t.rejected++
 		return nil, nil
 	}
 	if err := t.doubtDelivery(&event.Result); err != nil {
