@@ -85,21 +85,29 @@ func (e *Event) Message() (Message, error) {
 // a separator included; quotes and blanks are ordinary bytes; one NUL at the
 // very end is allowed and dropped. The errors are those of [Parse].
 func Tokenize(payload []byte) ([]string, error) {
+	text, err := AppendLines(nil, payload)
+	return cut(text), err
+}
+
+// AppendLines is [Tokenize] without allocation: it appends the lines to dst,
+// each followed by a NUL, which cannot be in a line. With an error dst is
+// returned as it was.
+func AppendLines(dst, payload []byte) ([]byte, error) {
 	if len(payload) > MaxPayload {
-		return nil, ErrTooLong
+		return dst, ErrTooLong
 	}
 	payload = bytes.TrimSuffix(payload, []byte{0})
 	if bytes.IndexByte(payload, 0) >= 0 {
-		return nil, ErrEmbeddedNUL
+		return dst, ErrEmbeddedNUL
 	}
-	lines, tail := split(payload)
+	text, tail := appendLines(dst, payload)
 	if tail == tailEscape {
-		return nil, ErrTrailingBackslash
+		return dst, ErrTrailingBackslash
 	}
-	return lines, nil
+	return text, nil
 }
 
-// tail says how the last line that split found ended.
+// tail says how the last line that appendLines found ended.
 type tail int
 
 const (
@@ -108,28 +116,40 @@ const (
 	tailEscape             // by the end of the input, just after a backslash
 )
 
-func split(s []byte) ([]string, tail) {
-	var (
-		lines []string
-		line  []byte
-		end   = tailNone
-	)
+func appendLines(dst, s []byte) ([]byte, tail) {
+	end := tailNone
 	for _, c := range s {
 		switch {
 		case end == tailEscape:
-			line, end = append(line, c), tailOpen
+			dst, end = append(dst, c), tailOpen
 		case c == '\\':
 			end = tailEscape
 		case c != '\n' && c != '\r':
-			line, end = append(line, c), tailOpen
+			dst, end = append(dst, c), tailOpen
 		case end == tailOpen:
-			lines, line, end = append(lines, string(line)), line[:0], tailNone
+			dst, end = append(dst, 0), tailNone
 		}
 	}
 	if end != tailNone {
-		lines = append(lines, string(line))
+		dst = append(dst, 0)
 	}
-	return lines, end
+	return dst, end
+}
+
+// split is appendLines into strings of their own. There is no NUL in s.
+func split(s []byte) ([]string, tail) {
+	text, end := appendLines(nil, s)
+	return cut(text), end
+}
+
+// cut takes apart what appendLines wrote.
+func cut(text []byte) []string {
+	var lines []string
+	for len(text) > 0 {
+		line, rest, _ := bytes.Cut(text, []byte{0})
+		lines, text = append(lines, string(line)), rest
+	}
+	return lines
 }
 
 func assignments(lines []string) Message {
