@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// barrier is a point in the stream of notifications. Its waiters are let go,
+// by closing what they passed, when the host has read all that came before
+// (sd_notify_barrier(3)).
+type barrier struct {
+	pipe    int // the end whose other one the host holds; -1: not sent yet
+	waiters []waiter
+}
+
+// waiter is a sender of BARRIER=1.
+type waiter struct {
+	fd     int
+	isPipe bool // so that polling it is safe, and tells when nobody waits any more
+	rec    recorder
+}
+
+// barriers keeps count of all that are not passed yet.
+type barriers struct {
+	sent []*barrier // the host has them, in order
+	all  int        // queued or sent
+	fds  int        // of waiters
+	// late are waiters for whom no barrier was left: the next one is theirs, too.
+	late []waiter
+	// passing is set while nothing was sent since the last barrier.
+	passing bool
+}
+
+// isPipe reports whether fd is a FIFO, without asking a file system that may
+// not answer.
+func isPipe(fd int) bool {
+	var stat unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &stat)
+	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO
+}
+
+// addBarrier takes over fd and releases it when the host has read everything
+// that was accepted before.
+func (r *Relay) addBarrier(fd int, rec recorder) {
+	if r.barriers.fds >= maxBarrierFDs {
+		rec.note(KeyBarrier, Denied, ReasonTooManyBarriers, nil)
+		r.closer.close(fd)
+		return
+	}
+	r.barriers.fds++
+	w := waiter{fd: fd, isPipe: isPipe(fd), rec: rec}
+	last := r.lastBarrier()
+	switch {
+	case last != nil:
+		last.waiters = append(last.waiters, w)
+	case r.barriers.all >= maxBarriers:
+		r.barriers.late = append(r.barriers.late, w)
+	default:
+		r.queueBarrier(w)
+	}
+}
+
+// lastBarrier is the barrier behind which nothing came yet, if there is one.
+func (r *Relay) lastBarrier() *barrier {
+	if n := r.queue.len(); n > 0 {
+		return r.queue.entries[n-1].barrier
+	}
+	if n := len(r.barriers.sent); n > 0 && r.barriers.passing {
+		return r.barriers.sent[n-1]
+	}
+	return nil
+}
+
+func (r *Relay) queueBarrier(waiters ...waiter) {
+	r.barriers.all++
+	// There is room: the bounds of the queue are made so.
+	rec := recorder{counters: &r.counters, callback: r.callback}
+	r.queue.push(entry{barrier: &barrier{pipe: -1, waiters: waiters}, rec: rec})
+}
+
+// sendBarrier puts a barrier to the host.
+func (r *Relay) sendBarrier(b *barrier) error {
+	if !r.up.passesFDs() {
+		// What was sent before has been read, or it would not count as sent.
+		r.release(b)
+		return nil
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("%w: %w", errAway, err)
+	}
+	defer unix.Close(ends[1])
+	if err := r.up.send([]byte("BARRIER=1"), ends[1:], r.main.pid); err != nil {
+		unix.Close(ends[0])
+		return err
+	}
+	b.pipe = ends[0]
+	r.barriers.sent = append(r.barriers.sent, b)
+	r.barriers.passing = true
+	return nil
+}
+
+// release lets the waiters of a barrier go on.
+func (r *Relay) release(b *barrier) {
+	for _, w := range b.waiters {
+		w.rec.note(KeyBarrier, Released, ReasonNone, nil)
+		r.closer.close(w.fd)
+	}
+	r.barriers.fds -= len(b.waiters)
+	r.barriers.all--
+	if b.pipe >= 0 {
+		unix.Close(b.pipe)
+	}
+	if len(r.barriers.late) > 0 {
+		late := r.barriers.late
+		r.barriers.late = nil
+		r.queueBarrier(late...)
+	}
+}
+
+// passed handles that the host has read what came before a barrier: it has also
+// read what came before the ones that were sent earlier.
+func (r *Relay) passed(b *barrier) {
+	n := slices.Index(r.barriers.sent, b) + 1
+	done := r.barriers.sent[:n:n]
+	r.barriers.sent = slices.Clone(r.barriers.sent[n:])
+	for _, b := range done {
+		r.release(b)
+	}
+}
+
+// abandon lets go of a waiter that nobody waits for any more.
+func (r *Relay) abandon(fd int) {
+	drop := func(waiters []waiter) []waiter {
+		return slices.DeleteFunc(waiters, func(w waiter) bool {
+			if w.fd != fd {
+				return false
+			}
+			w.rec.note(KeyBarrier, Denied, ReasonBarrierAbandoned, nil)
+			r.closer.close(w.fd)
+			r.barriers.fds--
+			return true
+		})
+	}
+	r.barriers.late = drop(r.barriers.late)
+	for _, b := range r.barriers.sent {
+		b.waiters = drop(b.waiters)
+	}
+	for _, e := range r.queue.entries {
+		if e.barrier != nil {
+			e.barrier.waiters = drop(e.barrier.waiters)
+		}
+	}
+}
+
+// eachWaiter calls f for every waiter there is.
+func (r *Relay) eachWaiter(f func(waiter)) {
+	for _, b := range r.barriers.sent {
+		for _, w := range b.waiters {
+			f(w)
+		}
+	}
+	for _, e := range r.queue.entries {
+		if e.barrier != nil {
+			for _, w := range e.barrier.waiters {
+				f(w)
+			}
+		}
+	}
+	for _, w := range r.barriers.late {
+		f(w)
+	}
+}

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Access says which processes of a container may notify, as NotifyAccess= does
+// for a unit (systemd.service(5)).
+type Access uint8
+
+const (
+	// AccessAll admits every process of the container.
+	AccessAll Access = iota
+	// AccessMain admits the main process: the one that has number 1 in the
+	// container's pid namespace, the one named by [Container].PID, or the command.
+	AccessMain
+	// AccessExec admits the main process and those that were started in the
+	// container from outside, by the runtime: their parent is not in it.
+	AccessExec
+)
+
+// ParseAccess reads "all", "main" or "exec".
+func ParseAccess(s string) (Access, error) {
+	for access, name := range []string{"all", "main", "exec"} {
+		if s == name {
+			return Access(access), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown access %q: want main, exec or all", s)
+}
+
+// Container says which processes are of a container. What is set must all hold.
+// The zero value is every process that can reach the socket.
+type Container struct {
+	// PID is a process of the container, seen from here: all of its pid
+	// namespace, and of those below it, belong. Its pid namespace must not be
+	// the relay's own.
+	PID int
+	// Cgroup is the path of a control group, from the root of the hierarchy as
+	// seen from here, such as /system.slice/docker-3f2a….scope: its processes
+	// and those of all groups below belong. It need not exist yet.
+	Cgroup string
+	// NetNS is the path of a network namespace, such as /run/netns/web.
+	NetNS string
+	// Descendants admits what descends from the relay's own process. With Adopt,
+	// others are admitted too, once one of them sends from a pid namespace below
+	// the relay's: that namespace is then the container's. This is for runtimes
+	// whose containers descend from a daemon, and only for a socket that nobody
+	// else can reach: a sender that is gone before it is looked at is believed.
+	Descendants, Adopt bool
+}
+
+// limits for what is remembered about senders.
+const (
+	maxRemembered = 1024
+	maxPinned     = 64 // on kernels where remembering one takes a file descriptor
+)
+
+// process is what is known about a sender.
+type process struct {
+	pid     int
+	pin     int    // pidfd, where the kernel does not say by itself who sends; else -1
+	refused Reason // ReasonNone: it may notify
+	main    bool
+	pidNS   namespace
+	// offset is how far its CLOCK_MONOTONIC is ahead of the host's, in µs.
+	offset      int64
+	offsetKnown bool
+}
+
+// senderKey identifies a process: by the inode of its pidfd, for as long as the
+// system runs; without one by its number, while a pidfd of ours is alive.
+type senderKey struct {
+	pid   int
+	inode uint64
+}
+
+// identity finds out whether a process is of a container.
+type identity struct {
+	container Container
+	access    Access
+	command   int // pid of a process that counts as the main one too; 0: none
+
+	ownPIDNS namespace
+	pidNS    namespace // zero: not known, or not asked for
+	pidNSFD  int       // holds pidNS; -1: none
+	netNS    namespace
+	netNSFD  int
+	own      int64 // the relay's own offset of CLOCK_MONOTONIC
+
+	senders map[senderKey]*process
+	// cgroups holds the ids of cgroups in which only the container's processes
+	// are: the one thing the kernel still tells about a process that is gone.
+	cgroups map[uint64]struct{}
+	offset  *int64 // the last that was known of a sender
+}
+
+func newIdentity(c Container, access Access) (*identity, error) {
+	id := &identity{
+		container: c, access: access, pidNSFD: -1, netNSFD: -1,
+		senders: make(map[senderKey]*process),
+		cgroups: make(map[uint64]struct{}),
+	}
+	if err := id.open(); err != nil {
+		id.close()
+		return nil, err
+	}
+	return id, nil
+}
+
+func (id *identity) open() (err error) {
+	c := &id.container
+	if id.ownPIDNS, err = statNamespace("/proc/self/ns/pid"); err != nil {
+		return err
+	}
+	id.own, _ = monotonicOffset(os.Getpid())
+	if c.PID != 0 {
+		id.pidNSFD, id.pidNS, err = openPIDNamespace(c.PID)
+		if err != nil {
+			return fmt.Errorf("identifying the container by process %d: %w", c.PID, err)
+		}
+		if id.pidNS == id.ownPIDNS {
+			return fmt.Errorf("process %d is in no pid namespace of its own: name its cgroup", c.PID)
+		}
+	}
+	if c.NetNS != "" {
+		id.netNSFD, err = unix.Open(c.NetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("opening network namespace %s: %w", c.NetNS, err)
+		}
+		if id.netNS, err = namespaceOf(id.netNSFD); err != nil {
+			return err
+		}
+	}
+	if c.Cgroup != "" {
+		c.Cgroup = cgroupPath(c.Cgroup)
+	}
+	return nil
+}
+
+// cgroupPath makes the path in the hierarchy of one in the file system.
+func cgroupPath(path string) string {
+	path = filepath.Clean("/" + path)
+	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if rest, found := strings.CutPrefix(path, mount); found && (rest == "" || rest[0] == '/') {
+			return "/" + strings.TrimPrefix(rest, "/")
+		}
+	}
+	return path
+}
+
+func (id *identity) close() {
+	for _, fd := range []int{id.pidNSFD, id.netNSFD} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	id.pidNSFD, id.netNSFD = -1, -1
+	id.forget()
+}
+
+func (id *identity) forget() {
+	for _, p := range id.senders {
+		if p.pin >= 0 {
+			unix.Close(p.pin)
+		}
+	}
+	clear(id.senders)
+}
+
+// identify says who has sent a datagram. pidfd is what the kernel gave with it,
+// or -1. The result is valid until the next call.
+func (id *identity) identify(pid, pidfd int) *process {
+	key := senderKey{pid: pid}
+	if pidfd >= 0 {
+		key.inode = pidfdInode(pidfd)
+	}
+	if p, known := id.senders[key]; known {
+		if p.pin < 0 || alive(p.pin) {
+			return p
+		}
+		unix.Close(p.pin)
+		delete(id.senders, key)
+	}
+	pin := -1
+	if key.inode == 0 {
+		var err error
+		if pin, err = unix.PidfdOpen(pid, 0); err != nil {
+			return id.inspectGone(&process{pid: pid, pin: -1}, -1)
+		}
+		pidfd = pin
+	}
+	p := id.inspect(pid, pidfd)
+	p.pin = pin
+	if p.refused != ReasonUnidentified {
+		id.remember(key, p)
+	} else if pin >= 0 {
+		unix.Close(pin)
+		p.pin = -1
+	}
+	return p
+}
+
+func (id *identity) remember(key senderKey, p *process) {
+	if len(id.senders) >= maxRemembered || (p.pin >= 0 && len(id.senders) >= maxPinned) {
+		id.forget()
+	}
+	id.senders[key] = p
+}
+
+// inspect looks at a process that is held by a pidfd.
+func (id *identity) inspect(pid, pidfd int) *process {
+	p := &process{pid: pid, pin: -1}
+	fd, ns, err := openPIDNamespace(pid)
+	if err != nil {
+		return id.inspectGone(p, pidfd)
+	}
+	defer unix.Close(fd)
+	p.pidNS = ns
+	p.refused = id.belongs(pid, fd, ns)
+	if p.refused == ReasonNone {
+		p.main = id.isMain(pid, ns)
+		p.refused = id.admits(p)
+	}
+	p.offset, p.offsetKnown = monotonicOffset(pid)
+	p.offset -= id.own
+	if !alive(pidfd) {
+		// What was read may be about another process that has the number now.
+		return id.inspectGone(&process{pid: pid, pin: -1}, pidfd)
+	}
+	if p.refused == ReasonNone {
+		id.learn(p, pidfd)
+	}
+	return p
+}
+
+// learn keeps what helps to identify processes that exit as soon as they have sent.
+func (id *identity) learn(p *process, pidfd int) {
+	if p.offsetKnown {
+		id.offset = &p.offset
+	}
+	cgroup, ok := cgroupID(pidfd)
+	if !ok || p.pidNS == id.ownPIDNS || len(id.cgroups) >= maxRemembered {
+		return
+	}
+	if own, err := unix.PidfdOpen(os.Getpid(), 0); err == nil {
+		defer unix.Close(own)
+		if ours, ok := cgroupID(own); ok && ours != cgroup {
+			id.cgroups[cgroup] = struct{}{}
+		}
+	}
+}
+
+// inspectGone judges a process that has been reaped, by the cgroup it was in
+// (Linux 6.13; of an exited process 6.15).
+func (id *identity) inspectGone(p *process, pidfd int) *process {
+	if id.access != AccessAll || !id.belonged(pidfd) {
+		p.refused = ReasonUnidentified
+		return p
+	}
+	p.pidNS = id.pidNS
+	if id.offset != nil {
+		p.offset, p.offsetKnown = *id.offset, true
+	}
+	return p
+}
+
+// belonged reports whether a process that is gone was of the container.
+func (id *identity) belonged(pidfd int) bool {
+	c := id.container
+	if c == (Container{}) || c.Adopt {
+		return true // it could reach the socket, which nobody else can
+	}
+	cgroup, ok := cgroupID(pidfd)
+	if !ok {
+		return false
+	}
+	if _, known := id.cgroups[cgroup]; known {
+		return true
+	}
+	if c.Descendants {
+		own, err := unix.PidfdOpen(os.Getpid(), 0)
+		if err != nil {
+			return false
+		}
+		defer unix.Close(own)
+		ours, ok := cgroupID(own)
+		return ok && ours == cgroup && !inRootCgroup()
+	}
+	return c.Cgroup != "" && c.PID == 0 && c.NetNS == "" && id.findCgroup(cgroup)
+}
+
+// inRootCgroup reports whether we are where every process is that nobody has put
+// anywhere.
+func inRootCgroup() bool {
+	paths, err := readCgroups(os.Getpid())
+	return err != nil || paths[0] == "/" || paths[0] == ""
+}
+
+// cgroupID is that of the process behind a pidfd, also when it is gone.
+func cgroupID(pidfd int) (uint64, bool) {
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT}
+	if unix.IoctlPidfdInfo(pidfd, &info) != nil || info.Mask&unix.PIDFD_INFO_CGROUPID == 0 {
+		return 0, false
+	}
+	return info.Cgroupid, true
+}
+
+// findCgroup looks for a cgroup id at and below the container's cgroup: it is
+// the inode number of the directory.
+func (id *identity) findCgroup(cgroup uint64) bool {
+	found := false
+	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		_ = filepath.WalkDir(mount+id.container.Cgroup, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return nil
+			}
+			var stat unix.Stat_t
+			if unix.Stat(path, &stat) == nil && stat.Ino == cgroup {
+				found = true
+				return fs.SkipAll
+			}
+			return nil
+		})
+	}
+	return found
+}
+
+// belongs says whether a process is of the container: ReasonNone,
+// ReasonNotMember or ReasonUnidentified. fd is its pid namespace ns.
+func (id *identity) belongs(pid, fd int, ns namespace) Reason {
+	c := &id.container
+	if c.PID != 0 && !isBelow(fd, id.pidNS) {
+		return ReasonNotMember
+	}
+	if c.NetNS != "" {
+		of, err := statNamespace(procPath(pid, "ns/net"))
+		if err != nil {
+			return ReasonUnidentified
+		}
+		if of != id.netNS {
+			return ReasonNotMember
+		}
+	}
+	if c.Cgroup != "" {
+		paths, err := readCgroups(pid)
+		if err != nil {
+			return ReasonUnidentified
+		}
+		if !anyBelow(paths, c.Cgroup) {
+			return ReasonNotMember
+		}
+	}
+	if c.Descendants || c.Adopt {
+		return id.descends(pid, fd, ns)
+	}
+	return ReasonNone
+}
+
+func (id *identity) descends(pid, fd int, ns namespace) Reason {
+	if id.container.Descendants && isDescendant(pid) {
+		return ReasonNone
+	}
+	if id.container.Adopt && ns != id.ownPIDNS {
+		if id.pidNS == (namespace{}) {
+			held, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return ReasonUnidentified
+			}
+			id.pidNS, id.pidNSFD = ns, held
+		}
+		if isBelow(fd, id.pidNS) {
+			return ReasonNone
+		}
+	}
+	return ReasonNotMember
+}
+
+func anyBelow(paths []string, cgroup string) bool {
+	for _, path := range paths {
+		if rest, found := strings.CutPrefix(path, cgroup); found && (rest == "" || rest[0] == '/' || cgroup == "/") {
+			return true
+		}
+	}
+	return false
+}
+
+// isDescendant climbs from a process to its ancestors.
+func isDescendant(pid int) bool {
+	own := os.Getpid()
+	for range math.MaxUint16 {
+		s, err := readStatus(pid)
+		if err != nil || s.ppid == 0 {
+			return false
+		}
+		if s.ppid == own {
+			return true
+		}
+		pid = s.ppid
+	}
+	return false
+}
+
+func (id *identity) isMain(pid int, ns namespace) bool {
+	if pid == id.container.PID || pid == id.command {
+		return true
+	}
+	if ns == id.ownPIDNS || (id.pidNS != namespace{} && ns != id.pidNS) {
+		return false
+	}
+	s, err := readStatus(pid)
+	return err == nil && s.inner == 1
+}
+
+// admits applies the access mode to a process of the container.
+func (id *identity) admits(p *process) Reason {
+	switch {
+	case id.access == AccessAll || p.main:
+		return ReasonNone
+	case id.access == AccessMain:
+		return ReasonNotMain
+	}
+	s, err := readStatus(p.pid)
+	if err != nil {
+		return ReasonUnidentified
+	}
+	if s.ppid == 0 {
+		return ReasonNone
+	}
+	fd, ns, err := openPIDNamespace(s.ppid)
+	if err != nil {
+		return ReasonUnidentified
+	}
+	defer unix.Close(fd)
+	if ns == p.pidNS || (id.pidNS != namespace{} && isBelow(fd, id.pidNS)) {
+		return ReasonNotExec
+	}
+	return ReasonNone
+}
+
+// target is a process that a message names, held by a pidfd. The zero value is none.
+type target struct {
+	pid   int
+	pidfd int
+	inode uint64
+}
+
+func (t target) close() {
+	if t.pid != 0 {
+		unix.Close(t.pidfd)
+	}
+}
+
+// findTarget translates a process id from the namespace of a sender, and makes
+// sure that it is of the container.
+func (id *identity) findTarget(from *process, number uint64) (target, Reason) {
+	if number > math.MaxInt32 {
+		return target{}, ReasonNoSuchProcess
+	}
+	if from.pidNS == id.ownPIDNS {
+		if id.container == (Container{}) && !sameCgroups(from.pid, int(number)) {
+			// Nobody said what the container is: at least what systemd asks for.
+			return target{}, ReasonForeignProcess
+		}
+		return id.pin(int(number), nil)
+	}
+	fd, err := id.namespaceFD(from)
+	if err != nil {
+		return target{}, ReasonUnidentified
+	}
+	defer unix.Close(fd)
+	lookup := func() int { return translatePID(fd, from.pidNS, int(number)) }
+	pid := lookup()
+	if pid == 0 {
+		return target{}, ReasonNoSuchProcess
+	}
+	return id.pin(pid, lookup)
+}
+
+func sameCgroups(a, b int) bool {
+	one, err := readCgroups(a)
+	if err != nil {
+		return false
+	}
+	other, err := readCgroups(b)
+	return err == nil && slices.Equal(one, other)
+}
+
+// namespaceFD opens the pid namespace of a sender, which may be gone.
+func (id *identity) namespaceFD(from *process) (int, error) {
+	fd, ns, err := openPIDNamespace(from.pid)
+	if err == nil && ns == from.pidNS {
+		return fd, nil
+	}
+	if err == nil {
+		unix.Close(fd)
+	}
+	if id.pidNSFD < 0 || from.pidNS != id.pidNS {
+		return -1, errors.New("the sender's pid namespace is gone")
+	}
+	return unix.FcntlInt(uintptr(id.pidNSFD), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// pin holds a process and checks then that the number still means it, by
+// lookup, and that it is of the container.
+func (id *identity) pin(pid int, lookup func() int) (target, Reason) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return target{}, ReasonNoSuchProcess
+	}
+	if lookup != nil && lookup() != pid {
+		unix.Close(pidfd)
+		return target{}, ReasonNoSuchProcess
+	}
+	if why := id.vet(pid, pidfd); why != ReasonNone {
+		unix.Close(pidfd)
+		return target{}, why
+	}
+	return target{pid: pid, pidfd: pidfd, inode: pidfdInode(pidfd)}, ReasonNone
+}
+
+// vet makes sure that a process held by a pidfd is of the container.
+func (id *identity) vet(pid, pidfd int) Reason {
+	fd, ns, err := openPIDNamespace(pid)
+	if err != nil {
+		return ReasonNoSuchProcess
+	}
+	defer unix.Close(fd)
+	if pid == os.Getpid() || id.belongs(pid, fd, ns) != ReasonNone {
+		return ReasonForeignProcess
+	}
+	if !alive(pidfd) {
+		return ReasonNoSuchProcess
+	}
+	return ReasonNone
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer is what systemd gives its own notify socket, in bytes
+// (systemd: NOTIFY_RCVBUF_SIZE).
+const receiveBuffer = 8 << 20
+
+// listener is a socket that containers send to.
+type listener struct {
+	fd   int
+	dir  int    // O_PATH of the directory the socket lies in; -1: not in a file system
+	name string // in dir
+	dev  uint64
+	ino  uint64
+}
+
+// listen makes the socket of a member, or takes over the one that it brings.
+func listen(m Member) (*listener, error) {
+	l := &listener{fd: -1, dir: -1}
+	err := l.open(m)
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *listener) open(m Member) error {
+	if m.File != nil {
+		return l.adopt(m.File)
+	}
+	address, err := ParseAddress(m.Listen)
+	if err != nil {
+		return err
+	}
+	switch {
+	case address.vsock != nil:
+		return fmt.Errorf("listening on %s: only on a path or an abstract address", m.Listen)
+	case m.ListenNetNS != "" && !address.isAbstract():
+		return fmt.Errorf("listening on %s: only an abstract address lives in a network namespace", m.Listen)
+	}
+	if err := l.socket(m.ListenNetNS); err != nil {
+		return fmt.Errorf("listening on %s: %w", m.Listen, err)
+	}
+	if address.isAbstract() {
+		err = unix.Bind(l.fd, &unix.SockaddrUnix{Name: m.Listen})
+	} else {
+		err = l.bindPath(m.Listen)
+	}
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", m.Listen, err)
+	}
+	return nil
+}
+
+// adopt takes a socket that somebody else has bound, such as systemd's socket
+// activation. The caller keeps its own file descriptor.
+func (l *listener) adopt(file *os.File) error {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("taking over %s: %w", file.Name(), err)
+	}
+	l.fd = fd
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	kind, kindErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kindErr != nil || domain != unix.AF_UNIX || kind != unix.SOCK_DGRAM {
+		return fmt.Errorf("taking over %s: not an AF_UNIX datagram socket", file.Name())
+	}
+	return l.setOptions()
+}
+
+// socket makes the socket, in another network namespace if one is named.
+func (l *listener) socket(netNS string) error {
+	open := func() (err error) {
+		l.fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		return err
+	}
+	var err error
+	if netNS == "" {
+		err = open()
+	} else {
+		err = inNetNS(netNS, open)
+	}
+	if err != nil {
+		return err
+	}
+	return l.setOptions()
+}
+
+// inNetNS calls f on a thread that is in the network namespace at path. The
+// thread is brought back afterwards, and not used again should that fail.
+func inNetNS(path string, f func() error) error {
+	target, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("opening network namespace %s: %w", path, err)
+	}
+	defer target.Close()
+	done := make(chan error, 1)
+	go func() {
+		// A goroutine that ends while it holds its thread takes the thread with it.
+		runtime.LockOSThread()
+		own, err := netns.Get()
+		if err != nil {
+			done <- fmt.Errorf("opening the own network namespace: %w", err)
+			return
+		}
+		defer own.Close()
+		if err := netns.Set(target); err != nil {
+			done <- fmt.Errorf("entering network namespace %s: %w", path, err)
+			return
+		}
+		err = f()
+		if netns.Set(own) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// setOptions asks the kernel to say who sends. Before binding, so that no
+// datagram comes without.
+func (l *listener) setOptions() error {
+	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+		return fmt.Errorf("setting SO_PASSCRED: %w", err)
+	}
+	if hasPidfs() {
+		// Linux 6.5; without it a sender is looked up by its number.
+		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			return fmt.Errorf("setting SO_PASSPIDFD: %w", err)
+		}
+	}
+	if unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	return nil
+}
+
+// bindPath binds to a path of any length, so that every user can send. What a
+// relay that is gone has left there is replaced, a socket in use is not.
+func (l *listener) bindPath(path string) error {
+	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the directory: %w", err)
+	}
+	l.dir, l.name = dir, filepath.Base(path)
+	if err := refuseInUse(l.dir, l.name); err != nil {
+		return err
+	}
+	// Under a name of its own first: the socket appears with its mode set, and
+	// the name that is asked for may be longer than sun_path.
+	temporary := ".sdtrace-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(l.fd)
+	_ = unix.Unlinkat(l.dir, temporary, 0)
+	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: through(l.dir, temporary)}); err != nil {
+		return err
+	}
+	err = l.publish(temporary)
+	if err != nil {
+		_ = unix.Unlinkat(l.dir, temporary, 0)
+	}
+	return err
+}
+
+func (l *listener) publish(temporary string) error {
+	if err := unix.Fchmodat(l.dir, temporary, 0o666, 0); err != nil {
+		return fmt.Errorf("opening the socket to every user: %w", err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstatat(l.dir, temporary, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := unix.Renameat(l.dir, temporary, l.dir, l.name); err != nil {
+		return err
+	}
+	l.dev, l.ino = stat.Dev, stat.Ino
+	return nil
+}
+
+// refuseInUse returns an error unless the name is free or that of a socket
+// that nobody reads any more.
+func refuseInUse(dir int, name string) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("the file is there and is not a socket")
+	}
+	probe, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(probe)
+	if err := unix.Connect(probe, &unix.SockaddrUnix{Name: through(fd, "")}); !errors.Is(err, unix.ECONNREFUSED) {
+		return unix.EADDRINUSE
+	}
+	return nil
+}
+
+// through is a short path to a name in an open directory, or to the open file
+// itself when the name is "".
+func through(fd int, name string) string {
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
+	if name == "" {
+		return path
+	}
+	return path + "/" + name
+}
+
+// close closes the socket and removes its name, if it is still the one that
+// was bound here.
+func (l *listener) close() {
+	if l.dir >= 0 {
+		var stat unix.Stat_t
+		err := unix.Fstatat(l.dir, l.name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil && l.ino != 0 && stat.Dev == l.dev && stat.Ino == l.ino {
+			_ = unix.Unlinkat(l.dir, l.name, 0)
+		}
+		unix.Close(l.dir)
+		l.dir = -1
+	}
+	if l.fd >= 0 {
+		unix.Close(l.fd)
+		l.fd = -1
+	}
+}

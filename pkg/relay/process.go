@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespace identifies a namespace for as long as somebody is in it, or holds
+// it open. The zero value is none.
+type namespace struct{ dev, ino uint64 }
+
+func namespaceOf(fd int) (namespace, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return namespace{}, err
+	}
+	return namespace{stat.Dev, stat.Ino}, nil
+}
+
+// statNamespace is the namespace at a path such as /proc/1/ns/pid.
+func statNamespace(path string) (namespace, error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return namespace{}, fmt.Errorf("looking at %s: %w", path, err)
+	}
+	return namespace{stat.Dev, stat.Ino}, nil
+}
+
+func procPath(pid int, name string) string {
+	return "/proc/" + strconv.Itoa(pid) + "/" + name
+}
+
+// openPIDNamespace opens the pid namespace of a process.
+func openPIDNamespace(pid int) (fd int, ns namespace, err error) {
+	fd, err = unix.Open(procPath(pid, "ns/pid"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, namespace{}, fmt.Errorf("opening %s: %w", procPath(pid, "ns/pid"), err)
+	}
+	ns, err = namespaceOf(fd)
+	if err != nil {
+		unix.Close(fd)
+		return -1, namespace{}, err
+	}
+	return fd, ns, nil
+}
+
+// isBelow reports whether the pid namespace behind fd is ns or a descendant of
+// it (ioctl_nsfs(2), NS_GET_PARENT).
+func isBelow(fd int, ns namespace) bool {
+	level, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	for err == nil {
+		current, statErr := namespaceOf(level)
+		if statErr != nil || current == ns {
+			unix.Close(level)
+			return statErr == nil
+		}
+		var parent int
+		parent, err = unix.IoctlRetInt(level, unix.NS_GET_PARENT)
+		unix.Close(level)
+		level = parent
+	}
+	// EPERM: the parent is out of our own namespace's sight.
+	return false
+}
+
+// status is what /proc/PID/status says about a process.
+type status struct {
+	ppid  int // 0: none that is visible here
+	inner int // its number in its own pid namespace
+}
+
+func readStatus(pid int) (status, error) {
+	text, err := os.ReadFile(procPath(pid, "status"))
+	if err != nil {
+		return status{}, err
+	}
+	var s status
+	for line := range bytes.Lines(text) {
+		name, value, _ := strings.Cut(string(line), ":")
+		switch name {
+		case "PPid":
+			s.ppid, err = strconv.Atoi(strings.TrimSpace(value))
+		case "NSpid":
+			numbers := strings.Fields(value)
+			s.inner, err = strconv.Atoi(numbers[len(numbers)-1])
+		}
+		if err != nil {
+			return status{}, fmt.Errorf("reading %s: %w", procPath(pid, "status"), err)
+		}
+	}
+	return s, nil
+}
+
+// readCgroups returns the paths of a process's cgroups, that of version 2
+// first, then those of the hierarchies of version 1.
+func readCgroups(pid int) ([]string, error) {
+	text, err := os.ReadFile(procPath(pid, "cgroup"))
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{""}
+	scanner := bufio.NewScanner(bytes.NewReader(text))
+	for scanner.Scan() {
+		fields := strings.SplitN(scanner.Text(), ":", 3)
+		switch {
+		case len(fields) != 3:
+		case fields[0] == "0":
+			paths[0] = fields[2]
+		default:
+			paths = append(paths, fields[2])
+		}
+	}
+	return paths, nil
+}
+
+// monotonicOffset is how far CLOCK_MONOTONIC of a process is ahead of that of
+// the initial time namespace, in µs (time_namespaces(7)). known is false for a
+// process whose children live by another clock than itself, since the file is
+// about them.
+func monotonicOffset(pid int) (usec int64, known bool) {
+	own, err := statNamespace(procPath(pid, "ns/time"))
+	if errors.Is(err, unix.ENOENT) {
+		// A kernel without time namespaces has one clock; so has a process that is gone none.
+		_, err := os.Stat(procPath(pid, "ns/pid"))
+		return 0, err == nil
+	}
+	if err != nil {
+		return 0, false
+	}
+	children, err := statNamespace(procPath(pid, "ns/time_for_children"))
+	if err != nil || own != children {
+		return 0, false
+	}
+	text, err := os.ReadFile(procPath(pid, "timens_offsets"))
+	if err != nil {
+		return 0, false
+	}
+	for line := range bytes.Lines(text) {
+		var clock string
+		var sec, nsec int64
+		if n, _ := fmt.Sscan(string(line), &clock, &sec, &nsec); n == 3 && clock == "monotonic" {
+			return sec*1e6 + nsec/1e3, true
+		}
+	}
+	return 0, false
+}
+
+// alive reports whether the process behind a pidfd has not been reaped: what
+// /proc says about its number is then about it.
+func alive(pidfd int) bool {
+	err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
+	return err == nil || errors.Is(err, unix.EPERM)
+}
+
+// hasPidfs reports whether the inode number of a pidfd identifies a process
+// for as long as the system runs (Linux 6.9).
+var hasPidfs = sync.OnceValue(func() bool {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC
+})
+
+// pidfdInode is the number by which systemd knows a process as MAINPIDFDID
+// (sd_pidfd_get_inode_id(3)), 0 where the kernel has none.
+func pidfdInode(pidfd int) uint64 {
+	if !hasPidfs() {
+		return 0
+	}
+	var stat unix.Stat_t
+	if unix.Fstat(pidfd, &stat) != nil {
+		return 0
+	}
+	return stat.Ino
+}
+
+// pidOfPidfd returns the process that a pidfd stands for, in our pid namespace.
+// ok is false for anything else and for a process that is gone or not visible.
+func pidOfPidfd(fd int) (pid int, ok bool) {
+	link, err := os.Readlink(through(fd, ""))
+	if err != nil || (link != "anon_inode:[pidfd]" && !strings.HasPrefix(link, "pidfd:[")) {
+		return 0, false
+	}
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return 0, false
+	}
+	for line := range bytes.Lines(text) {
+		if value, found := strings.CutPrefix(string(line), "Pid:"); found {
+			pid, err := strconv.Atoi(strings.TrimSpace(value))
+			return pid, err == nil && pid > 0
+		}
+	}
+	return 0, false
+}
+
+// translatePID finds the process that has a number in the pid namespace behind
+// fd, which is ns. It returns its number in ours, or 0.
+func translatePID(fd int, ns namespace, number int) int {
+	pid, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.NS_GET_TGID_FROM_PIDNS, uintptr(number))
+	switch errno {
+	case 0:
+		return int(pid)
+	case unix.ESRCH:
+		return 0
+	}
+	// Before Linux 6.11 (ENOTTY).
+	return searchPID(ns, number)
+}
+
+// searchPID is translatePID by looking at all processes.
+func searchPID(ns namespace, number int) int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if of, err := statNamespace(procPath(pid, "ns/pid")); err != nil || of != ns {
+			continue
+		}
+		if s, err := readStatus(pid); err == nil && s.inner == number {
+			return pid
+		}
+	}
+	return 0
+}
+
+func signalEventfd(fd int) error {
+	one := binary.NativeEndian.AppendUint64(nil, 1)
+	_, err := unix.Write(fd, one)
+	return err
+}
+
+func drainEventfd(fd int) {
+	var count [8]byte
+	_, _ = unix.Read(fd, count[:])
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import "slices"
+
+// The bounds of the queue. That compacting always makes room follows from them:
+// what is left after it is at most one datagram a key between two barriers, and
+// those with file descriptors.
+const (
+	maxQueued     = 1024 // datagrams
+	maxBarriers   = 32   // of all containers, waiting to be sent or for the host
+	maxBarrierFDs = 256  // of their senders
+	maxQueuedFDs  = 253  // file descriptors for the host's store
+)
+
+// replaceable are the keys of which only the last value matters to anybody: an
+// older one makes way as soon as the host does not read.
+const replaceable = keySet(1<<KeyStatus | 1<<KeyWatchdog)
+
+// entry is a datagram that waits for the host, or a barrier between such.
+type entry struct {
+	payload []byte
+	keys    keySet
+	fds     []int  // owned
+	main    target // the process that MAINPID= in it names
+	barrier *barrier
+	rec     recorder
+}
+
+// queue keeps, in order and in bounded memory, what the host did not read yet.
+type queue struct {
+	entries []*entry
+	free    []*entry // for reuse
+	fds     int      // in all entries
+}
+
+func (q *queue) len() int { return len(q.entries) }
+
+func (q *queue) head() *entry { return q.entries[0] }
+
+// pop takes the head away. What it holds is the caller's affair.
+func (q *queue) pop() { q.remove(0) }
+
+func (q *queue) remove(i int) {
+	e := q.entries[i]
+	q.entries = slices.Delete(q.entries, i, i+1)
+	q.fds -= len(e.fds)
+	*e = entry{payload: e.payload[:0]}
+	if len(q.free) < maxQueued {
+		q.free = append(q.free, e)
+	}
+}
+
+// push puts an entry behind the others and copies the payload. It returns false,
+// and keeps nothing, when there is no room.
+func (q *queue) push(e entry) bool {
+	if len(e.fds) > 0 && q.fds+len(e.fds) > maxQueuedFDs {
+		return false
+	}
+	if e.barrier == nil && e.keys&^replaceable == 0 {
+		q.supersede(e.keys)
+	}
+	if len(q.entries) >= maxQueued {
+		q.compact()
+	}
+	if len(q.entries) >= maxQueued {
+		return false
+	}
+	var kept *entry
+	if n := len(q.free); n > 0 {
+		kept, q.free = q.free[n-1], q.free[:n-1]
+	} else {
+		kept = new(entry)
+	}
+	buffer := kept.payload
+	*kept = e
+	kept.payload = append(buffer[:0], e.payload...)
+	kept.fds = slices.Clone(e.fds)
+	q.fds += len(e.fds)
+	q.entries = append(q.entries, kept)
+	return true
+}
+
+// supersede removes what a datagram with these keys makes superfluous. Nothing
+// moves across a barrier. The head stays: it may be under way.
+func (q *queue) supersede(keys keySet) {
+	for i := len(q.entries) - 1; i > 0; i-- {
+		e := q.entries[i]
+		if e.barrier != nil {
+			return
+		}
+		if e.keys&^replaceable == 0 && e.keys&^keys == 0 {
+			q.coalesce(i)
+		}
+	}
+}
+
+// compact leaves, between two barriers, of each key the last assignment: all
+// that the host will act on in the end, in order.
+func (q *queue) compact() {
+	var later keySet
+	for i := len(q.entries) - 1; i > 0; i-- {
+		e := q.entries[i]
+		switch {
+		case e.barrier != nil:
+			later = 0
+		case len(e.fds) == 0 && e.keys&^later == 0:
+			q.coalesce(i)
+		default:
+			later |= e.keys
+		}
+	}
+}
+
+func (q *queue) coalesce(i int) {
+	e := q.entries[i]
+	e.main.close()
+	for key := range numKeys {
+		if e.keys.has(key) {
+			e.rec.note(key, Coalesced, ReasonNone, nil)
+		}
+	}
+	q.remove(i)
+}

@@ -1,0 +1,564 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package relay forwards the notifications of containers (sd_notify(3)) to the
+// notify socket of their host: the whole protocol, under a policy, translated
+// from the namespaces of the container into those of the host.
+//
+// A [Relay] binds a socket for each container and has one upstream. What a
+// container sends is read at once, always; it is taken apart the way systemd
+// does it, judged assignment by assignment ([Policy]), written anew, and sent.
+// While the host does not read, it waits in a bounded queue in which nothing of
+// consequence is dropped or overtaken.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// burst is how many datagrams are taken from one container before the
+	// others have their turn.
+	burst = 64
+	// lastBurst is more than can be waiting in a socket (net.unix.max_dgram_qlen).
+	lastBurst = 4096
+	// drainTime is how long the host has, at the end, to read what is left.
+	drainTime = 5 * time.Second
+	// A host that is away, or whose socket may have been replaced, is tried again.
+	retryFirst = 2 * time.Millisecond
+	retryLast  = 128 * time.Millisecond
+)
+
+// ErrUndelivered is returned by [Relay.Run] when the host did not take
+// everything before the relay had to end.
+var ErrUndelivered = errors.New("the host did not take every notification")
+
+// Config is what a relay is to do.
+type Config struct {
+	// Upstream is the host's notify socket.
+	Upstream Address
+	// Members are the containers. Several are one unit to the host: it is ready
+	// when all of them are, alive when all of them are.
+	Members []Member
+	// Policy says what may pass. The zero value lets nothing pass: see [DefaultPolicy].
+	Policy Policy
+	// OnDecision, if not nil, is called for every decision, from the goroutine
+	// of Run. It holds up the relay.
+	OnDecision func(Decision)
+}
+
+// Relay forwards notifications. Its methods can be called from any goroutine.
+type Relay struct {
+	policy   Policy
+	callback func(Decision)
+	counters counters
+	ready    chan struct{}
+	ended    atomic.Bool
+
+	// The rest belongs to the goroutine of Run.
+	isReady  bool
+	up       upstream
+	members  []*member
+	wake     int // eventfd: Run is to end
+	receiver receiver
+	datagram datagram
+	origin   origin
+	out      []byte
+	polls    []unix.PollFd
+	watched  []watch
+	closer   *closer
+
+	queue      queue
+	barriers   barriers
+	main       target // the process that the host was told is the main one
+	busy       bool   // the host's queue is full; when it is not, busyFD tells
+	busyFD     int
+	busyEvents int16
+	retry      retry
+
+	// What the host was told of all members.
+	unitReady, unitReloading bool
+	status                   []byte
+}
+
+// retry is when to try the host again, if it is not known to be there.
+type retry struct {
+	at    time.Time // zero: no need to
+	delay time.Duration
+}
+
+// New makes the sockets of a relay: from then on, containers can send. What
+// they send is forwarded when [Relay.Run] runs. Call [Relay.Close] at the end.
+func New(config Config) (*Relay, error) {
+	if len(config.Members) == 0 {
+		return nil, errors.New("no container to relay for")
+	}
+	r := &Relay{
+		policy: config.Policy, callback: config.OnDecision,
+		ready: make(chan struct{}), wake: -1, closer: newCloser(),
+	}
+	r.receiver.init()
+	if err := r.open(config); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Relay) open(config Config) (err error) {
+	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("making an eventfd: %w", err)
+	}
+	if r.up, err = dial(config.Upstream); err != nil {
+		return err
+	}
+	for _, c := range config.Members {
+		m, err := newMember(c, r)
+		if err != nil {
+			return err
+		}
+		r.members = append(r.members, m)
+	}
+	return nil
+}
+
+// Close removes the sockets. It must not be called while Run runs.
+func (r *Relay) Close() error {
+	if r.ended.Swap(true) {
+		return nil
+	}
+	for _, m := range r.members {
+		m.close()
+	}
+	for r.queue.len() > 0 {
+		r.drop(r.queue.head())
+	}
+	for _, b := range r.barriers.sent {
+		unix.Close(b.pipe)
+		r.loseWaiters(b.waiters)
+	}
+	r.loseWaiters(r.barriers.late)
+	if r.up != nil {
+		r.up.close()
+	}
+	r.setMain(target{})
+	if r.wake >= 0 {
+		unix.Close(r.wake)
+	}
+	r.closer.stop()
+	return nil
+}
+
+// SetCommand names the process that counts as the main one of every member whose
+// [Container] is Descendants: the program that was started for it. It must be
+// called before Run.
+func (r *Relay) SetCommand(pid int) {
+	for _, m := range r.members {
+		if m.identity.container.Descendants {
+			m.identity.command = pid
+		}
+	}
+}
+
+// Ready is closed when READY=1 has been sent to the host for the first time.
+func (r *Relay) Ready() <-chan struct{} { return r.ready }
+
+// Counts returns how often each verdict was given, those that never were left
+// out, in a fixed order. Counts only grow.
+func (r *Relay) Counts() []Count { return r.counters.counts() }
+
+// Run forwards until the context ends. Then it takes what the containers have
+// sent by that time, and returns when the host has read it, at the latest after
+// five seconds: with [ErrUndelivered] if it has not. Run can be called once.
+func (r *Relay) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = signalEventfd(r.wake) })
+	defer stop()
+	var deadline time.Time // zero: the context has not ended
+	for {
+		ending, err := r.wait(deadline)
+		if err != nil {
+			return err
+		}
+		if ending {
+			deadline = time.Now().Add(drainTime)
+			r.receiveAll(lastBurst)
+			// So that the host has looked up who we are before we are gone.
+			if !r.barriers.passing {
+				r.queueBarrier()
+			}
+		} else {
+			r.receiveAll(burst)
+		}
+		r.flush()
+		switch {
+		case deadline.IsZero():
+		case r.drained():
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("%w: %d left", ErrUndelivered, r.queue.len()+len(r.barriers.sent))
+		}
+	}
+}
+
+// drained reports whether nothing is left that matters to anybody: a host that
+// is away needs no time to look us up.
+func (r *Relay) drained() bool {
+	away := r.retry.delay != 0
+	for _, e := range r.queue.entries {
+		if !away || e.barrier == nil || len(e.barrier.waiters) > 0 {
+			return false
+		}
+	}
+	return len(r.barriers.sent) == 0
+}
+
+// watch is what a file descriptor in the poll set is about, if more than that
+// there is something to read.
+type watch struct {
+	barrier *barrier
+	waiter  bool
+}
+
+// wait returns when there is something to do, once with ending set: when the
+// context has ended.
+func (r *Relay) wait(deadline time.Time) (ending bool, err error) {
+	r.polls, r.watched = r.polls[:0], r.watched[:0]
+	r.poll(r.wake, unix.POLLIN, watch{})
+	paused := r.pollMembers()
+	if r.main.pid != 0 {
+		r.poll(r.main.pidfd, unix.POLLIN, watch{})
+	}
+	if r.busy {
+		r.poll(r.busyFD, r.busyEvents, watch{})
+	}
+	for _, b := range r.barriers.sent {
+		r.poll(b.pipe, 0, watch{barrier: b})
+	}
+	r.eachWaiter(func(w waiter) {
+		if w.isPipe {
+			r.poll(w.fd, 0, watch{waiter: true})
+		}
+	})
+	switch _, err = unix.Ppoll(r.polls, r.timeout(deadline, paused), nil); {
+	case errors.Is(err, unix.EINTR):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("waiting for notifications: %w", err)
+	}
+	r.handleEvents()
+	if r.polls[0].Revents == 0 {
+		return false, nil
+	}
+	drainEventfd(r.wake)
+	return true, nil
+}
+
+// pollMembers adds the sockets that can be read. paused is true if there is one
+// that has to be left alone for a moment.
+func (r *Relay) pollMembers() (paused bool) {
+	full := r.closer.full()
+	for _, m := range r.members {
+		if full || m.paused {
+			m.paused = false
+			paused = true
+			continue
+		}
+		r.poll(m.listener.fd, unix.POLLIN, watch{})
+	}
+	return paused
+}
+
+func (r *Relay) poll(fd int, events int16, about watch) {
+	r.polls = append(r.polls, unix.PollFd{Fd: int32(fd), Events: events})
+	r.watched = append(r.watched, about)
+}
+
+// handleEvents looks at what poll returned, but for the sockets of containers.
+func (r *Relay) handleEvents() {
+	for i, p := range r.polls {
+		if p.Revents == 0 {
+			continue
+		}
+		switch about := r.watched[i]; {
+		case about.barrier != nil:
+			// An earlier one that was passed with a later one is done already.
+			if about.barrier.pipe == int(p.Fd) {
+				r.passed(about.barrier)
+			}
+		case about.waiter:
+			r.abandon(int(p.Fd))
+		case r.busy && r.busyFD == int(p.Fd):
+			r.busy, r.retry = false, retry{}
+		case r.main.pid != 0 && r.main.pidfd == int(p.Fd):
+			r.setMain(target{})
+		}
+	}
+}
+
+// timeout is nil when only an event can change anything.
+func (r *Relay) timeout(deadline time.Time, paused bool) *unix.Timespec {
+	var wake time.Time
+	earlier := func(t time.Time) {
+		if !t.IsZero() && (wake.IsZero() || t.Before(wake)) {
+			wake = t
+		}
+	}
+	earlier(deadline)
+	earlier(r.retry.at)
+	if paused {
+		earlier(time.Now().Add(retryFirst))
+	}
+	if wake.IsZero() {
+		return nil
+	}
+	left := unix.NsecToTimespec(max(0, time.Until(wake)).Nanoseconds())
+	return &left
+}
+
+// receiveAll takes what the containers have sent, at most limit of each.
+func (r *Relay) receiveAll(limit int) {
+	for _, m := range r.members {
+		for n := 0; n < limit && !r.closer.full(); n++ {
+			err := r.receiver.receive(m.listener.fd, &r.datagram)
+			if err != nil {
+				// Out of memory, say: what is there is there later, too.
+				m.paused = !errors.Is(err, unix.EAGAIN)
+				break
+			}
+			r.handle(m, &r.datagram)
+		}
+	}
+}
+
+// handle does with a datagram whatever is to be done.
+func (r *Relay) handle(m *member, d *datagram) {
+	rec := m.rec
+	if d.cred != nil {
+		rec.pid = int(d.cred.Pid)
+	}
+	if why := r.admit(m, d); why != ReasonNone {
+		rec.note(KeyNone, Denied, why, d.payload[:min(len(d.payload), 64)])
+	} else {
+		r.judge(m, d, rec)
+	}
+	for _, fd := range d.fds {
+		r.closer.close(fd)
+	}
+	if d.pidfd >= 0 {
+		unix.Close(d.pidfd)
+	}
+}
+
+// admit decides whether a datagram is read at all, and says why not.
+func (r *Relay) admit(m *member, d *datagram) Reason {
+	if d.refused != ReasonNone {
+		return d.refused
+	}
+	r.origin.relay, r.origin.member, r.origin.datagram = r, m, d
+	r.origin.process = m.identity.identify(int(d.cred.Pid), d.pidfd)
+	return r.origin.process.refused
+}
+
+// judge applies the policy and forwards what is left. It takes from the
+// datagram the file descriptors that it keeps.
+func (r *Relay) judge(m *member, d *datagram, rec recorder) {
+	defer r.origin.drop()
+	j := m.filter.judge(d.payload, len(d.fds), &r.origin, &rec)
+	if j.barrier {
+		fd := d.fds[0]
+		d.fds = nil
+		r.addBarrier(fd, rec)
+		return
+	}
+	if j.msg == nil {
+		return
+	}
+	r.limitStore(m, &j, len(d.fds), &rec)
+	r.compose(m, j.msg, &rec)
+	if j.msg.keys == 0 {
+		return
+	}
+	r.out = j.msg.append(r.out[:0])
+	e := entry{payload: r.out, keys: j.msg.keys, rec: rec}
+	if j.msg.keys.has(KeyMainPID) {
+		e.main = r.origin.take()
+	}
+	if j.storeFDs || j.mainFD {
+		e.fds = d.fds
+	}
+	r.forward(e, d)
+}
+
+// limitStore keeps the container within its quota of the host's store.
+func (r *Relay) limitStore(m *member, j *judgement, fds int, rec *recorder) {
+	deny := func(why Reason) {
+		for _, key := range []Key{KeyFDStore, KeyFDStoreRemove, KeyFDName, KeyFDPoll} {
+			if j.msg.keys.has(key) {
+				j.msg.keys &^= 1 << key
+				rec.note(key, Denied, why, nil)
+			}
+		}
+		j.storeFDs = false
+	}
+	name := "stored" // systemd: service_add_fd_store
+	if j.msg.keys.has(KeyFDName) {
+		name = string(j.msg.text[KeyFDName])
+	}
+	switch {
+	case j.msg.keys.has(KeyFDStoreRemove):
+		if _, own := m.stored[name]; !own && r.policy.Rule(KeyFDName).Prefix == "" {
+			deny(ReasonForeignName)
+			return
+		}
+		delete(m.stored, name)
+	case j.storeFDs:
+		limit := r.policy.Rule(KeyFDStore).MaxFDs
+		switch {
+		case !r.up.passesFDs():
+			deny(ReasonUpstream)
+		case limit > 0 && m.storedFDs()+fds > limit:
+			deny(ReasonQuota)
+		default:
+			m.stored[name] += fds
+		}
+	}
+}
+
+// forward sends an entry to the host now, or keeps it until the host takes it.
+func (r *Relay) forward(e entry, d *datagram) {
+	if r.queue.len() == 0 && r.available() {
+		err := r.up.send(e.payload, e.fds, r.main.pid)
+		switch {
+		case err == nil:
+			r.sent(&e)
+			return
+		case errors.Is(err, errRefused):
+			r.lose(&e, Lost, ReasonUpstream)
+			e.main.close()
+			return
+		}
+		r.unavailable(&e.rec, err)
+	}
+	if !r.queue.push(e) {
+		r.lose(&e, Denied, ReasonQueueFull)
+		e.main.close()
+		return
+	}
+	if len(e.fds) > 0 {
+		d.fds = nil // the queue's now
+	}
+}
+
+// flush sends what waits, as far as the host takes it.
+func (r *Relay) flush() {
+	if !r.available() {
+		return
+	}
+	for r.queue.len() > 0 {
+		e := r.queue.head()
+		err := r.sendEntry(e)
+		switch {
+		case err == nil:
+			r.retry = retry{}
+			r.dropFDs(e)
+		case errors.Is(err, errRefused):
+			r.lose(e, Lost, ReasonUpstream)
+			r.dropFDs(e)
+		default:
+			r.unavailable(&e.rec, err)
+			return
+		}
+		r.queue.pop()
+	}
+	r.retry = retry{}
+}
+
+func (r *Relay) sendEntry(e *entry) error {
+	if e.barrier != nil {
+		return r.sendBarrier(e.barrier)
+	}
+	err := r.up.send(e.payload, e.fds, r.main.pid)
+	if err == nil {
+		r.sent(e)
+	}
+	return err
+}
+
+// available reports whether it makes sense to send now.
+func (r *Relay) available() bool {
+	return r.retry.at.IsZero() || !time.Now().Before(r.retry.at)
+}
+
+// unavailable arranges for another try, after an error of upstream.send.
+func (r *Relay) unavailable(rec *recorder, err error) {
+	r.busy = errors.Is(err, errBusy)
+	if r.busy {
+		r.busyFD, r.busyEvents = r.up.writable()
+		// Also by the clock: the name may belong to another socket by now.
+		r.retry = retry{at: time.Now().Add(retryLast)}
+		return
+	}
+	if r.retry.delay == 0 {
+		rec.note(KeyNone, Held, ReasonUpstream, []byte(err.Error()))
+	}
+	r.retry.delay = min(max(2*r.retry.delay, retryFirst), retryLast)
+	r.retry.at = time.Now().Add(r.retry.delay)
+}
+
+// sent notes that the host has got an entry.
+func (r *Relay) sent(e *entry) {
+	r.barriers.passing = false
+	if e.main.pid != 0 {
+		r.setMain(e.main)
+		e.main = target{}
+	}
+	if e.keys.has(KeyReady) && !r.isReady {
+		r.isReady = true
+		close(r.ready)
+	}
+}
+
+// setMain makes a process the one in whose name the relay sends, since with
+// NotifyAccess=main the host heeds only that one.
+func (r *Relay) setMain(t target) {
+	r.main.close()
+	r.main = t
+}
+
+// drop takes the head off the queue, undelivered.
+func (r *Relay) drop(e *entry) {
+	if e.barrier != nil {
+		r.loseWaiters(e.barrier.waiters)
+	} else {
+		r.lose(e, Lost, ReasonUpstream)
+	}
+	r.dropFDs(e)
+	r.queue.pop()
+}
+
+// dropFDs closes what an entry holds.
+func (r *Relay) dropFDs(e *entry) {
+	for _, fd := range e.fds {
+		r.closer.close(fd)
+	}
+	e.main.close()
+}
+
+func (r *Relay) lose(e *entry, verdict Verdict, why Reason) {
+	for key := range numKeys {
+		if e.keys.has(key) {
+			e.rec.note(key, verdict, why, nil)
+		}
+	}
+}
+
+func (r *Relay) loseWaiters(waiters []waiter) {
+	for _, w := range waiters {
+		w.rec.note(KeyBarrier, Lost, ReasonUpstream, nil)
+		r.closer.close(w.fd)
+	}
+}
