@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command sdtrace shows every sd_notify datagram that any process on the host
-// sends, live: see sdtrace --help.
+// sends, live, and relays those of containers to their host: see sdtrace --help.
 package main
 
 import (
@@ -41,12 +41,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd.SetErr(stderr)
 	err := cmd.ExecuteContext(ctx)
 	var usage *usageError
+	var exit *exitError
 	switch {
 	case err == nil, errors.Is(err, syscall.EPIPE):
 		return exitOK
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "sdtrace: %s (see %s --help)\n", oneLine(err), usage.command)
 		return exitUsage
+	case errors.As(err, &exit):
+		if exit.err != nil {
+			fmt.Fprintf(stderr, "sdtrace: %s\n", oneLine(exit.err))
+		}
+		return exit.status
 	default:
 		fmt.Fprintf(stderr, "sdtrace: %s\n", oneLine(err))
 		return exitFailure

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 		"sdtrace-without-btf":  withoutBTF,
 		"sdtrace-locked-down":  lockedDown,
 		"sd-send":              sdSend,
+		"sd-send-notify":       sdSendNotify,
 	})
 }
 
@@ -41,6 +42,7 @@ func TestMain(m *testing.M) {
 //	await SOCKET TEXT     wait until a message with TEXT came to a listening socket
 //	fits-schema FILE      hold every line of FILE against the JSON Schema
 //	sd-send [-c] SOCKET [PAYLOAD …]   a sender of its own process; -c connects
+//	sd-send-notify [PAYLOAD …]        the same, to $NOTIFY_SOCKET
 func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not declared: needs root")
@@ -205,6 +207,13 @@ func sdSend() {
 	}
 	if err := send(args[0], args[1:], connect); err != nil {
 		fmt.Fprintln(os.Stderr, "sd-send:", err)
+		os.Exit(1)
+	}
+}
+
+func sdSendNotify() {
+	if err := send(os.Getenv("NOTIFY_SOCKET"), os.Args[1:], false); err != nil {
+		fmt.Fprintln(os.Stderr, "sd-send-notify:", err)
 		os.Exit(1)
 	}
 }

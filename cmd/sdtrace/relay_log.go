@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/sdtrace/sdtrace/pkg/relay"
+)
+
+// decisionLog writes decisions, all of them or the first of each kind that
+// something did not get through. It never holds up the relay: what a stuck
+// terminal or journal does not take is counted.
+type decisionLog struct {
+	all   bool
+	seen  map[kind]bool
+	lines chan string
+	lost  atomic.Uint64
+	done  chan struct{}
+}
+
+// kind is what decisions have in common that are reported once.
+type kind struct {
+	member  string
+	key     relay.Key
+	verdict relay.Verdict
+	reason  relay.Reason
+}
+
+func newDecisionLog(w io.Writer, all bool) *decisionLog {
+	l := &decisionLog{all: all, seen: map[kind]bool{}, lines: make(chan string, 4096), done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		for line := range l.lines {
+			fmt.Fprint(w, line)
+			if lost := l.lost.Swap(0); lost != 0 {
+				fmt.Fprintf(w, "sdtrace: relay: %d lines not written: too slow a reader\n", lost)
+			}
+		}
+	}()
+	return l
+}
+
+// close writes what is left.
+func (l *decisionLog) close() {
+	close(l.lines)
+	<-l.done
+}
+
+// note is a relay's OnDecision.
+func (l *decisionLog) note(d relay.Decision) {
+	first := ""
+	if !l.all {
+		k := kind{d.Member, d.Key, d.Verdict, d.Reason}
+		if !worthSaying(d) || l.seen[k] {
+			return
+		}
+		l.seen[k] = true
+		first = " (said once)"
+	}
+	select {
+	case l.lines <- formatDecision(time.Now(), d, first):
+	default:
+		l.lost.Add(1)
+	}
+}
+
+// worthSaying reports whether somebody who did not ask should know.
+func worthSaying(d relay.Decision) bool {
+	switch d.Verdict {
+	case relay.Denied:
+		switch d.Reason {
+		case relay.ReasonNothingLeft, relay.ReasonEmpty, relay.ReasonDuplicate, relay.ReasonBarrierAbandoned:
+			return false
+		}
+		return true
+	case relay.Lost:
+		return true
+	case relay.Held:
+		return d.Reason == relay.ReasonUpstream
+	}
+	return false
+}
+
+func formatDecision(now time.Time, d relay.Decision, suffix string) string {
+	line := now.Format("15:04:05.000000") + " " + d.Member
+	if d.PID != 0 {
+		line += "[" + strconv.Itoa(d.PID) + "]"
+	}
+	line += " " + d.Key.String() + " " + d.Verdict.String()
+	if d.Reason != relay.ReasonNone {
+		line += ": " + d.Reason.String()
+	}
+	if d.Value != nil {
+		line += " " + strconv.QuoteToASCII(string(d.Value))
+	}
+	return line + suffix + "\n"
+}
