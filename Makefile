@@ -73,14 +73,16 @@ test-native: packages build
 
 .PHONY: test-race
 test-race: packages
-	CGO_ENABLED=1 go test -race ./pkg/events ./pkg/identity
+	CGO_ENABLED=1 go test -race -short ./pkg/events ./pkg/identity ./pkg/relay
 
+FUZZED := pkg/events pkg/identity pkg/relay
 .PHONY: fuzz
 fuzz:
-	@for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' pkg/events/*_test.go | cut -c6-); do \
-		go test ./pkg/events -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; done
-	@for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' pkg/identity/*_test.go | cut -c6-); do \
-		go test ./pkg/identity -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; done
+	@for package in $(FUZZED); do \
+		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' $$package/*_test.go | cut -c6-); do \
+			go test ./$$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
+		done; \
+	done
 
 .PHONY: kernels
 kernels: packages

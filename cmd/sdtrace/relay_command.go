@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -25,8 +24,6 @@ import (
 
 	"github.com/sdtrace/sdtrace/pkg/relay"
 )
-
-const socketName = "notify.sock"
 
 // The exit statuses of programs that start another one (env(1), timeout(1)).
 const (
@@ -69,7 +66,7 @@ func (f *relayFlags) runCommand(config relay.Config, command []string, log *deci
 		return err
 	}
 	defer dir.remove()
-	member := relay.Member{Listen: filepath.Join(dir.path, socketName), Access: access}
+	member := relay.Member{Listen: filepath.Join(dir.path, relay.SocketName), Access: access}
 	member.Container = relay.Container{Descendants: true, Adopt: isPrivate(dir.path)}
 	for _, flag := range []struct {
 		values []string
@@ -165,12 +162,12 @@ func (f *relayFlags) start(program string, command []string, dir string, policy 
 		// The container has it from its config.json; the runtime must not put a
 		// relay of its own in between.
 	case f.inside != "":
-		env = append(env, "NOTIFY_SOCKET="+filepath.Join(f.inside, socketName))
+		env = append(env, "NOTIFY_SOCKET="+filepath.Join(f.inside, relay.SocketName))
 		if os.Getenv("WATCHDOG_USEC") != "" {
 			env = append(env, "WATCHDOG_PID=1")
 		}
 	default:
-		env = append(env, "NOTIFY_SOCKET="+filepath.Join(dir, socketName))
+		env = append(env, "NOTIFY_SOCKET="+filepath.Join(dir, relay.SocketName))
 		if os.Getenv("WATCHDOG_USEC") != "" {
 			env = append(env, "WATCHDOG_PID="+ownPID)
 		}
@@ -288,7 +285,8 @@ func (f *relayFlags) makeDirectory() (directory, error) {
 		d := directory{path: path}
 		if errors.Is(err, fs.ErrNotExist) {
 			d.owned = path
-			err = os.MkdirAll(path, 0o755)
+			// For every user of the container, whatever the umask.
+			err = errors.Join(os.MkdirAll(path, 0o755), os.Chmod(path, 0o755))
 		}
 		return d, err
 	}
@@ -353,7 +351,8 @@ func (f *relayFlags) prepareBundle(dir string) error {
 	return nil
 }
 
-// editSpec changes a config.json in place, at once or not at all.
+// editSpec changes the mounts and the environment in a config.json in place, at
+// once or not at all. What else is in it, of a later version say, stays.
 func editSpec(path string, edit func(*specs.Spec) error) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -366,8 +365,37 @@ func editSpec(path string, edit func(*specs.Spec) error) error {
 	if err := edit(&spec); err != nil {
 		return err
 	}
-	changed, err := json.MarshalIndent(&spec, "", "\t")
+	var whole, process map[string]json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(whole["process"], &process); err != nil {
+		return err
+	}
+	err = errors.Join(
+		setField(process, "env", spec.Process.Env),
+		setField(whole, "mounts", spec.Mounts),
+		setField(whole, "process", process),
+	)
 	if err != nil {
+		return err
+	}
+	changed, err := json.MarshalIndent(whole, "", "\t")
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, append(changed, '\n'))
+}
+
+func setField(object map[string]json.RawMessage, name string, value any) (err error) {
+	object[name], err = json.Marshal(value)
+	return err
+}
+
+// replaceFile gives a file a new content, and leaves owner and mode as they are.
+func replaceFile(path string, content []byte) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
 		return err
 	}
 	temporary, err := os.CreateTemp(filepath.Dir(path), ".config-*.json")
@@ -375,8 +403,10 @@ func editSpec(path string, edit func(*specs.Spec) error) error {
 		return err
 	}
 	defer os.Remove(temporary.Name())
-	_, err = io.Copy(temporary, strings.NewReader(string(changed)+"\n"))
-	if err := errors.Join(err, temporary.Chmod(0o644), temporary.Close()); err != nil {
+	_, err = temporary.Write(content)
+	err = errors.Join(err, temporary.Chown(int(stat.Uid), int(stat.Gid)),
+		temporary.Chmod(fs.FileMode(stat.Mode&0o777)), temporary.Close())
+	if err != nil {
 		return err
 	}
 	return os.Rename(temporary.Name(), path)

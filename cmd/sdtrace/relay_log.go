@@ -87,11 +87,14 @@ func worthSaying(d relay.Decision) bool {
 }
 
 func formatDecision(now time.Time, d relay.Decision, suffix string) string {
-	line := now.Format("15:04:05.000000") + " " + d.Member
+	who := d.Member
 	if d.PID != 0 {
-		line += "[" + strconv.Itoa(d.PID) + "]"
+		who += "[" + strconv.Itoa(d.PID) + "]"
 	}
-	line += " " + d.Key.String() + " " + d.Verdict.String()
+	if who == "" {
+		who = "relay"
+	}
+	line := now.Format("15:04:05.000000") + " " + who + " " + d.Key.String() + " " + d.Verdict.String()
 	if d.Reason != relay.ReasonNone {
 		line += ": " + d.Reason.String()
 	}

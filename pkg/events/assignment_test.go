@@ -85,6 +85,24 @@ func TestParseFollowsTheRulesOfSystemd(t *testing.T) {
 	}
 }
 
+func TestAppendLinesIsTokenizeIntoABuffer(t *testing.T) {
+	for _, tc := range payloads {
+		want := "before"
+		for _, line := range tc.lines {
+			want += line + "\x00"
+		}
+		got, err := events.AppendLines([]byte("before"), []byte(tc.payload))
+		if string(got) != want || !errors.Is(err, tc.err) {
+			t.Errorf("%s: %q, %v, want %q, %v", tc.name, got, err, want, tc.err)
+		}
+	}
+	buffer := make([]byte, 0, 2*events.MaxPayload)
+	payload := []byte(strings.Repeat("a\n", events.MaxPayload/2))
+	if n := testing.AllocsPerRun(10, func() { _, _ = events.AppendLines(buffer, payload) }); n != 0 {
+		t.Errorf("%g allocations", n)
+	}
+}
+
 func TestParsePrefixReadsOnlyWholeLines(t *testing.T) {
 	for _, tc := range []struct {
 		name, prefix string

@@ -75,7 +75,7 @@ func obey(o order) answer {
 	case "barrier":
 		var ends [2]int
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
-			a.Errno = err.(unix.Errno)
+			a.Errno = errnoOf(err)
 			break
 		}
 		a.Errno = agentSend(o, []int{ends[1]})
@@ -101,6 +101,12 @@ func obey(o order) answer {
 	return a
 }
 
+// errnoOf is what a system call failed with.
+func errnoOf(err error) (errno unix.Errno) {
+	errors.As(err, &errno)
+	return errno
+}
+
 func agentFDs(kinds []string) (fds []int) {
 	for _, kind := range kinds {
 		switch kind {
@@ -123,7 +129,7 @@ func agentFDs(kinds []string) (fds []int) {
 func agentSend(o order, fds []int) unix.Errno {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err.(unix.Errno)
+		return errnoOf(err)
 	}
 	defer unix.Close(s)
 	_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 8<<20)
@@ -146,7 +152,7 @@ func agentSend(o order, fds []int) unix.Errno {
 		flags |= unix.MSG_DONTWAIT
 	}
 	if err := unix.Sendmsg(s, o.Payload, oob, &unix.SockaddrUnix{Name: o.Socket}, flags); err != nil {
-		return err.(unix.Errno)
+		return errnoOf(err)
 	}
 	return 0
 }

@@ -139,8 +139,8 @@ func (f *filter) denyAll(keys keySet, why Reason) {
 
 func (f *filter) denied(key Key) bool { return f.policy.rules[key].Action == Deny }
 
-// wants reports whether a key is in the datagram and, else it denies it, may be
-// by the policy.
+// wants reports whether a key is in the datagram and the policy lets it pass.
+// What is in it and may not pass is denied.
 func (f *filter) wants(key Key) bool {
 	if f.seen.has(key) && f.denied(key) {
 		f.deny(key, ReasonPolicy)
@@ -158,8 +158,8 @@ func (f *filter) put(key Key, value []byte, verdict Verdict, why Reason) {
 // forward forwards what the container wrote.
 func (f *filter) forward(key Key) { f.put(key, f.value[key], Forwarded, ReasonNone) }
 
-// putNumber forwards a number: as changed, for a reason, if it is not the one
-// that the container wrote, as added if that wrote none.
+// putNumber forwards a number. The verdict is changed, for the reason why,
+// unless the container wrote the same number, or none.
 func (f *filter) putNumber(key Key, n uint64, changed Verdict, why Reason) {
 	f.msg.keys |= 1 << key
 	f.msg.number[key] = n

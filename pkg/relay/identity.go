@@ -323,7 +323,10 @@ func (id *identity) findCgroup(cgroup uint64) bool {
 	found := false
 	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		_ = filepath.WalkDir(mount+id.container.Cgroup, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.IsDir() {
+			if err != nil {
+				return fs.SkipDir // it has been removed
+			}
+			if !d.IsDir() {
 				return nil
 			}
 			var stat unix.Stat_t

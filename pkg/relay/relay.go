@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 	"time"
 
@@ -382,12 +383,15 @@ func (r *Relay) judge(m *member, d *datagram, rec recorder) {
 	if j.msg.keys == 0 {
 		return
 	}
+	for cut := j.msg.fit(); cut != 0; cut &= cut - 1 {
+		rec.note(Key(bits.TrailingZeros32(uint32(cut))), Rewritten, ReasonTrimmed, nil)
+	}
 	r.out = j.msg.append(r.out[:0])
 	e := entry{payload: r.out, keys: j.msg.keys, rec: rec}
 	if j.msg.keys.has(KeyMainPID) {
 		e.main = r.origin.take()
 	}
-	if j.storeFDs || j.mainFD {
+	if j.msg.keys&(1<<KeyFDStore|1<<KeyMainPIDFD) != 0 {
 		e.fds = d.fds
 	}
 	r.forward(e, d)

@@ -62,7 +62,7 @@ func newRig(t testing.TB, options ...option) *rig {
 // shortDir is a temporary directory of which the name leaves room in sun_path.
 func shortDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "relay")
+	dir, err := os.MkdirTemp("", "relay") //nolint:usetesting // T.TempDir keeps other users out
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func (r *rig) start(options ...option) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
 	go func() { r.done <- r.relay.Run(ctx) }()
-	r.t.Cleanup(func() { r.stop() })
+	r.t.Cleanup(func() { _ = r.stop() })
 }
 
 // stop ends the relay. The host has to read, or be away, for this to be quick.
@@ -460,8 +460,8 @@ func moveToCgroup(t testing.TB, pid int) {
 	if _, err := os.Stat(root); err != nil {
 		root = "/sys/fs/cgroup"
 	}
-	dir, err := os.MkdirTemp(root, "sdtrace-relay-")
-	if err != nil {
+	dir := filepath.Join(root, fmt.Sprintf("sdtrace-relay-%d", os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	procs := []byte(strconv.Itoa(pid))

@@ -23,7 +23,7 @@ import (
 func flood(o order) (errno unix.Errno) {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err.(unix.Errno)
+		return errnoOf(err)
 	}
 	defer unix.Close(s)
 	to := &unix.SockaddrUnix{Name: o.Socket}
@@ -41,7 +41,7 @@ func flood(o order) (errno unix.Errno) {
 			text = strconv.AppendInt(append(text, "STATUS="...), int64(n), 10)
 		}
 		if err := unix.Sendto(s, text, unix.MSG_NOSIGNAL, to); err != nil {
-			return err.(unix.Errno)
+			return errnoOf(err)
 		}
 	}
 	return 0
