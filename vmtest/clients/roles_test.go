@@ -25,6 +25,8 @@ func play(role string) error {
 		return playGoSystemd()
 	case "rust-style":
 		return playRustStyle()
+	case "relayed":
+		return playRelayed()
 	case "container":
 		return playContainer()
 	case "journal":
