@@ -77,9 +77,11 @@ func (u *vsockUpstream) deliver(payload []byte) error {
 	}
 	var err error
 	for _, kind := range kinds {
-		err = u.deliverBy(kind, payload)
-		if !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EPROTONOSUPPORT) &&
-			!errors.Is(err, unix.ESOCKTNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		var connected bool
+		connected, err = u.deliverBy(kind, payload)
+		// A host that has a socket of another kind there resets the connection.
+		if connected || !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EPROTONOSUPPORT) &&
+			!errors.Is(err, unix.ESOCKTNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ECONNRESET) {
 			break
 		}
 	}
@@ -93,10 +95,10 @@ func (u *vsockUpstream) deliver(payload []byte) error {
 	return nil
 }
 
-func (u *vsockUpstream) deliverBy(kind int, payload []byte) error {
+func (u *vsockUpstream) deliverBy(kind int, payload []byte) (connected bool, err error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unix.Close(fd)
 	bindPrivileged(fd)
@@ -105,7 +107,7 @@ func (u *vsockUpstream) deliverBy(kind int, payload []byte) error {
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	_ = unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &timeout)
 	if err := unix.Connect(fd, &unix.SockaddrVM{CID: u.address.cid, Port: u.address.port}); err != nil {
-		return err
+		return false, err
 	}
 	for rest := payload; len(rest) > 0; {
 		n, err := unix.SendmsgN(fd, rest, nil, nil, unix.MSG_NOSIGNAL)
@@ -113,14 +115,14 @@ func (u *vsockUpstream) deliverBy(kind int, payload []byte) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return true, err
 		}
 		rest = rest[n:]
 	}
 	if kind == unix.SOCK_DGRAM {
-		return nil
+		return true, nil
 	}
-	return awaitClose(fd)
+	return true, awaitClose(fd)
 }
 
 // bindPrivileged takes a port that only root can take, by which the host knows
