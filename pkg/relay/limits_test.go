@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package relay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/relay"
+)
+
+func TestStoppingOfTheMainProcessStopsTheUnit(t *testing.T) {
+	a := startAgent(t, ownNamespaces...)
+	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessAll))
+	helper := runAsAgent(t, command("nsenter", "--target", fmt.Sprint(a.pid), "--pid", os.Args[0]))
+	helper.send(r.socket, "STOPPING=1")
+	r.host.expect("STATUS=Stopping")
+	a.send(r.socket, "STOPPING=1")
+	r.host.expect("STOPPING=1")
+}
+
+func TestTheRelayWaitsAtItsEndUntilTheHostHasReadEverything(t *testing.T) {
+	r := newRig(t)
+	startAgent(t).send(r.socket, "READY=1")
+	r.awaitDecision(relay.KeyReady, relay.Forwarded, relay.ReasonNone)
+	r.cancel()
+	r.cancel = nil
+	r.host.expect("READY=1")
+	m := r.host.expect("BARRIER=1")
+	select {
+	case err := <-r.done:
+		t.Fatalf("ended before the host has passed its barrier: %v", err)
+	default:
+	}
+	m.closeFDs()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+	if err := r.relay.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatWasNotDeliveredIsAnErrorAtTheEnd(t *testing.T) {
+	dir := shortDir(t)
+	upstream, _ := relay.ParseAddress(filepath.Join(dir, "nobody"))
+	socket := filepath.Join(dir, "c")
+	r, err := relay.New(relay.Config{
+		Upstream: upstream, Policy: relay.DefaultPolicy(), Members: []relay.Member{{Listen: socket}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	startAgent(t).send(socket, "READY=1")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := r.Run(ctx); !errors.Is(err, relay.ErrUndelivered) {
+		t.Errorf("Run returned %v, want ErrUndelivered", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	want := relay.Count{Key: relay.KeyReady, Verdict: relay.Lost, Reason: relay.ReasonUpstream, N: 1}
+	for _, c := range r.Counts() {
+		if c == want {
+			return
+		}
+	}
+	t.Errorf("%v is not among %v", want, r.Counts())
+}
+
+// A host that does not read has more barriers to pass than are put to it.
+func TestManyBarriersAreReleasedAndNoneTooEarly(t *testing.T) {
+	const n = 60
+	r := newRig(t)
+	agents := make([]*agent, n)
+	released := make(chan int)
+	for i := range agents {
+		agents[i] = startAgent(t)
+		// Something before each, so that two do not share one.
+		agents[i].send(r.socket, fmt.Sprintf("READY=1\nSTATUS=%d", i))
+		go func() {
+			if got := agents[i].do(order{Do: "barrier", Socket: r.socket, Payload: []byte("BARRIER=1"), Block: true}); got.Released && got.Errno == 0 {
+				released <- i
+			}
+		}()
+	}
+	var mu sync.Mutex
+	seen := map[int]bool{}
+	quit, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			m, ok := r.host.receive(10 * time.Millisecond)
+			if !ok {
+				continue
+			}
+			var number int
+			if _, err := fmt.Sscanf(m.text, "READY=1\nSTATUS=%d", &number); err == nil {
+				mu.Lock()
+				seen[number] = true
+				mu.Unlock()
+			}
+			m.closeFDs()
+		}
+	}()
+	for range n {
+		i := <-released
+		mu.Lock()
+		if !seen[i] {
+			t.Errorf("barrier %d was released before the host had read what came before", i)
+		}
+		mu.Unlock()
+	}
+	close(quit)
+	<-stopped
+}
+
+func TestASenderThatNoLongerWaitsIsForgotten(t *testing.T) {
+	r := newRig(t)
+	a := startAgent(t)
+	a.send(r.socket, "BARRIER=1", "pipe") // of which the other end is closed
+	r.awaitDecision(relay.KeyBarrier, relay.Denied, relay.ReasonBarrierAbandoned)
+	m := r.host.expect("BARRIER=1")
+	a.send(r.socket, "READY=1")
+	r.host.expect("READY=1")
+	m.closeFDs()
+}
+
+// More than the queue holds, of what must not be dropped: what is left is the
+// last of each, in order.
+func TestAFullQueueKeepsWhatTheHostWillActOn(t *testing.T) {
+	r := newRig(t)
+	a := startAgent(t)
+	const n = 4000
+	for i := range n {
+		text := fmt.Sprintf("READY=1\nSTATUS=%d", i)
+		switch i % 3 {
+		case 1:
+			text = fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", i)
+		case 2:
+			text = fmt.Sprintf("ERRNO=%d\nSTATUS=%d", i%4096, i)
+		}
+		if got := a.do(order{Do: "send", Socket: r.socket, Payload: []byte(text), Block: true}); got.Errno != 0 {
+			t.Fatal(got.Errno)
+		}
+	}
+	a.send(r.socket, "STOPPING=1\nWATCHDOG=1\nERRNO=7")
+	r.awaitDecision(relay.KeyReady, relay.Coalesced, relay.ReasonNone)
+	var all []string
+	for {
+		m := r.host.next()
+		all = append(all, m.text)
+		if strings.HasPrefix(m.text, "WATCHDOG=1\nERRNO=7") || strings.HasPrefix(m.text, "STOPPING=1\n") {
+			break
+		}
+	}
+	if len(all) > 1100 {
+		t.Errorf("the host got %d datagrams: the queue is not bounded", len(all))
+	}
+	last := map[string]string{}
+	for _, text := range all {
+		first, _, _ := strings.Cut(text, "\n")
+		key, _, _ := strings.Cut(first, "=")
+		last[key] = text
+	}
+	if want := fmt.Sprintf("READY=1\nSTATUS=%d", n-1); (n-1)%3 == 0 && last["READY"] != want {
+		t.Errorf("the last READY=1 is %q, want %q", last["READY"], want)
+	}
+	if want := fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", n-3); last["RELOADING"] != want {
+		t.Errorf("the last RELOADING=1 is %q, want %q", last["RELOADING"], want)
+	}
+}
+
+// File descriptors of which closing waits for somebody do not hold up the relay.
+func TestASocketThatLingersDoesNotHoldUpTheRelay(t *testing.T) {
+	r := newRig(t)
+	listener, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(listener)
+	if err := unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(listener, 1); err != nil {
+		t.Fatal(err)
+	}
+	address, err := unix.Getsockname(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lingering, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(lingering, address); err != nil {
+		t.Fatal(err)
+	}
+	// Unread data and an hour of patience: close waits for who does not read.
+	if err := unix.SetsockoptLinger(lingering, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := unix.SendmsgN(lingering, make([]byte, 1<<16), nil, nil, unix.MSG_DONTWAIT); err != nil {
+			break
+		}
+	}
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	if err := unix.Sendmsg(s, []byte("STATUS=one"), unix.UnixRights(lingering), &unix.SockaddrUnix{Name: r.socket}, 0); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(lingering)
+	r.host.expect("STATUS=one")
+	startAgent(t).send(r.socket, "STATUS=two")
+	r.host.expect("STATUS=two")
+}
