@@ -66,10 +66,16 @@ $(GOLANGCI_LINT):
 
 ## Tests
 
-# go vet and the unit and integration tests on this machine's kernel.
+# go vet and the unit and integration tests on this machine's kernel, with real
+# systemds and container runtimes.
 .PHONY: test-native
 test-native: packages build
 	go test ./...
+
+# The same without what takes a minute.
+.PHONY: test-short
+test-short: packages build
+	go test -short ./...
 
 .PHONY: test-race
 test-race: packages
@@ -93,7 +99,7 @@ test-vm: kernels
 	go run ./vmtest/run
 
 .PHONY: check
-check: check-generated lint test-native
+check: check-generated lint test-short
 	vmtest/fetch-kernels.sh $(CHECK_KERNEL)
 	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./pkg/tracer -run '$(CHECK_TESTS)'
 

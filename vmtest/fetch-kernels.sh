@@ -14,83 +14,17 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${SDTRACE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sdtrace}
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-
-say() { printf 'fetch-kernels: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
+name=fetch-kernels
+. "$here/debian.sh"
 
 table() { grep -v -e '^#' -e '^[[:space:]]*$' "$here/kernels.txt"; }
-
-# The archives in the host's apt sources, one URI a line.
-host_archives() {
-	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
-		sed -n 's/^deb[[:space:]]\{1,\}\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\).*/\2/p'
-	cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
-		sed -n 's/^URIs:[[:space:]]*\([^[:space:]]*\).*/\1/p'
-}
-
-mirror=$(host_archives | grep -E '/debian/?$' | head -n 1)
-mirror=${mirror:-http://deb.debian.org/debian}
-security=$(host_archives | grep -E '/debian-security/?$' | head -n 1)
-security=${security:-http://deb.debian.org/debian-security}
-
-# private_apt SUITE ARCH: an apt of its own for this suite; prints the path of
-# its configuration file.
-private_apt() {
-	root=$cache/apt/$1-$2
-	conf=$root/apt.conf
-	if [ -e "$root/updated" ]; then
-		echo "$conf"
-		return
-	fi
-	mkdir -p "$root/etc/parts" "$root/state/lists/partial" "$root/cache/archives/partial"
-	: >"$root/state/status"
-	{
-		echo "deb [arch=$2 signed-by=$keyring] $mirror $1 main"
-		[ "$1" = sid ] ||
-			echo "deb [arch=$2 signed-by=$keyring] $security $1-security main"
-	} >"$root/etc/sources.list"
-	{
-		cat <<-CONF
-			Dir::Etc::main "/dev/null";
-			Dir::Etc::parts "$root/etc/parts";
-			Dir::Etc::sourcelist "$root/etc/sources.list";
-			Dir::Etc::sourceparts "$root/etc/parts";
-			Dir::Etc::preferences "/dev/null";
-			Dir::Etc::preferencesparts "$root/etc/parts";
-			Dir::Etc::trusted "/dev/null";
-			Dir::Etc::trustedparts "$root/etc/parts";
-			Dir::State "$root/state";
-			Dir::State::status "$root/state/status";
-			Dir::Cache "$root/cache";
-			APT::Architecture "$2";
-			APT::Architectures { "$2"; };
-			APT::Sandbox::User "$(id -un)";
-			Acquire::Languages "none";
-			Acquire::Retries "3";
-			// A suite out of support is no longer signed anew.
-			Acquire::Check-Valid-Until "false";
-		CONF
-		apt-config dump | grep -E '^Acquire::(https?|Check-Date)[: ]' || true
-	} >"$conf"
-	say "reading the package lists of $1 ($2) from $mirror"
-	APT_CONFIG=$conf apt-get -qq update >"$root/log" 2>&1 && ! grep -q '^[EW]: .*Failed' "$root/log" ||
-		die "apt-get update for $1 ($2) failed: $(grep -m1 '^[EW]:' "$root/log" || echo "see $root/log")"
-	touch "$root/updated"
-	echo "$conf"
-}
 
 # fetch_debs CONF DIR PACKAGE...: downloads the packages into DIR and unpacks
 # them into DIR/root.
 fetch_debs() {
-	conf=$1 dir=$2
-	shift 2
-	say "downloading $*"
-	(cd "$dir" && APT_CONFIG=$conf apt-get -qq download "$@" >log 2>&1) ||
-		die "downloading $*: $(grep -m1 '^[EW]:' "$dir/log" || tail -n 1 "$dir/log")"
-	for deb in "$dir"/*.deb; do
-		dpkg-deb -x "$deb" "$dir/root" || die "unpacking $(basename "$deb") failed"
+	download_debs "$@"
+	for deb in "$2"/*.deb; do
+		dpkg-deb -x "$deb" "$2/root" || die "unpacking $(basename "$deb") failed"
 		rm "$deb"
 	done
 }
@@ -156,19 +90,13 @@ fetch_virtme() {
 	say "virtme-ng is $(cat "$dest/version")"
 }
 
-for tool in apt-get dpkg-deb depmod flock; do
-	PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || die "$tool is missing: this needs Debian with kmod installed"
-done
-[ -r "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
-mkdir -p "$cache/kernels" || die "cannot write to $cache"
-cache=$(cd "$cache" && pwd)
-exec 9>"$cache/lock"
-flock 9
-rm -rf "$cache/apt" "$cache"/kernels/.*.?????? "$cache"/.virtme-ng.??????
+open_cache depmod
+mkdir -p "$cache/kernels"
+rm -rf "$cache"/kernels/.*.?????? "$cache"/.virtme-ng.??????
 
-for name in "$@"; do
-	[ "$name" = virtme-ng ] || table | grep -q "^$name[[:space:]]" ||
-		die "$name is not a kernel of kernels.txt"
+for kernel in "$@"; do
+	[ "$kernel" = virtme-ng ] || table | grep -q "^$kernel[[:space:]]" ||
+		die "$kernel is not a kernel of kernels.txt"
 done
 wanted() {
 	[ "$all" = yes ] && return
@@ -181,9 +109,9 @@ all=no names=$*
 [ $# -gt 0 ] || all=yes
 
 list=$(table)
-while read -r name arch suite package _; do
-	if wanted "$name"; then
-		fetch_kernel "$name" "$arch" "$suite" "$package"
+while read -r kernel arch suite package _; do
+	if wanted "$kernel"; then
+		fetch_kernel "$kernel" "$arch" "$suite" "$package"
 	fi
 done <<-LIST
 	$list

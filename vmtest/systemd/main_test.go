@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package systemd_test runs "sdtrace relay" in services of real systemds of
+// several versions, each PID 1 of its own namespaces on this machine's kernel,
+// with containers behind it that have their own pid, network, user and time
+// namespace.
+package systemd_test
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sdtrace/sdtrace/vmtest"
+)
+
+// roles are what this binary does instead of running tests, by its first
+// argument.
+var roles = map[string]func(args []string) error{
+	"boot":      playBoot,
+	"container": playContainer,
+	"inside":    playInside,
+	"report":    playReport,
+	"send":      playSend,
+}
+
+// The first thread is the one whose namespaces and whose end the kernel means
+// by those of the process, so it must start the others.
+func init() { runtime.LockOSThread() }
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		if play := roles[os.Args[1]]; play != nil {
+			if err := play(os.Args[2:]); err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+				os.Exit(101)
+			}
+			os.Exit(0)
+		}
+	}
+	os.Exit(runTests(m))
+}
+
+// suites are Debian's, in the order of their systemd's version.
+var suites = []string{"bookworm", "trixie", "sid"}
+
+// managers are the booted systemds, in the order of suites.
+var managers []*manager
+
+func runTests(m *testing.M) int {
+	flag.Parse()
+	if flag.Lookup("test.list").Value.String() != "" || os.Geteuid() != 0 || testing.Short() {
+		return m.Run()
+	}
+	// Tests wait for one another's processes most of their time.
+	if err := flag.Set("test.parallel", "64"); err != nil {
+		panic(err)
+	}
+	stop, err := bootAll()
+	defer stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// bootAll boots every systemd. stop is to be called also after an error.
+func bootAll() (stop func(), err error) {
+	base, err := os.MkdirTemp("", "sdt")
+	if err != nil {
+		return func() {}, err
+	}
+	stop = func() {
+		for _, m := range managers {
+			if err := m.stop(); err != nil {
+				fmt.Fprintf(os.Stderr, "systemd of %s: %v\n", m.suite, err)
+			}
+		}
+		os.RemoveAll(base)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return stop, err
+	}
+	if static, err := isStatic(self); err != nil {
+		return stop, err
+	} else if !static {
+		return stop, errors.New("this binary runs in other root file systems: it needs CGO_ENABLED=0")
+	}
+	sdtrace := filepath.Join(base, "sdtrace")
+	build := exec.Command("go", "build", "-o", sdtrace, "github.com/sdtrace/sdtrace/cmd/sdtrace")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return stop, fmt.Errorf("building sdtrace: %w", err)
+	}
+	fetch := exec.Command("../fetch-systemd.sh", suites...)
+	fetch.Stderr = os.Stderr
+	if err := fetch.Run(); err != nil {
+		return stop, fmt.Errorf("fetching systemd: %w", err)
+	}
+	mount, err := cgroup2()
+	if err != nil {
+		return stop, err
+	}
+	removeStaleCgroups(mount)
+	cache, err := vmtest.CacheDir()
+	if err != nil {
+		return stop, err
+	}
+	for _, suite := range suites {
+		m, err := boot(filepath.Join(cache, "systemd", suite), filepath.Join(base, suite), sdtrace)
+		if m != nil {
+			managers = append(managers, m)
+		}
+		if err != nil {
+			return stop, fmt.Errorf("booting systemd of %s: %w", suite, err)
+		}
+	}
+	for _, m := range managers {
+		if err := m.awaitReady(); err != nil {
+			return stop, fmt.Errorf("booting systemd of %s: %w\n%s", m.suite, err, m.console.String())
+		}
+	}
+	return stop, nil
+}
+
+// isStatic reports whether an executable asks for no dynamic loader.
+func isStatic(exe string) (bool, error) {
+	f, err := elf.Open(exe)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// eachVersion runs f for each systemd, side by side.
+func eachVersion(t *testing.T, f func(t *testing.T, m *manager)) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	if testing.Short() {
+		t.Skip("not declared: a minute and more")
+	}
+	t.Parallel()
+	for _, m := range managers {
+		t.Run(m.version, func(t *testing.T) {
+			t.Parallel()
+			f(t, m)
+		})
+	}
+}
+
+// patience bounds what never happens; nothing takes this long.
+const patience = 2 * time.Minute
+
+// await receives the next value, which must come.
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	select {
+	case v, ok := <-c:
+		if !ok {
+			t.Fatalf("%s: will not come any more", what)
+		}
+		return v
+	case <-ctx.Done():
+		t.Fatalf("%s: did not come", what)
+	}
+	panic("unreachable")
+}
+
+// indent makes output of others stand out in a failure's message.
+func indent(s string) string {
+	return "\t| " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n\t| ")
+}
