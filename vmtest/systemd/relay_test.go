@@ -83,6 +83,18 @@ func TestContainerThatEndsBeforeReadyFailsTheUnit(t *testing.T) {
 	}
 }
 
+func TestStoppingAUnitThatIsNotReadyIsNoFailure(t *testing.T) {
+	eachVersion(t, func(t *testing.T, m *manager) {
+		s := m.define(t, notifyUnit)
+		_, starting := s.start(t)
+		succeed(t, "systemctl stop", s.do(t, "stop"))
+		if err := await(t, "systemctl start", starting); err == nil {
+			t.Error("systemctl start succeeded")
+		}
+		s.expect(t, properties{"ActiveState": "inactive", "Result": "success"})
+	})
+}
+
 // systemd takes a reload for done when the container says that it began after
 // the request, in a clock that the container does not share.
 func TestReload(t *testing.T) {
@@ -169,12 +181,11 @@ func TestPolicyDeniesStoringFilesByDefault(t *testing.T) {
 // to systemd.
 func TestMainPIDIsHandedToTheContainer(t *testing.T) {
 	tests := []struct {
-		name  string
-		since int
-		hand  func(t *testing.T, c *container)
+		name string
+		hand func(t *testing.T, c *container)
 	}{
-		{"by number", 0, func(t *testing.T, c *container) { c.notify(t, "MAINPID=1", "READY=1", "STATUS=main") }},
-		{"by pidfd", 0, func(t *testing.T, c *container) {
+		{"by number", func(t *testing.T, c *container) { c.notify(t, "MAINPID=1", "READY=1", "STATUS=main") }},
+		{"by pidfd", func(t *testing.T, c *container) {
 			c.call(t, request{Op: "main", Args: []string{"MAINPIDFD=1\nREADY=1\nSTATUS=main"}})
 		}},
 	}
@@ -200,6 +211,22 @@ func TestMainPIDIsHandedToTheContainer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// systemd sends the signal to the container itself, and looks whether it has a
+// handler for it.
+func TestReloadOfAMainProcessInTheContainer(t *testing.T) {
+	eachVersion(t, func(t *testing.T, m *manager) {
+		if m.major < 253 {
+			t.Skip("not declared: Type=notify-reload needs systemd 253")
+		}
+		s := m.define(t, unit{service: []string{"Type=notify-reload", "NotifyAccess=main", "TimeoutStartSec=30s"}, clock: ahead})
+		c, starting := s.start(t)
+		c.notify(t, "MAINPID=1", "READY=1")
+		succeed(t, "systemctl start", starting)
+		succeed(t, "systemctl reload", s.do(t, "reload"))
+		s.expect(t, properties{"MainPID": strconv.Itoa(c.pids[1]), "ActiveState": "active", "ReloadResult": "success"})
+	})
 }
 
 func TestNotifyProgramInTheContainer(t *testing.T) {
