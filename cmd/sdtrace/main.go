@@ -52,6 +52,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		if exit.err != nil {
 			fmt.Fprintf(stderr, "sdtrace: %s\n", oneLine(exit.err))
 		}
+		dieOf(exit.signal)
 		return exit.status
 	default:
 		fmt.Fprintf(stderr, "sdtrace: %s\n", oneLine(err))

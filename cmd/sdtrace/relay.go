@@ -46,9 +46,9 @@ container sends to the host's notify socket: all of the protocol, checked agains
 a policy, and translated from the container's namespaces into the host's.
 
 With COMMAND it makes the socket in a directory of its own, starts COMMAND with
-NOTIFY_SOCKET set to it, forwards signals, and exits with COMMAND's exit status
-(128+N for signal N). COMMAND is anything that starts a container and waits for
-it, or the program itself. That COMMAND ends before READY=1 is an error.
+NOTIFY_SOCKET set to it, forwards signals, and ends as COMMAND does: with its exit
+status, by its signal. COMMAND is anything that starts a container and waits for
+it, or the program itself. That COMMAND ends before READY=1, unasked, is an error.
 
 With --listen it runs beside a container that something else starts, until
 SIGTERM, or until the process given by --container-pid has exited. Several

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -32,10 +33,11 @@ const (
 	exitSignal    = 128 // plus the signal
 )
 
-// exitError ends sdtrace with the exit status of the program it has started.
+// exitError ends sdtrace the way the program that it has started has ended.
 type exitError struct {
 	status int
-	err    error // nil: nothing to say about it
+	signal syscall.Signal // not 0: to die of it, so that our parent sees what happened
+	err    error          // nil: nothing to say about it
 }
 
 func (e *exitError) Error() string {
@@ -99,7 +101,8 @@ func (f *relayFlags) runCommand(config relay.Config, command []string, log *deci
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	go forwardSignals(signals, pid)
+	var stopped atomic.Bool
+	go forwardSignals(signals, pid, &stopped)
 
 	status := reap(pid)
 	cancel()
@@ -107,7 +110,10 @@ func (f *relayFlags) runCommand(config relay.Config, command []string, log *deci
 	select {
 	case <-r.Ready():
 	default:
-		err = errors.Join(fmt.Errorf("%s %s before it said READY=1", command[0], describe(status)), err)
+		// Unless it was asked to end, and did.
+		if !stopped.Load() || status.ExitStatus() != 0 {
+			err = errors.Join(fmt.Errorf("%s %s before it said READY=1", command[0], describe(status)), err)
+		}
 	}
 	return exitWith(status, err)
 }
@@ -126,19 +132,21 @@ func cannotStart(name string, err error) error {
 	if errors.As(err, &path) {
 		err = path.Err
 	}
-	return &exitError{status, fmt.Errorf("starting %s: %w", name, err)}
+	return &exitError{status: status, err: fmt.Errorf("starting %s: %w", name, err)}
 }
 
 // exitWith passes the command's exit status on. An error of our own shows in it
 // only when the command says that all is well.
 func exitWith(status unix.WaitStatus, err error) error {
 	code := status.ExitStatus()
+	var killer syscall.Signal
 	if status.Signaled() {
-		code = exitSignal + int(status.Signal())
+		killer = status.Signal()
+		code = exitSignal + int(killer)
 	}
 	switch {
 	case code != 0:
-		return &exitError{code, err}
+		return &exitError{status: code, signal: killer, err: err}
 	case err != nil:
 		return err
 	}
@@ -229,13 +237,29 @@ func newExecCommand() *cobra.Command {
 	}
 }
 
-// forwardSignals passes every signal on that is not about ourselves.
-func forwardSignals(signals <-chan os.Signal, pid int) {
+// dieOf ends the process by a signal, of those that are ordinary ways to end a
+// program: systemd takes it for a success where it would take 143 for a failure.
+func dieOf(killer syscall.Signal) {
+	switch killer {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL:
+		signal.Reset(killer)
+		_ = syscall.Kill(os.Getpid(), killer)
+		select {} // until it is delivered
+	}
+}
+
+// forwardSignals passes every signal on that is not about ourselves. stopped is
+// set by one that asks to end.
+func forwardSignals(signals <-chan os.Signal, pid int, stopped *atomic.Bool) {
 	terminal := isTerminal(os.Stdin)
 	for s := range signals {
 		number, ok := s.(syscall.Signal)
 		if !ok {
 			continue
+		}
+		switch number {
+		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
+			stopped.Store(true)
 		}
 		switch number {
 		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:

@@ -209,6 +209,9 @@ func playContainer(args []string) error {
 	cmd := exec.Command("/proc/self/exe", "inside", name, directory)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if pid := os.Getenv("LISTEN_PID"); n > 0 && pid != strconv.Itoa(os.Getpid()) {
+		return fmt.Errorf("the stored files are for process %s, not for %d", pid, os.Getpid())
+	}
 	for fd := 3; fd < 3+n; fd++ {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(fd), "stored"))
 	}
