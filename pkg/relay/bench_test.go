@@ -135,8 +135,10 @@ func beFeeder() error {
 	in := json.NewDecoder(os.Stdin)
 	for {
 		var f feed
-		if err := in.Decode(&f); err != nil {
+		if err := in.Decode(&f); errors.Is(err, io.EOF) {
 			return nil
+		} else if err != nil {
+			return err
 		}
 		text := "ok"
 		if err := f.send(start); err != nil {
