@@ -51,6 +51,7 @@ func TestAUnitOfTwoContainersReloadsUntilBothHave(t *testing.T) {
 	a.send(db, "RELOADING=1\nMONOTONIC_USEC=2")
 	r.awaitDecision(relay.KeyReloading, relay.Held, relay.ReasonGroup)
 	a.send(web, "READY=1")
+	r.awaitDecision(relay.KeyReady, relay.Held, relay.ReasonGroup)
 	a.send(db, "READY=1\nSTATUS=done")
 	r.host.expect("READY=1\nSTATUS=db: done")
 }
