@@ -272,6 +272,10 @@ func podSlice(component string) (uid string, ok bool) {
 	if parent != "kubepods" && !strings.HasSuffix(parent, "-kubepods") {
 		return "", false
 	}
+	// A dash in a slice's name is a level of slices, never one of the UID's.
+	if strings.Contains(escaped, "-") {
+		return "", false
+	}
 	uid = strings.ReplaceAll(escaped, "_", "-")
 	return uid, isPodUID(uid)
 }

@@ -190,6 +190,10 @@ func TestParseFindsContainersOfEachRuntime(t *testing.T) {
 		{"pod without the kubelet's cgroup", "/pod" + pod, Identity{}},
 		{"a slice of someone else's pods", "/fish-pod" + podEscaped + ".slice", Identity{Slice: "fish-pod" + podEscaped + ".slice"}},
 		{"no pod's UID", "/kubepods/podcast", Identity{}},
+		{
+			"a slice below that of something like a pod", "/kubepods-pod0d5a1f2e_7c3b_4e69_9a80-61f4b2c7d8e3.slice",
+			Identity{Slice: "kubepods-pod0d5a1f2e_7c3b_4e69_9a80-61f4b2c7d8e3.slice"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, Parse(tt.cgroup)); diff != "" {
@@ -216,6 +220,7 @@ func FuzzParse(f *testing.F) {
 		"/", "/system.slice/nginx.service", "/user.slice/user-1000.slice/user@1000.service/app.slice/a.scope",
 		"/_cpu.service", "/docker/" + idA, "/system.slice/docker-" + idA + ".scope", "/system.slice:docker:" + idA,
 		"/kubepods/burstable/pod" + pod + "/" + idA, "/kubepods.slice/kubepods-pod" + podEscaped + ".slice/crio-conmon-" + idA + ".scope",
+		"/kubepods.slice/kubepods-pod0d5a1f2e_7c3b_4e69_9a80-61f4b2c7d8e3.slice/",
 		`/machine.slice/machine-a\x2db.scope/payload`, "/lxc.payload.a/b", "/lxc/a", `/systemd-nspawn@\x2.service/payload`,
 	} {
 		f.Add(seed)
