@@ -79,7 +79,7 @@ func (r *Relay) queueBarrier(waiters ...waiter) {
 	r.barriers.all++
 	// There is room: the bounds of the queue are made so.
 	rec := recorder{counters: &r.counters, callback: r.callback}
-	r.queue.push(entry{barrier: &barrier{pipe: -1, waiters: waiters}, rec: rec})
+	r.queue.push(entry{barrier: &barrier{pipe: -1, waiters: waiters}, rec: rec}, false)
 }
 
 // sendBarrier puts a barrier to the host.

@@ -32,6 +32,8 @@ import (
 // socket of a host:
 //
 //   - direct: none between them;
+//   - bare: a loop that receives and sends and does nothing else, which is as
+//     good as a way with a process in between can be;
 //   - relay: ours, in a process of its own, with the default policy;
 //   - socat: UNIX-RECV to UNIX-SENDTO, one way. UNIX-RECVFROM ends with the first
 //     datagram, or else forks for each of them;
@@ -46,6 +48,7 @@ const (
 	// roleEnv makes of this test binary a process that takes part in a benchmark.
 	roleEnv   = "SDTRACE_RELAY_BENCH"
 	roleRelay = "relay" // SOCKET UPSTREAM
+	roleBare  = "bare"  // SOCKET UPSTREAM
 	roleFeed  = "feed"
 
 	// A turn is how many datagrams one way has to itself.
@@ -59,6 +62,8 @@ func init() {
 	switch os.Getenv(roleEnv) {
 	case roleRelay:
 		exitOn(beRelay(os.Args[1], os.Args[2]))
+	case roleBare:
+		exitOn(beBare(os.Args[1], os.Args[2]))
 	case roleFeed:
 		exitOn(beFeeder())
 	}
@@ -89,6 +94,40 @@ func beRelay(socket, upstream string) error {
 		return err
 	}
 	return nil
+}
+
+// beBare passes on what it receives until its stdin is closed.
+func beBare(socket, upstream string) error {
+	from, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	to, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		unix.Connect(to, &unix.SockaddrUnix{Name: upstream}),
+		unix.Bind(from, &unix.SockaddrUnix{Name: socket}))
+	if err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	for buffer := make([]byte, 4096); ; {
+		n, err := unix.Read(from, buffer)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		}
+		if err := write(to, buffer[:n]); err != nil {
+			return err
+		}
+	}
 }
 
 // newPlainRelay makes a relay as it is without any option.
@@ -364,9 +403,12 @@ func startWays(t testing.TB, f *feeder) []*way {
 	dir := shortDir(t)
 	direct := newWay(t, "direct", dir)
 	direct.socket = filepath.Join(dir, "direct.host")
-	ours := newWay(t, "relay", dir)
-	run(t, inRole(roleRelay, ours.socket, filepath.Join(dir, "relay.host")))
-	ways := []*way{direct, ours}
+	ways := []*way{direct}
+	for _, role := range []string{roleBare, roleRelay} {
+		w := newWay(t, role, dir)
+		run(t, inRole(role, w.socket, filepath.Join(dir, role+".host")))
+		ways = append(ways, w)
+	}
 	for _, start := range []func(testing.TB, string) (*way, error){startSocat, startConmon} {
 		if w, err := start(t, dir); err != nil {
 			t.Logf("left out: %v", err)
@@ -480,8 +522,9 @@ func writeBundle(bundle string) error {
 }
 
 // BenchmarkRelay compares the ways. Under latency, NAME-added is how much later
-// than directly a datagram is there; under the rest, NAME-% is how many arrive:
-// of some, our relay leaves out those that are obsolete before the host reads.
+// than directly a datagram is there; under the rest, NAME-msgs is how many arrive,
+// NAME-taken how many the sender got rid of, and NAME-% the one of the other: our
+// relay leaves out those that are obsolete before the host reads.
 func BenchmarkRelay(b *testing.B) {
 	f := startFeeder(b)
 	ways := startWays(b, f)
@@ -550,7 +593,7 @@ func (w *way) measureLatency(t testing.TB, f *feeder, count int, into []time.Dur
 func benchmarkThroughput(b *testing.B, f *feeder, ways []*way, what feed) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	rates := make(map[*way][]float64)
+	rates, taken := make(map[*way][]float64), make(map[*way][]float64)
 	sent, arrived := make(map[*way]int), make(map[*way]int)
 	for left := b.N; left > 0; left -= throughputTurn {
 		for _, w := range ways {
@@ -562,11 +605,13 @@ func benchmarkThroughput(b *testing.B, f *feeder, ways []*way, what feed) {
 			sent[w] += what.Count
 			arrived[w] += n
 			rates[w] = append(rates[w], float64(n)/took.Seconds())
+			taken[w] = append(taken[w], float64(what.Count)/took.Seconds())
 		}
 	}
 	for _, w := range ways {
 		if sent[w] > 0 {
 			b.ReportMetric(percentile(rates[w], 50), w.name+"-msgs/s")
+			b.ReportMetric(percentile(taken[w], 50), w.name+"-taken/s")
 			b.ReportMetric(100*float64(arrived[w])/float64(sent[w]), w.name+"-%")
 		}
 	}

@@ -38,8 +38,8 @@ func (c *closer) close(fd int) {
 	c.fds <- fd
 }
 
-// full reports whether the next datagram could bring more than there is room for.
-func (c *closer) full() bool { return len(c.fds) > closable-2*maxFDs }
+// full reports whether the next batch could bring more than there is room for.
+func (c *closer) full() bool { return len(c.fds) > closable-(batch+1)*maxFDs }
 
 // stop ends the background work when it is done.
 func (c *closer) stop() { close(c.fds) }

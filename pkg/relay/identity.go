@@ -86,6 +86,13 @@ type senderKey struct {
 	inode uint64
 }
 
+// sighting is that of the sender of the datagram before, by the kernel's pidfd.
+type sighting struct {
+	process *process // nil: none
+	pidfd   int
+	lives   bool // it did, after the datagrams at hand were received
+}
+
 // identity finds out whether a process is of a container.
 type identity struct {
 	container Container
@@ -100,6 +107,7 @@ type identity struct {
 	own      int64 // the relay's own offset of CLOCK_MONOTONIC
 
 	senders map[senderKey]*process
+	last    sighting
 	// cgroups holds the ids of cgroups in which only the container's processes
 	// are: the one thing the kernel still tells about a process that is gone.
 	cgroups map[uint64]struct{}
@@ -180,8 +188,33 @@ func (id *identity) forget() {
 }
 
 // identify says who has sent a datagram. pidfd is what the kernel gave with it,
-// or -1. The result is valid until the next call.
+// or -1, and stays open until forgetLast. The result is valid until the next call.
 func (id *identity) identify(pid, pidfd int) *process {
+	if pidfd < 0 {
+		return id.lookUp(pid, pidfd)
+	}
+	if id.isLast(pid) {
+		return id.last.process
+	}
+	p := id.lookUp(pid, pidfd)
+	id.last = sighting{process: p, pidfd: pidfd}
+	return p
+}
+
+// isLast reports whether the sender is the one before: it has its number, and
+// that one still had it when both datagrams had been received.
+func (id *identity) isLast(pid int) bool {
+	if id.last.process == nil || id.last.process.pid != pid {
+		return false
+	}
+	id.last.lives = id.last.lives || alive(id.last.pidfd)
+	return id.last.lives
+}
+
+// forgetLast is for when the datagrams at hand are done with.
+func (id *identity) forgetLast() { id.last = sighting{} }
+
+func (id *identity) lookUp(pid, pidfd int) *process {
 	key := senderKey{pid: pid}
 	if pidfd >= 0 {
 		key.inode = pidfdInode(pidfd)

@@ -18,7 +18,7 @@ const (
 // older one makes way as soon as the host does not read.
 const replaceable = keySet(1<<KeyStatus | 1<<KeyWatchdog)
 
-// entry is a datagram that waits for the host, or a barrier between such.
+// entry is a datagram on its way to the host, or a barrier between such.
 type entry struct {
 	payload []byte
 	keys    keySet
@@ -28,7 +28,7 @@ type entry struct {
 	rec     recorder
 }
 
-// queue keeps, in order and in bounded memory, what the host did not read yet.
+// queue keeps, in order and in bounded memory, what the host did not get yet.
 type queue struct {
 	entries []*entry
 	free    []*entry // for reuse
@@ -38,6 +38,18 @@ type queue struct {
 func (q *queue) len() int { return len(q.entries) }
 
 func (q *queue) head() *entry { return q.entries[0] }
+
+// plain returns as many entries from the head on as are nothing but a payload,
+// at most a batch.
+func (q *queue) plain() []*entry {
+	n := 0
+	for n < min(batch, len(q.entries)) && q.entries[n].isPlain() {
+		n++
+	}
+	return q.entries[:n]
+}
+
+func (e *entry) isPlain() bool { return e.barrier == nil && len(e.fds) == 0 && e.main.pid == 0 }
 
 // pop takes the head away. What it holds is the caller's affair.
 func (q *queue) pop() { q.remove(0) }
@@ -53,12 +65,13 @@ func (q *queue) remove(i int) {
 }
 
 // push puts an entry behind the others and copies the payload. It returns false,
-// and keeps nothing, when there is no room.
-func (q *queue) push(e entry) bool {
+// and keeps nothing, when there is no room. If the host does not read, the entry
+// makes superfluous what only says the same of an earlier moment.
+func (q *queue) push(e entry, unread bool) bool {
 	if len(e.fds) > 0 && q.fds+len(e.fds) > maxQueuedFDs {
 		return false
 	}
-	if e.barrier == nil && e.keys&^replaceable == 0 {
+	if unread && e.barrier == nil && e.keys&^replaceable == 0 {
 		q.supersede(e.keys)
 	}
 	if len(q.entries) >= maxQueued {

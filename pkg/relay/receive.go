@@ -15,7 +15,7 @@ import (
 // maxFDs is how many file descriptors a message can carry (kernel: SCM_MAX_FD).
 const maxFDs = 253
 
-// datagram is what one recvmsg yields. Its fields are valid until the next.
+// datagram is what a sender has sent. Its fields are valid until the next.
 type datagram struct {
 	payload []byte
 	cred    *unix.Ucred // nil: the kernel gave none
@@ -24,10 +24,25 @@ type datagram struct {
 	refused Reason      // not ReasonNone: the datagram is not whole
 }
 
+// batch is how many datagrams are received, or sent, with one system call.
+const batch = 8
+
+// multiHeader is struct mmsghdr (recvmmsg(2)).
+type multiHeader struct {
+	header unix.Msghdr
+	length uint32
+}
+
 // receiver holds the buffers of a receive loop. It is not to be copied once
 // init was called.
 type receiver struct {
-	header  unix.Msghdr
+	headers   [batch]multiHeader
+	slots     [batch]slot
+	datagrams [batch]datagram
+}
+
+// slot is what one datagram is received into.
+type slot struct {
 	vector  unix.Iovec
 	payload [events.MaxPayload + 1]byte // one more: to tell a datagram that is too long
 	control [256 + 4*maxFDs]byte        // room for the fds, the credentials and a pidfd
@@ -36,48 +51,60 @@ type receiver struct {
 }
 
 func (r *receiver) init() {
-	r.vector.Base = &r.payload[0]
-	r.vector.SetLen(len(r.payload))
-	r.header.Iov = &r.vector
-	r.header.SetIovlen(1)
-	r.header.Control = &r.control[0]
+	for i := range r.slots {
+		s, h := &r.slots[i], &r.headers[i].header
+		s.vector.Base = &s.payload[0]
+		s.vector.SetLen(len(s.payload))
+		h.Iov = &s.vector
+		h.SetIovlen(1)
+		h.Control = &s.control[0]
+		h.SetControllen(len(s.control))
+	}
 }
 
-// receive takes the next datagram off a socket, without waiting. The error is
-// unix.EAGAIN when there is none.
-func (r *receiver) receive(fd int, d *datagram) error {
-	r.header.SetControllen(len(r.control))
-	r.header.Flags = 0
+// receive takes what is there off a socket, at most a batch, without waiting.
+// The error is unix.EAGAIN when there is nothing.
+func (r *receiver) receive(fd int) ([]datagram, error) {
 	var n uintptr
 	for {
 		var errno unix.Errno
 		// Not unix.Recvmsg: it allocates, and drops what came with a sender's
 		// address that it cannot read.
-		n, _, errno = unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.header)),
-			unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		n, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.headers)), batch,
+			unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC, 0, 0)
 		if errno == 0 {
 			break
 		}
 		if !errors.Is(errno, unix.EINTR) {
-			return errno
+			return nil, errno
 		}
 	}
-	*d = datagram{payload: r.payload[:n], pidfd: -1}
-	r.parseControl(d)
+	for i := range n {
+		h, s := &r.headers[i], &r.slots[i]
+		r.datagrams[i] = s.datagram(&h.header, int(h.length))
+		h.header.SetControllen(len(s.control))
+	}
+	return r.datagrams[:n], nil
+}
+
+// datagram is what was received into a slot.
+func (s *slot) datagram(h *unix.Msghdr, size int) datagram {
+	d := datagram{payload: s.payload[:size], pidfd: -1}
+	s.parseControl(&d, int(h.Controllen))
 	switch {
-	case r.header.Flags&unix.MSG_CTRUNC != 0:
+	case h.Flags&unix.MSG_CTRUNC != 0:
 		d.refused = ReasonControlTruncated
-	case r.header.Flags&unix.MSG_TRUNC != 0 || n > events.MaxPayload:
+	case h.Flags&unix.MSG_TRUNC != 0 || size > events.MaxPayload:
 		d.refused = ReasonTooLong
 	case d.cred == nil || d.cred.Pid <= 0:
 		d.refused = ReasonNoCredentials
 	}
-	return nil
+	return d
 }
 
-func (r *receiver) parseControl(d *datagram) {
-	fds := r.fds[:0]
-	rest := r.control[:r.header.Controllen]
+func (s *slot) parseControl(d *datagram, length int) {
+	fds := s.fds[:0]
+	rest := s.control[:length]
 	for len(rest) >= unix.CmsgLen(0) {
 		header, data, next, err := unix.ParseOneSocketControlMessage(rest)
 		if err != nil {
@@ -95,8 +122,8 @@ func (r *receiver) parseControl(d *datagram) {
 			}
 		case unix.SCM_CREDENTIALS:
 			if len(data) >= unix.SizeofUcred {
-				r.cred = *(*unix.Ucred)(unsafe.Pointer(&data[0]))
-				d.cred = &r.cred
+				s.cred = *(*unix.Ucred)(unsafe.Pointer(&data[0]))
+				d.cred = &s.cred
 			}
 		case unix.SCM_PIDFD:
 			// Negative is the error for which there is none.
@@ -106,4 +133,29 @@ func (r *receiver) parseControl(d *datagram) {
 		}
 	}
 	d.fds = fds
+}
+
+// closePidfds closes what the kernel has made to say who the senders are. It
+// has given them numbers one after the other, mostly, and whatever lies between
+// two of them then is one of them, too.
+func closePidfds(datagrams []datagram) {
+	first, last := 0, -1
+	for _, d := range datagrams {
+		switch {
+		case d.pidfd < 0:
+			continue
+		case d.pidfd != last+1:
+			closeRange(first, last)
+			first = d.pidfd
+		}
+		last = d.pidfd
+	}
+	closeRange(first, last)
+}
+
+// closeRange closes the file descriptors from first to last.
+func closeRange(first, last int) {
+	if first <= last {
+		_ = unix.CloseRange(uint(first), uint(last), 0)
+	}
 }

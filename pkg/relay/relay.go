@@ -67,7 +67,6 @@ type Relay struct {
 	members  []*member
 	wake     int // eventfd: Run is to end
 	receiver receiver
-	datagram datagram
 	origin   origin
 	out      []byte
 	polls    []unix.PollFd
@@ -323,14 +322,22 @@ func (r *Relay) timeout(deadline time.Time, paused bool) *unix.Timespec {
 // receiveAll takes what the containers have sent, at most limit of each.
 func (r *Relay) receiveAll(limit int) {
 	for _, m := range r.members {
-		for n := 0; n < limit && !r.closer.full(); n++ {
-			err := r.receiver.receive(m.listener.fd, &r.datagram)
+		for n := 0; n < limit && !r.closer.full(); n += batch {
+			datagrams, err := r.receiver.receive(m.listener.fd)
 			if err != nil {
 				// Out of memory, say: what is there is there later, too.
 				m.paused = !errors.Is(err, unix.EAGAIN)
 				break
 			}
-			r.handle(m, &r.datagram)
+			for i := range datagrams {
+				r.handle(m, &datagrams[i])
+			}
+			r.flush()
+			m.identity.forgetLast()
+			closePidfds(datagrams)
+			if len(datagrams) < batch {
+				break
+			}
 		}
 	}
 }
@@ -348,9 +355,6 @@ func (r *Relay) handle(m *member, d *datagram) {
 	}
 	for _, fd := range d.fds {
 		r.closer.close(fd)
-	}
-	if d.pidfd >= 0 {
-		unix.Close(d.pidfd)
 	}
 }
 
@@ -432,22 +436,9 @@ func (r *Relay) limitStore(m *member, j *judgement, fds int, rec *recorder) {
 	}
 }
 
-// forward sends an entry to the host now, or keeps it until the host takes it.
+// forward puts an entry on its way to the host.
 func (r *Relay) forward(e entry, d *datagram) {
-	if r.queue.len() == 0 && r.available() {
-		err := r.up.send(e.payload, e.fds, r.main.pid)
-		switch {
-		case err == nil:
-			r.sent(&e)
-			return
-		case errors.Is(err, errRefused):
-			r.lose(&e, Lost, ReasonUpstream)
-			e.main.close()
-			return
-		}
-		r.unavailable(&e.rec, err)
-	}
-	if !r.queue.push(e) {
+	if !r.queue.push(e, !r.available()) {
 		r.lose(&e, Denied, ReasonQueueFull)
 		e.main.close()
 		return
@@ -463,6 +454,10 @@ func (r *Relay) flush() {
 		return
 	}
 	for r.queue.len() > 0 {
+		r.sendPlain()
+		if r.queue.len() == 0 {
+			break
+		}
 		e := r.queue.head()
 		err := r.sendEntry(e)
 		switch {
@@ -479,6 +474,25 @@ func (r *Relay) flush() {
 		r.queue.pop()
 	}
 	r.retry = retry{}
+}
+
+// sendPlain sends, at once, several entries that are nothing but a payload, as
+// far as that works. The caller looks at the one with which it did not.
+func (r *Relay) sendPlain() {
+	for {
+		plain := r.queue.plain()
+		if len(plain) < 2 {
+			return
+		}
+		n := r.up.sendAll(plain, r.main.pid)
+		for range n {
+			r.sent(r.queue.head())
+			r.queue.pop()
+		}
+		if n < len(plain) {
+			return
+		}
+	}
 }
 
 func (r *Relay) sendEntry(e *entry) error {

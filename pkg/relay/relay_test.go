@@ -52,10 +52,18 @@ func withContainer(container relay.Container, access relay.Access) option {
 // newRig runs a relay with a host that listens.
 func newRig(t testing.TB, options ...option) *rig {
 	t.Helper()
+	r := newWaitingRig(t, options...)
+	r.run()
+	return r
+}
+
+// newWaitingRig is one of which the relay does not run yet.
+func newWaitingRig(t testing.TB, options ...option) *rig {
+	t.Helper()
 	dir := shortDir(t)
 	r := &rig{t: t, socket: filepath.Join(dir, "c.sock"), changed: make(chan struct{}, 1)}
 	r.host = newHost(t, filepath.Join(dir, "h.sock"))
-	r.start(options...)
+	r.open(options...)
 	return r
 }
 
@@ -73,7 +81,15 @@ func shortDir(t testing.TB) string {
 	return dir
 }
 
+// start makes the relay and runs it.
 func (r *rig) start(options ...option) {
+	r.t.Helper()
+	r.open(options...)
+	r.run()
+}
+
+// open makes the relay: what is sent to it waits for run.
+func (r *rig) open(options ...option) {
 	r.t.Helper()
 	upstream, err := relay.ParseAddress(r.host.path)
 	if err != nil {
@@ -91,6 +107,10 @@ func (r *rig) start(options ...option) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+func (r *rig) run() {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.done = cancel, make(chan error, 1)
 	go func() { r.done <- r.relay.Run(ctx) }()
@@ -453,8 +473,9 @@ func TestAProcessOfTheContainerIsMadeTheMainProcess(t *testing.T) {
 	}
 }
 
-// moveToCgroup puts a process into a control group of its own.
-func moveToCgroup(t testing.TB, pid int) {
+// moveToCgroup puts a process into a control group of its own and returns the
+// path of that.
+func moveToCgroup(t testing.TB, pid int) string {
 	t.Helper()
 	root := "/sys/fs/cgroup/unified"
 	if _, err := os.Stat(root); err != nil {
@@ -472,6 +493,7 @@ func moveToCgroup(t testing.TB, pid int) {
 		_ = os.WriteFile(filepath.Join(root, "cgroup.procs"), procs, 0o644)
 		os.Remove(dir)
 	})
+	return strings.TrimPrefix(dir, root)
 }
 
 func innerPID(t testing.TB, pid int) int {

@@ -30,6 +30,9 @@ type upstream interface {
 	// send sends one datagram with file descriptors, as the process pid (0: as
 	// what we are). The errors are errBusy, errAway and errRefused, wrapped.
 	send(payload []byte, fds []int, pid int) error
+	// sendAll sends the payloads of at most a batch of entries, as far as that
+	// works, and returns how many.
+	sendAll(entries []*entry, pid int) int
 	// writable returns a file descriptor and the poll events on which to send
 	// again after errBusy.
 	writable() (fd int, events int16)
@@ -57,8 +60,8 @@ type unixUpstream struct {
 	name    unix.RawSockaddrUnix
 	nameLen uint32
 
-	header  unix.Msghdr
-	vector  unix.Iovec
+	headers [batch]multiHeader
+	vectors [batch]unix.Iovec
 	control [256 + 4*maxFDs]byte
 }
 
@@ -135,24 +138,50 @@ func (u *unixUpstream) send(payload []byte, fds []int, pid int) error {
 	return sendError(errno)
 }
 
+// sendmsg sends one datagram.
 func (u *unixUpstream) sendmsg(payload []byte, fds []int, pid int) unix.Errno {
-	if len(payload) > 0 {
-		u.vector.Base = &payload[0]
+	u.prepare(0, payload, u.putControl(fds, pid))
+	_, errno := u.sendPrepared(1)
+	return errno
+}
+
+func (u *unixUpstream) sendAll(entries []*entry, pid int) int {
+	control := u.putControl(nil, pid)
+	for i, e := range entries {
+		u.prepare(i, e.payload, control)
 	}
-	u.vector.SetLen(len(payload))
-	u.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&u.name)), Namelen: u.nameLen, Iov: &u.vector}
-	u.header.SetIovlen(1)
-	if n := u.putControl(fds, pid); n > 0 {
-		u.header.Control = &u.control[0]
-		u.header.SetControllen(n)
+	n, _ := u.sendPrepared(len(entries))
+	return n
+}
+
+// prepare makes the header of a datagram with so much of the ancillary data.
+func (u *unixUpstream) prepare(i int, payload []byte, control int) {
+	v := &u.vectors[i]
+	v.Base = unsafe.SliceData(payload)
+	v.SetLen(len(payload))
+	h := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&u.name)), Namelen: u.nameLen, Iov: v}
+	h.SetIovlen(1)
+	if control > 0 {
+		h.Control = &u.control[0]
+		h.SetControllen(control)
 	}
+	u.headers[i].header = h
+}
+
+// sendPrepared sends as many datagrams as there are headers prepared. An error
+// is about the first.
+func (u *unixUpstream) sendPrepared(count int) (int, unix.Errno) {
+	defer clear(u.vectors[:count])
 	for {
 		// Not unix.SendmsgN: it makes the address anew for every datagram.
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.header)),
-			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		if errno != unix.EINTR {
-			u.vector.Base = nil
-			return errno
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.headers)), uintptr(count),
+			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), 0
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
 }

@@ -62,6 +62,8 @@ func (u *vsockUpstream) send(payload []byte, _ []int, _ int) error {
 	}
 }
 
+func (u *vsockUpstream) sendAll([]*entry, int) int { return 0 }
+
 func (u *vsockUpstream) writable() (int, int16) { return u.wake, unix.POLLIN }
 
 func (u *vsockUpstream) passesFDs() bool { return false }
