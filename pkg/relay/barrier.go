@@ -51,6 +51,7 @@ func (r *Relay) addBarrier(fd int, rec recorder) {
 		r.closer.close(fd)
 		return
 	}
+	r.releaseStatus()
 	r.barriers.fds++
 	w := waiter{fd: fd, isPipe: isPipe(fd), rec: rec}
 	last := r.lastBarrier()

@@ -11,13 +11,13 @@ import (
 )
 
 // newGroup is a rig with two containers behind one unit.
-func newGroup(t *testing.T) (r *rig, web, db string) {
+func newGroup(t *testing.T, options ...option) (r *rig, web, db string) {
 	t.Helper()
 	dir := shortDir(t)
 	web, db = filepath.Join(dir, "web"), filepath.Join(dir, "db")
-	r = newRig(t, func(c *relay.Config) {
+	r = newRig(t, append(options, func(c *relay.Config) {
 		c.Members = []relay.Member{{Name: "web", Listen: web}, {Name: "db", Listen: db}}
-	})
+	})...)
 	return r, web, db
 }
 

@@ -61,9 +61,9 @@ const (
 	Rewritten                // on its way to the host, changed: the reason says how
 	Clamped                  // on its way to the host with a smaller value
 	Added                    // put in by the relay
-	Held                     // kept back until other containers say the same
+	Held                     // kept back until other containers say the same, or until its time
 	Coalesced                // replaced, while the host did not read, by a later one
-	Released                 // a barrier that the host has passed
+	Released                 // a barrier that the host has passed, or what was held until its time
 	Denied                   // not forwarded
 	Lost                     // accepted, and then not delivered before the relay ended
 
@@ -120,6 +120,7 @@ const (
 	ReasonPrefix         // put after the prefix of the rule
 	ReasonSanitized      // bytes that are no text were replaced
 	ReasonTrimmed        // cut to fit
+	ReasonTooSoon        // the rule lets only so many through in a time
 	ReasonGroup          // several containers share the unit
 	ReasonNotStopping    // one process or container of several stops, not the unit: sent as STATUS
 
@@ -135,7 +136,7 @@ var reasonNames = [numReasons]string{
 	"policy", "unknown key", "invalid value", "not the first", "no such process",
 	"process not in the container", "MAINPIDFDID of another process", "pid namespace", "time namespace",
 	"not in this datagram", "quota", "not a name of the container", "prefix", "not text", "cut to fit",
-	"several containers", "the unit is not stopping",
+	"too soon", "several containers", "the unit is not stopping",
 }
 
 // String returns the reason in a few words, "" for [ReasonNone].

@@ -134,7 +134,7 @@ func (l *libsystemd) accepts(tb testing.TB, what uint32, value []byte) bool {
 // with small limits.
 func choosePolicy(tb testing.TB, bits uint64) Policy {
 	tb.Helper()
-	values := map[string]string{"max": "30s", "budget": "20s", "max-bytes": "16", "max-fds": "2", "prefix": "web-"}
+	values := map[string]string{"max": "30s", "budget": "20s", "max-bytes": "16", "every": "1s", "max-fds": "2", "prefix": "web-"}
 	var p Policy
 	for key := range KeyUnknown {
 		choice := bits >> (2 * key) & 3

@@ -34,6 +34,7 @@ type Rule struct {
 	Action   Action
 	Max      time.Duration // EXTEND_TIMEOUT_USEC, WATCHDOG_USEC: the longest value that is forwarded
 	Budget   time.Duration // EXTEND_TIMEOUT_USEC: how far the deadline of a phase can be moved from when that was first asked for
+	Every    time.Duration // STATUS: at most one in that time, the last that there was
 	MaxBytes int           // STATUS: the longest text of the container, in bytes of UTF-8
 	MaxFDs   int           // FDSTORE: how many file descriptors can be stored at a time
 	Prefix   string        // STATUS, FDNAME: put before what the container says
@@ -109,7 +110,7 @@ var options = [numKeys][]option{
 	KeyReady:        onlyAllow,
 	KeyReloading:    onlyAllow,
 	KeyRestartReset: onlyAllow,
-	KeyStatus:       {{Allow, []string{"max-bytes", "prefix"}}},
+	KeyStatus:       {{Allow, []string{"max-bytes", "every", "prefix"}}},
 	KeyStopping:     {{action: Allow}, {action: Rewrite}},
 	KeyVarlinkError: onlyAllow,
 	KeyWatchdog:     onlyAllow,
@@ -133,6 +134,7 @@ const wantDuration = "a duration such as 30s"
 var arguments = []argument{
 	{"max", wantDuration, func(r *Rule, _ Key, s string) bool { return setDuration(&r.Max, s) }, func(r *Rule) string { return formatDuration(r.Max) }},
 	{"budget", wantDuration, func(r *Rule, _ Key, s string) bool { return setDuration(&r.Budget, s) }, func(r *Rule) string { return formatDuration(r.Budget) }},
+	{"every", wantDuration, func(r *Rule, _ Key, s string) bool { return setDuration(&r.Every, s) }, func(r *Rule) string { return formatDuration(r.Every) }},
 	{"max-bytes", "a number", func(r *Rule, _ Key, s string) bool { return setNumber(&r.MaxBytes, s) }, func(r *Rule) string { return formatNumber(r.MaxBytes) }},
 	{"max-fds", "a number", func(r *Rule, _ Key, s string) bool { return setNumber(&r.MaxFDs, s) }, func(r *Rule) string { return formatNumber(r.MaxFDs) }},
 	{"prefix", "at most 128 bytes of printable text, ASCII without ':' for FDNAME", setPrefix, formatPrefix},
@@ -193,7 +195,7 @@ func formatPrefix(r *Rule) string {
 // as in
 //
 //	EXTEND_TIMEOUT_USEC clamp max=30s budget=10m
-//	STATUS allow max-bytes=512 prefix="web: "
+//	STATUS allow max-bytes=512 every=100ms prefix="web: "
 //	FDSTORE allow max-fds=8
 //	X_* allow
 //	WATCHDOG=trigger allow

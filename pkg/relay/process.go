@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -182,7 +183,8 @@ func pidfdInode(pidfd int) uint64 {
 		return 0
 	}
 	var stat unix.Stat_t
-	if unix.Fstat(pidfd, &stat) != nil {
+	_, _, errno := unix.RawSyscall(unix.SYS_FSTAT, uintptr(pidfd), uintptr(unsafe.Pointer(&stat)), 0)
+	if errno != 0 {
 		return 0
 	}
 	return stat.Ino

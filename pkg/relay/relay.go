@@ -73,6 +73,7 @@ type Relay struct {
 	watched  []watch
 	closer   *closer
 
+	pacer      pacer
 	queue      queue
 	barriers   barriers
 	main       target // the process that the host was told is the main one
@@ -101,6 +102,7 @@ func New(config Config) (*Relay, error) {
 	r := &Relay{
 		policy: config.Policy, callback: config.OnDecision,
 		ready: make(chan struct{}), wake: -1, closer: newCloser(),
+		pacer: pacer{every: config.Policy.Rule(KeyStatus).Every},
 	}
 	r.receiver.init()
 	if err := r.open(config); err != nil {
@@ -186,12 +188,16 @@ func (r *Relay) Run(ctx context.Context) error {
 		if ending {
 			deadline = time.Now().Add(drainTime)
 			r.receiveAll(lastBurst)
+			r.releaseStatus()
 			// So that the host has looked up who we are before we are gone.
 			if !r.barriers.passing {
 				r.queueBarrier()
 			}
 		} else {
 			r.receiveAll(burst)
+			if due := r.pacer.due(); !due.IsZero() && !time.Now().Before(due) {
+				r.releaseStatus()
+			}
 		}
 		r.flush()
 		switch {
@@ -309,6 +315,7 @@ func (r *Relay) timeout(deadline time.Time, paused bool) *unix.Timespec {
 	}
 	earlier(deadline)
 	earlier(r.retry.at)
+	earlier(r.pacer.due())
 	if paused {
 		earlier(time.Now().Add(retryFirst))
 	}
@@ -384,6 +391,7 @@ func (r *Relay) judge(m *member, d *datagram, rec recorder) {
 	}
 	r.limitStore(m, &j, len(d.fds), &rec)
 	r.compose(m, j.msg, &rec)
+	r.pacer.pace(j.msg, &rec)
 	if j.msg.keys == 0 {
 		return
 	}

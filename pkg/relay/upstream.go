@@ -174,7 +174,7 @@ func (u *unixUpstream) sendPrepared(count int) (int, unix.Errno) {
 	defer clear(u.vectors[:count])
 	for {
 		// Not unix.SendmsgN: it makes the address anew for every datagram.
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.headers)), uintptr(count),
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(u.fd), uintptr(unsafe.Pointer(&u.headers)), uintptr(count),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
