@@ -81,6 +81,65 @@ func TestPathsMayBeLongerThanSunPath(t *testing.T) {
 	}
 }
 
+func TestTheSocketAppearsByItsNameAndWithItsMode(t *testing.T) {
+	dir := shortDir(t)
+	upstream, err := relay.ParseAddress(filepath.Join(dir, "h"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Umask(unix.Umask(0o077))
+	path := filepath.Join(dir, "c.sock")
+	for range 2 { // the second time over what a relay that was killed has left
+		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(s)
+		r, err := relay.New(relay.Config{
+			Upstream: upstream, Policy: relay.DefaultPolicy(), Members: []relay.Member{{Listen: path}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Connect(s, &unix.SockaddrUnix{Name: path}); err != nil {
+			t.Fatal(err)
+		}
+		peer, err := unix.Getpeername(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name := peer.(*unix.SockaddrUnix).Name; name != path {
+			t.Errorf("bound to %q, want %q", name, path)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o666 {
+			t.Errorf("mode %v, want rw-rw-rw-", info.Mode())
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := bindAndLeave(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("the directory holds %v, want the last socket alone", entries)
+	}
+}
+
+// bindAndLeave leaves the file of a socket that nobody has any more.
+func bindAndLeave(path string) error {
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	return unix.Bind(s, &unix.SockaddrUnix{Name: path})
+}
+
 func TestAbstractAddressesLiveInTheContainersNetworkNamespace(t *testing.T) {
 	a := startAgent(t, ownNamespaces...)
 	name := fmt.Sprintf("@sdtrace-test-%d", os.Getpid())

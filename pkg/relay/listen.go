@@ -160,33 +160,66 @@ func (l *listener) bindPath(path string) error {
 	if err := refuseInUse(l.dir, l.name); err != nil {
 		return err
 	}
-	// Under a name of its own first: the socket appears with its mode set, and
-	// the name that is asked for may be longer than sun_path.
-	temporary := ".sdtrace-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(l.fd)
-	_ = unix.Unlinkat(l.dir, temporary, 0)
-	if err := unix.Bind(l.fd, &unix.SockaddrUnix{Name: through(l.dir, temporary)}); err != nil {
+	// What it is bound to is what others are shown, so the path itself if it fits.
+	address, name := path, l.name
+	if absolute, err := filepath.Abs(path); err == nil {
+		address = absolute
+	}
+	if len(address) > sunPathMax {
+		address = through(l.dir, name)
+	}
+	if len(address) > sunPathMax {
+		name = ".sdtrace-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(l.fd)
+		address = through(l.dir, name)
+	}
+	if err := unix.Unlinkat(l.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	err = l.publish(temporary)
-	if err != nil {
-		_ = unix.Unlinkat(l.dir, temporary, 0)
-	}
-	return err
-}
-
-func (l *listener) publish(temporary string) error {
-	if err := unix.Fchmodat(l.dir, temporary, 0o666, 0); err != nil {
+	// The mode of an AF_UNIX socket that is not bound yet is that of its file (unix_bind_bsd).
+	if err := unix.Fchmod(l.fd, 0o666); err != nil {
 		return fmt.Errorf("opening the socket to every user: %w", err)
 	}
-	var stat unix.Stat_t
-	if err := unix.Fstatat(l.dir, temporary, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	err = withoutUmask(func() error { return unix.Bind(l.fd, &unix.SockaddrUnix{Name: address}) })
+	if err != nil {
 		return err
 	}
-	if err := unix.Renameat(l.dir, temporary, l.dir, l.name); err != nil {
+	if err := l.publish(name); err != nil {
+		_ = unix.Unlinkat(l.dir, name, 0)
 		return err
+	}
+	return nil
+}
+
+// publish gives the socket its name, if it has another one still.
+func (l *listener) publish(bound string) error {
+	var stat unix.Stat_t
+	if err := unix.Fstatat(l.dir, bound, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if bound != l.name {
+		if err := unix.Renameat(l.dir, bound, l.dir, l.name); err != nil {
+			return err
+		}
 	}
 	l.dev, l.ino = stat.Dev, stat.Ino
 	return nil
+}
+
+// withoutUmask calls f on a thread of which the umask takes nothing away, so that
+// a socket appears with the mode it is to have. The thread is not used again.
+func withoutUmask(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// A goroutine that ends while it holds its thread takes the thread with it.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			done <- fmt.Errorf("getting a umask of its own: %w", err)
+			return
+		}
+		unix.Umask(0)
+		done <- f()
+	}()
+	return <-done
 }
 
 // refuseInUse returns an error unless the name is free or that of a socket
