@@ -67,7 +67,7 @@ is 1, a wrong command line 2.`,
 	cmd.SetFlagErrorFunc(usage)
 	cmd.SetVersionTemplate("sdtrace {{.Version}}\n")
 	flags.register(cmd)
-	cmd.AddCommand(newCheckCommand(), newRelayCommand(), newExecCommand())
+	cmd.AddCommand(newSocketsCommand(), newCheckCommand(), newRelayCommand(), newExecCommand())
 	return cmd
 }
 

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/inventory"
+)
+
+// roleEnv makes of this test binary a process that binds datagram sockets to its
+// arguments and waits until its stdin is closed.
+const roleEnv = "SDTRACE_INVENTORY_ROLE"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleEnv) {
+	case "hold":
+		hold(os.Args[1:])
+		return
+	case "count":
+		inv, err := inventory.Take(context.Background(), inventory.Options{})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(inv.Unreadable)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func hold(addresses []string) {
+	for _, address := range addresses {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrUnix{Name: address})
+		}
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	fmt.Println("ready")
+	_, _ = bufio.NewReader(os.Stdin).ReadByte()
+}
+
+// process is a running one.
+type process struct{ pid int }
+
+// start starts a process in new namespaces, by the options of unshare(1), that
+// has notifySocket in its environment unless that is "", and binds addresses.
+func start(t testing.TB, notifySocket string, unshare []string, addresses ...string) *process {
+	t.Helper()
+	return startBy(t, notifySocket, slices.Concat([]string{"unshare"}, unshare, []string{os.Args[0]}, addresses)...)
+}
+
+// startIn starts a process with another root directory.
+func startIn(t testing.TB, notifySocket, root string) *process {
+	t.Helper()
+	binary := filepath.Join(root, "inventory.test")
+	if _, err := os.Stat(binary); err != nil {
+		content, err := os.ReadFile(os.Args[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(binary, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return startBy(t, notifySocket, "unshare", "--mount", "--root="+root, "/inventory.test")
+}
+
+func startBy(t testing.TB, notifySocket string, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
+	cmd.Env = append(cmd.Env, roleEnv+"=hold")
+	if notifySocket != "" {
+		cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+notifySocket)
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "ready\n" {
+		t.Fatalf("the process says %q, %v", line, err)
+	}
+	return &process{pid: cmd.Process.Pid}
+}
+
+func requireRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+}
+
+// dir is a temporary directory of which the name leaves room in sun_path.
+func dir(t testing.TB) string {
+	t.Helper()
+	d, err := os.MkdirTemp("", "inventory") //nolint:usetesting // T.TempDir's name is too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(d) })
+	return d
+}
+
+func take(t testing.TB, options inventory.Options) *inventory.Inventory {
+	t.Helper()
+	inv, err := inventory.Take(context.Background(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv
+}
+
+// heldBy returns the sockets of a process, by address.
+func heldBy(inv *inventory.Inventory, p *process) map[string]inventory.Socket {
+	sockets := make(map[string]inventory.Socket)
+	for _, s := range inv.Sockets {
+		if slices.ContainsFunc(s.Holders, func(h inventory.Process) bool { return h.PID == p.pid }) {
+			sockets[s.Address] = s
+		}
+	}
+	return sockets
+}
+
+func clientOf(t testing.TB, inv *inventory.Inventory, p *process) inventory.Client {
+	t.Helper()
+	i := slices.IndexFunc(inv.Clients, func(c inventory.Client) bool { return c.PID == p.pid })
+	if i < 0 {
+		t.Fatalf("process %d is not among the clients", p.pid)
+	}
+	return inv.Clients[i]
+}
+
+func inode(t testing.TB, path string) uint64 {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		t.Fatal(err)
+	}
+	return stat.Ino
+}
+
+func TestSocketsAreFoundInEveryNetworkNamespaceWithTheirHolder(t *testing.T) {
+	requireRoot(t)
+	d := dir(t)
+	here := start(t, "", nil, d+"/notify.sock", d+"/other.sock")
+	there := start(t, "", []string{"--net"}, "@sdtrace-test/notify.sock")
+	inv := take(t, inventory.Options{})
+	for _, test := range []struct {
+		process *process
+		address string
+	}{{here, d + "/notify.sock"}, {there, "@sdtrace-test/notify.sock"}} {
+		s, found := heldBy(inv, test.process)[test.address]
+		if !found {
+			t.Errorf("%s of process %d is missing", test.address, test.process.pid)
+			continue
+		}
+		if want := inode(t, fmt.Sprintf("/proc/%d/ns/net", test.process.pid)); s.NetNS != want {
+			t.Errorf("%s is in network namespace %d, want %d", test.address, s.NetNS, want)
+		}
+		if !s.Notify || s.UID == nil || *s.UID != 0 || s.MaxQueued < 1 {
+			t.Errorf("%+v: want a notify socket of user 0 with a limit", s)
+		}
+		if len(s.Holders) != 1 || s.Holders[0].Comm == "" || s.Holders[0].Cgroup == "" {
+			t.Errorf("held by %+v, want one process with a name and a control group", s.Holders)
+		}
+	}
+	if _, found := heldBy(inv, here)[d+"/other.sock"]; found {
+		t.Error("a socket of another name is listed")
+	}
+	if _, found := heldBy(take(t, inventory.Options{All: true}), here)[d+"/other.sock"]; !found {
+		t.Error("a socket of another name is not listed under All")
+	}
+}
+
+// A network namespace that is bound to a name is looked at though no process is in
+// it: its sockets are held by processes elsewhere.
+func TestANamespaceWithoutProcessesIsLookedAt(t *testing.T) {
+	requireRoot(t)
+	name := filepath.Join(dir(t), "ns")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan error)
+	var held int
+	go func() {
+		runtime.LockOSThread() // and take the thread along
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = unix.Mount("/proc/thread-self/ns/net", name, "", unix.MS_BIND, "")
+		}
+		if err == nil {
+			held, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		}
+		if err == nil {
+			err = unix.Bind(held, &unix.SockaddrUnix{Name: "@sdtrace-alone/notify.sock"})
+		}
+		made <- err
+	}()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(held)
+	defer unix.Unmount(name, unix.MNT_DETACH) //nolint:errcheck // gone with the directory otherwise
+	s, found := heldBy(take(t, inventory.Options{}), &process{pid: os.Getpid()})["@sdtrace-alone/notify.sock"]
+	if !found || s.NetNS != inode(t, name) {
+		t.Errorf("got %+v, want a socket in network namespace %d", s, inode(t, name))
+	}
+}
+
+func TestNotifySocketIsFollowedFromItsProcess(t *testing.T) {
+	requireRoot(t)
+	d := dir(t)
+	root := filepath.Join(d, "root")
+	if err := os.MkdirAll(root+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	manager := start(t, "", []string{"--net"}, d+"/m", "@sdtrace-manager", root+"/run/m")
+	stream, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stream)
+	if err := unix.Bind(stream, &unix.SockaddrUnix{Name: d + "/stream"}); err != nil {
+		t.Fatal(err)
+	}
+	stale, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(stale, &unix.SockaddrUnix{Name: d + "/stale"}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(stale)
+	// Absolute links in a container lead to files of the container.
+	if err := os.Symlink("/run/m", root+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	long := "/" + strings.Repeat("x", 107)
+	inThere := []string{"--net=" + fmt.Sprintf("/proc/%d/ns/net", manager.pid)}
+	for _, test := range []struct {
+		value string
+		where []string // options of nsenter(1); nil: here
+		root  bool
+		state inventory.ClientState
+		leads string // address of the manager's socket
+	}{
+		{value: d + "/m", state: inventory.ClientOK, leads: d + "/m"},
+		{value: "/run/m", root: true, state: inventory.ClientOK, leads: root + "/run/m"},
+		{value: "/link", root: true, state: inventory.ClientOK, leads: root + "/run/m"},
+		{value: "/run/../../../run/m", root: true, state: inventory.ClientOK, leads: root + "/run/m"},
+		{value: "@sdtrace-manager", where: inThere, state: inventory.ClientOK, leads: "@sdtrace-manager"},
+		{value: "@sdtrace-manager", state: inventory.ClientNobody},
+		{value: d + "/gone", state: inventory.ClientMissing},
+		{value: d + "/stale", state: inventory.ClientNobody},
+		{value: d + "/stream", state: inventory.ClientWrongType},
+		{value: d, state: inventory.ClientNotSocket},
+		{value: d + "/m/x", state: inventory.ClientMissing},
+		{value: "vsock:2:4711", state: inventory.ClientVsock},
+		{value: "run/m", state: inventory.ClientInvalid},
+		{value: "@", state: inventory.ClientInvalid},
+		{value: long, state: inventory.ClientInvalid},
+	} {
+		name := fmt.Sprintf("%.40s from %v, %v", test.value, test.where != nil, test.root)
+		t.Run(name, func(t *testing.T) {
+			var p *process
+			switch {
+			case test.root:
+				p = startIn(t, test.value, root)
+			case test.where != nil:
+				p = startBy(t, test.value, append([]string{"nsenter"}, append(test.where, os.Args[0])...)...)
+			default:
+				p = start(t, test.value, nil)
+			}
+			inv := take(t, inventory.Options{})
+			c := clientOf(t, inv, p)
+			if c.NotifySocket != test.value || c.State != test.state {
+				t.Errorf("%q is %q, want %q %q", c.NotifySocket, c.State, test.value, test.state)
+			}
+			if test.leads == "" {
+				return
+			}
+			s, found := heldBy(inv, manager)[test.leads]
+			if !found || c.Inode != s.Inode || !s.Notify {
+				t.Errorf("leads to socket %d, want %+v", c.Inode, s)
+			}
+		})
+	}
+}
+
+func TestWhatBecameOfTheFileOfASocketIsSaid(t *testing.T) {
+	requireRoot(t)
+	d := dir(t)
+	at := func(name string) string { return filepath.Join(d, name, "notify.sock") }
+	for _, name := range []string{"there", "moved", "replaced"} {
+		if err := os.Mkdir(filepath.Join(d, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := start(t, "", nil, at("there"), at("moved"), at("replaced"))
+	if err := os.Chmod(at("there"), 0o620); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(at("there"), 12, 34); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(at("moved"), at("moved")+".old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(at("replaced")); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "", nil, at("replaced"))
+	sockets := heldBy(take(t, inventory.Options{}), p)
+	for name, want := range map[string]inventory.FileState{
+		"there": inventory.FileThere, "moved": inventory.FileMissing, "replaced": inventory.FileReplaced,
+	} {
+		if f := sockets[at(name)].File; f == nil || f.State != want {
+			t.Errorf("%s: %+v, want %q", name, f, want)
+		}
+	}
+	if f := sockets[at("there")].File; f == nil || f.Mode != "0620" || *f.UID != 12 || *f.GID != 34 || f.Path != at("there") {
+		t.Errorf("%+v, want mode 0620 of 12:34", f)
+	}
+}
+
+// Programs bind to a long path through an open directory.
+func TestASocketBoundThroughADirectoryIsCalledByItsPath(t *testing.T) {
+	requireRoot(t)
+	d := filepath.Join(dir(t), strings.Repeat("long", 40))
+	if err := os.Mkdir(d, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(d, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	address := fmt.Sprintf("/proc/self/fd/%d/new", fd)
+	if err := unix.Bind(s, &unix.SockaddrUnix{Name: address}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(d+"/new", d+"/notify.sock"); err != nil {
+		t.Fatal(err)
+	}
+	got, found := heldBy(take(t, inventory.Options{}), &process{pid: os.Getpid()})[address]
+	if !found || got.File == nil || got.File.Path != d+"/notify.sock" {
+		t.Errorf("got %+v with file %+v, want %s", got, got.File, d+"/notify.sock")
+	}
+}
+
+func TestADatagramThatWaitsIsSeen(t *testing.T) {
+	requireRoot(t)
+	address := filepath.Join(dir(t), "notify.sock")
+	p := start(t, "", nil, address)
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	for _, payload := range []string{"READY=1", "STATUS=x"} {
+		if err := unix.Sendto(s, []byte(payload), 0, &unix.SockaddrUnix{Name: address}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := heldBy(take(t, inventory.Options{}), p)[address].NextBytes; got != 7 {
+		t.Errorf("the next datagram has %d bytes, want 7", got)
+	}
+}
+
+func TestProcessesThatVanishAreNoError(t *testing.T) {
+	requireRoot(t)
+	var stop atomic.Bool
+	ended := make(chan error)
+	go func() {
+		for !stop.Load() {
+			if err := exec.Command("unshare", "--net", "/bin/true").Run(); err != nil {
+				ended <- err
+				return
+			}
+		}
+		ended <- nil
+	}()
+	for range 30 {
+		if _, err := inventory.Take(context.Background(), inventory.Options{All: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatCannotBeLookedAtIsCounted(t *testing.T) {
+	requireRoot(t)
+	start(t, "/run/systemd/notify", nil)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{roleEnv + "=count"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(out) == "0\n" {
+		t.Error("another user is told that nothing is unreadable")
+	}
+}
+
+func TestTakeEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := inventory.Take(ctx, inventory.Options{}); err == nil {
+		t.Error("no error")
+	}
+}

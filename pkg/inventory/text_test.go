@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func number(n uint32) *uint32 { return &n }
+
+// example is an inventory of a host with a container and what can go wrong.
+func example() *Inventory {
+	const id = "3f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a"
+	systemd := Process{PID: 1, Comm: "systemd", Cgroup: "/init.scope", Unit: "init.scope", NetNS: 40}
+	relay := Process{PID: 812, Comm: "sdtrace", Cgroup: "/system.slice/web.service", Unit: "web.service", Slice: "system.slice", NetNS: 40}
+	app := Process{PID: 830, Comm: "app\x1b[2J", Container: &Container{Runtime: "docker", ID: id}, NetNS: 52}
+	user := Process{PID: 900, Comm: "syncd", Unit: "user@1000.service", UserUnit: "syncd.service", NetNS: 40}
+	return &Inventory{
+		Sockets: []Socket{
+			{Address: "/run/systemd/notify", Inode: 21, NetNS: 40, UID: number(0), Notify: true, MaxQueued: 512,
+				File: &File{State: FileThere, Path: "/run/systemd/notify", Mode: "0777", UID: number(0), GID: number(0)}, Holders: []Process{systemd}},
+			{Address: "/proc/self/fd/9/n", Inode: 22, NetNS: 40, Notify: true, NextBytes: 7, MaxQueued: 10,
+				File: &File{State: FileThere, Path: "/run/web/notify/notify.sock", Mode: "0666", UID: number(0), GID: number(0)}, Holders: []Process{relay}},
+			{Address: "/run/old/notify.sock", Inode: 23, NetNS: 40, Notify: true, MaxQueued: 10,
+				File: &File{State: FileMissing}, Holders: []Process{relay, relay, relay, relay, relay}},
+			{Address: "@a\x00b\n/notify.sock", Inode: 24, NetNS: 52, Notify: true},
+		},
+		Clients: []Client{
+			{Process: relay, NotifySocket: "/run/systemd/notify", State: ClientOK, Inode: 21},
+			{Process: app, NotifySocket: "/run/notify/notify.sock", State: ClientOK, Inode: 22},
+			{Process: user, NotifySocket: "/run/user/1000/systemd/notify", State: ClientNobody},
+			{Process: Process{PID: 901, Comm: "x"}, NotifySocket: "@y"},
+		},
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b strings.Builder
+	if err := example().WriteTable(&b, 40); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE MAX  HELD BY
+/run/systemd/notify          21     host   0777     0:0    -     512        systemd[1] init.scope
+/run/web/notify/notify.sock  22     host   0666     0:0    7 B   10         sdtrace[812] web.service
+/run/old/notify.sock         23     host   missing  -      -     10         sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
+@a\x00b\n/notify.sock        24     52     -        -      -     -          no process found
+
+PROCESS          BELONGS TO                       NETNS  NOTIFY_SOCKET                  LEADS TO
+sdtrace[812]     web.service                      host   /run/systemd/notify            socket 21 of systemd[1] init.scope
+app\x1b[2J[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        socket 22 of sdtrace[812] web.service
+syncd[900]       user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  NOBODY LISTENS
+x[901]           -                                -      @y                             unknown
+`
+	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestTree(t *testing.T) {
+	inv := example()
+	inv.Sockets[2].Holders = inv.Sockets[2].Holders[:1]
+	var b strings.Builder
+	if err := inv.WriteTree(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+-
+└─ x[901]
+   └─ notifies @y: unknown
+docker:3f2a91c0d4e5
+└─ app\x1b[2J[830]
+   └─ notifies /run/notify/notify.sock: socket 22 of sdtrace[812] web.service
+init.scope
+└─ systemd[1]
+   └─ holds /run/systemd/notify (socket 21)
+user@1000.service/syncd.service
+└─ syncd[900]
+   └─ notifies /run/user/1000/systemd/notify: NOBODY LISTENS
+web.service
+└─ sdtrace[812]
+   ├─ holds /run/web/notify/notify.sock (socket 22)
+   ├─ holds /run/old/notify.sock (socket 23), the file is gone
+   └─ notifies /run/systemd/notify: socket 21 of systemd[1] init.scope
+(no process found)
+└─ holds @a\x00b\n/notify.sock (socket 24)
+`
+	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	inv := example()
+	inv.Sockets, inv.Clients = inv.Sockets[1:4:4], inv.Clients[1:3]
+	inv.Sockets = []Socket{inv.Sockets[0], inv.Sockets[2]}
+	var b strings.Builder
+	if err := inv.WriteJSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+{"type":"socket","address":"/proc/self/fd/9/n","path":"/run/web/notify/notify.sock","inode":22,"netns":40,"notify":true,"file":{"state":"there","mode":"0666","uid":0,"gid":0},"next_bytes":7,"max_queued":10,"holders":[{"pid":812,"comm":"sdtrace","cgroup":"/system.slice/web.service","unit":"web.service","slice":"system.slice","netns":40}]}
+{"type":"socket","address":"@a\\x00b\\n/notify.sock","inode":24,"netns":52,"notify":true,"next_bytes":0}
+{"type":"client","notify_socket":"/run/notify/notify.sock","pid":830,"comm":"app\u001b[2J","container":{"runtime":"docker","id":"3f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a"},"netns":52,"state":"ok","inode":22}
+{"type":"client","notify_socket":"/run/user/1000/systemd/notify","pid":900,"comm":"syncd","unit":"user@1000.service","user_unit":"syncd.service","netns":40,"state":"nobody"}
+`
+	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestBestCgroup(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"version 2", "0::/system.slice/a.service\n", "/system.slice/a.service"},
+		{"version 2, the root", "0::/\n", "/"},
+		{"hybrid, version 2 says it", "8:pids:/x\n1:name=systemd:/y\n0::/system.slice/a.service\n", "/system.slice/a.service"},
+		{"hybrid, version 1 says it", "9:name=elogind:/z\n8:pids:/docker/x\n7:cpu:/\n0::/\n", "/docker/x"},
+		{"colons in the path", "0::/a:b:c\n", "/a:b:c"},
+		{"nothing", "", ""},
+	} {
+		if got := bestCgroup([]byte(test.text)); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestParseInode(t *testing.T) {
+	for link, want := range map[string]uint64{
+		"socket:[123]": 123, "socket:[4294967295]": 4294967295,
+		"socket:[]": 0, "socket:123": 0, "pipe:[123]": 0, "socket:[12x]": 0, "socket": 0, "": 0, "/socket:[1]": 0,
+	} {
+		if got, ok := parseInode([]byte(link), "socket"); got != want || ok != (want != 0) {
+			t.Errorf("%q: %d, %v, want %d", link, got, ok, want)
+		}
+	}
+}
