@@ -23,7 +23,10 @@ import (
 
 // roleEnv makes of this test binary a process that binds datagram sockets to its
 // arguments and waits until its stdin is closed.
-const roleEnv = "SDTRACE_INVENTORY_ROLE"
+const (
+	roleEnv = "SDTRACE_INVENTORY_ROLE"
+	rootEnv = "SDTRACE_INVENTORY_ROOT" // to call chroot(2) with, if set
+)
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
@@ -42,6 +45,12 @@ func TestMain(m *testing.M) {
 }
 
 func hold(addresses []string) {
+	if root := os.Getenv(rootEnv); root != "" {
+		if err := unix.Chroot(root); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
 	for _, address := range addresses {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
@@ -66,20 +75,10 @@ func start(t testing.TB, notifySocket string, unshare []string, addresses ...str
 	return startBy(t, notifySocket, slices.Concat([]string{"unshare"}, unshare, []string{os.Args[0]}, addresses)...)
 }
 
-// startIn starts a process with another root directory.
+// startIn starts a process that has taken another root directory.
 func startIn(t testing.TB, notifySocket, root string) *process {
 	t.Helper()
-	binary := filepath.Join(root, "inventory.test")
-	if _, err := os.Stat(binary); err != nil {
-		content, err := os.ReadFile(os.Args[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(binary, content, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return startBy(t, notifySocket, "unshare", "--mount", "--root="+root, "/inventory.test")
+	return startBy(t, notifySocket, "env", rootEnv+"="+root, os.Args[0])
 }
 
 func startBy(t testing.TB, notifySocket string, args ...string) *process {
