@@ -21,9 +21,10 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 )
 
-// roleEnv makes of this test binary a process that binds datagram sockets to its
-// arguments and waits until its stdin is closed.
+// What this test binary is told by its environment when it is another process.
 const (
+	// hold: bind datagram sockets to the arguments, and wait until stdin is closed;
+	// count: say how much an inventory could not look at.
 	roleEnv = "SDTRACE_INVENTORY_ROLE"
 	rootEnv = "SDTRACE_INVENTORY_ROOT" // to call chroot(2) with, if set
 )

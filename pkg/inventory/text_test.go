@@ -20,12 +20,18 @@ func example() *Inventory {
 	user := Process{PID: 900, Comm: "syncd", Unit: "user@1000.service", UserUnit: "syncd.service", NetNS: 40}
 	return &Inventory{
 		Sockets: []Socket{
-			{Address: "/run/systemd/notify", Inode: 21, NetNS: 40, UID: number(0), Notify: true, MaxQueued: 512,
-				File: &File{State: FileThere, Path: "/run/systemd/notify", Mode: "0777", UID: number(0), GID: number(0)}, Holders: []Process{systemd}},
-			{Address: "/proc/self/fd/9/n", Inode: 22, NetNS: 40, Notify: true, NextBytes: 7, MaxQueued: 10,
-				File: &File{State: FileThere, Path: "/run/web/notify/notify.sock", Mode: "0666", UID: number(0), GID: number(0)}, Holders: []Process{relay}},
-			{Address: "/run/old/notify.sock", Inode: 23, NetNS: 40, Notify: true, MaxQueued: 10,
-				File: &File{State: FileMissing}, Holders: []Process{relay, relay, relay, relay, relay}},
+			{
+				Address: "/run/systemd/notify", Inode: 21, NetNS: 40, UID: number(0), Notify: true, MaxQueued: 512,
+				File: &File{State: FileThere, Path: "/run/systemd/notify", Mode: "0777", UID: number(0), GID: number(0)}, Holders: []Process{systemd},
+			},
+			{
+				Address: "/proc/self/fd/9/n", Inode: 22, NetNS: 40, Notify: true, NextBytes: 7, MaxQueued: 10,
+				File: &File{State: FileThere, Path: "/run/web/notify/notify.sock", Mode: "0666", UID: number(0), GID: number(0)}, Holders: []Process{relay},
+			},
+			{
+				Address: "/run/old/notify.sock", Inode: 23, NetNS: 40, Notify: true, MaxQueued: 10,
+				File: &File{State: FileMissing}, Holders: []Process{relay, relay, relay, relay, relay},
+			},
 			{Address: "@a\x00b\n/notify.sock", Inode: 24, NetNS: 52, Notify: true},
 		},
 		Clients: []Client{
