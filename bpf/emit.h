@@ -51,6 +51,11 @@ static __always_inline void emit(struct scratch *s, __u32 slot)
 	describe_task(e);
 	e->socket_inode = s->send.dst.inode;
 	e->socket_type = s->send.dst.type;
+	e->receiver_cgroup_id = s->send.dst.cgroup_id;
+	e->receiver_netns = s->send.dst.netns;
+	e->receiver_uid = s->send.dst.uid;
+	if (s->send.dst.resolved)
+		e->flags |= EVENT_RECEIVER;
 	e->address_len = s->send.dst.address_len;
 	e->bound_len = s->send.dst.bound_len;
 	e->flags |= s->anc.flags;

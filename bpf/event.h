@@ -27,6 +27,7 @@ enum event_flag {
 	EVENT_DELIVERED = 1 << 5,      /* the receiver's queue has it */
 	EVENT_NOT_DELIVERED = 1 << 6,  /* the receiver's queue has it not */
 	EVENT_CGROUP_PARTIAL = 1 << 7, /* the path did not fit */
+	EVENT_RECEIVER = 1 << 8, /* receiver_netns and receiver_uid are known */
 };
 
 /* What a passed file descriptor refers to; the names are in pkg/events. */
@@ -66,7 +67,8 @@ struct event {
 	__u64 cgroup_id;
 	__u64 start_time; /* of the thread group leader, CLOCK_BOOTTIME */
 	__u64 socket_inode;
-	__s32 result; /* bytes, or a negative errno */
+	__u64 receiver_cgroup_id; /* of the receiving socket, 0: unknown */
+	__s32 result;		  /* bytes, or a negative errno */
 	__u32 size;
 	__u32 pid;
 	__u32 tid;
@@ -83,6 +85,8 @@ struct event {
 	__u32 claimed_ns_pid;
 	__u32 claimed_uid;
 	__u32 claimed_gid;
+	__u32 receiver_netns;
+	__u32 receiver_uid;
 	__u32 flags;
 	__u16 payload_len;
 	__u16 address_len;

@@ -16,7 +16,10 @@ enum scratch_slot {
 
 /* Where a datagram goes, in terms of both ends. */
 struct destination {
-	__u64 inode; /* of the receiving socket, 0: unknown */
+	__u64 inode;	 /* of the receiving socket, 0: unknown */
+	__u64 cgroup_id; /* the one it was made in, 0: unknown */
+	__u32 netns;
+	__u32 uid; /* who made it */
 	__u16 address_len;
 	__u16 bound_len;
 	__u8 type;	   /* SOCK_DGRAM or SOCK_SEQPACKET */

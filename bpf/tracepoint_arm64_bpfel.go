@@ -78,6 +78,9 @@ type TracepointScratch struct {
 		Dst       struct {
 			_          structs.HostLayout
 			Inode      uint64
+			CgroupId   uint64
+			Netns      uint32
+			Uid        uint32
 			AddressLen uint16
 			BoundLen   uint16
 			Type       uint8
@@ -107,6 +110,7 @@ type TracepointScratch struct {
 		CgroupId         uint64
 		StartTime        uint64
 		SocketInode      uint64
+		ReceiverCgroupId uint64
 		Result           int32
 		Size             uint32
 		Pid              uint32
@@ -124,6 +128,8 @@ type TracepointScratch struct {
 		ClaimedNsPid     uint32
 		ClaimedUid       uint32
 		ClaimedGid       uint32
+		ReceiverNetns    uint32
+		ReceiverUid      uint32
 		Flags            uint32
 		PayloadLen       uint16
 		AddressLen       uint16

@@ -80,11 +80,33 @@ static __always_inline __u16 read_bound(char *name, struct sock *sk)
 				BPF_CORE_READ(addr, len));
 }
 
-/* Notes the receiving socket: its name, inode, and whether it filters. */
+/* The id of the cgroup v2 in which a socket was made, 0 if the kernel does not say. */
+static __always_inline __u64 socket_cgroup_id(struct sock *sk)
+{
+	struct sock_cgroup_data___v514 *old;
+	struct sock_cgroup_data *data;
+	__u64 val;
+
+	if (!bpf_core_field_exists(sk->sk_cgrp_data))
+		return 0;
+	data = (void *)sk + bpf_core_field_offset(sk->sk_cgrp_data);
+	if (bpf_core_field_exists(data->cgroup))
+		return BPF_CORE_READ(data, cgroup, kn, id);
+	old = (void *)data;
+	val = BPF_CORE_READ(old, val);
+	if (val & 1) /* is_data */
+		return 0;
+	return BPF_CORE_READ((struct cgroup *)(val & ~3ULL), kn, id);
+}
+
+/* Notes the receiving socket: its name, whose it is, and whether it filters. */
 static __always_inline void resolve(struct destination *dst, struct sock *sk)
 {
 	dst->bound_len = read_bound(dst->bound, sk);
 	dst->inode = BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+	dst->cgroup_id = socket_cgroup_id(sk);
+	dst->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	dst->uid = BPF_CORE_READ(sk, sk_uid.val);
 	dst->unfiltered = !BPF_CORE_READ(sk, sk_filter);
 	dst->resolved = 1;
 }
@@ -106,6 +128,9 @@ static __always_inline void resolve_peer(struct destination *dst, struct sock *s
 static __always_inline void destination_init(struct destination *dst, __u8 type)
 {
 	dst->inode = 0;
+	dst->cgroup_id = 0;
+	dst->netns = 0;
+	dst->uid = 0;
 	dst->address_len = 0;
 	dst->bound_len = 0;
 	dst->type = type;

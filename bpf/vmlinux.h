@@ -269,8 +269,22 @@ struct msghdr {
 
 struct sk_filter;
 
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
 struct sock_common {
 	unsigned short skc_family;
+	possible_net_t skc_net;
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+/* Up to 5.14: a pointer with flags in its lowest bits, or what cgroup v1 put there. */
+struct sock_cgroup_data___v514 {
+	__u64 val;
 };
 
 struct socket;
@@ -280,6 +294,8 @@ struct sock {
 	__u16 sk_type;
 	struct sk_filter *sk_filter;
 	struct socket *sk_socket;
+	kuid_t sk_uid;
+	struct sock_cgroup_data sk_cgrp_data;
 };
 
 struct socket {

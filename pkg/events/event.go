@@ -23,7 +23,9 @@ type Event struct {
 	// attached none. systemd attributes the message to these, not to Sender.
 	Claimed *Claimed
 	Socket  Socket
-	Result  Result
+	// Receiver says whose the receiving socket is, nil when it was not seen.
+	Receiver *Receiver
+	Result   Result
 
 	// Size is the whole length of the datagram in bytes, nil when unknown.
 	Size *uint32
@@ -117,6 +119,28 @@ type Socket struct {
 	Inode uint64
 	// Type is "dgram" or "seqpacket".
 	Type string
+}
+
+// Receiver is the receiving socket's owner. Which process reads it, a socket does not
+// say: that is who holds it, looked up after the event.
+type Receiver struct {
+	// UID is the user who made the socket, in the initial user namespace.
+	UID uint32
+	// NetNS is the inode number of the network namespace it was made in.
+	NetNS uint32
+	// CgroupID is the id of the cgroup v2 in which it was made, 0 when unknown
+	// (sk_cgrp_data).
+	CgroupID uint64
+	// Cgroup is the path of that, empty if it is unknown or gone.
+	Cgroup string
+	// PID and Comm are the process that holds the socket, of several the one with
+	// the lowest number; 0 if none was found.
+	PID  uint32
+	Comm string
+	// Unit, UserUnit, Slice and Container are what the control group of that process
+	// says or, when no process was found, Cgroup.
+	Unit, UserUnit, Slice string
+	Container             *Container
 }
 
 // Result says how the send call ended.

@@ -38,7 +38,9 @@ type (
 		Sender  jsonSender   `json:"sender"`
 		Claimed *jsonClaimed `json:"claimed,omitempty"`
 		Socket  jsonSocket   `json:"socket"`
-		Result  jsonResult   `json:"result"`
+
+		Receiver *jsonReceiver `json:"receiver,omitempty"`
+		Result   jsonResult    `json:"result"`
 
 		Size          *uint32          `json:"size,omitempty"`
 		Truncated     bool             `json:"truncated"`
@@ -83,6 +85,20 @@ type (
 		Bound   string `json:"bound,omitempty"`
 		Inode   uint64 `json:"inode,omitempty"`
 		Type    string `json:"type,omitempty"`
+	}
+	jsonReceiver struct {
+		PID          uint32     `json:"pid,omitempty"`
+		Comm         *string    `json:"comm,omitempty"`
+		CommBase64   []byte     `json:"comm_base64,omitempty"`
+		UID          uint32     `json:"uid"`
+		NetNS        uint32     `json:"netns,omitempty"`
+		CgroupID     uint64     `json:"cgroup_id,omitempty"`
+		Cgroup       *string    `json:"cgroup,omitempty"`
+		CgroupBase64 []byte     `json:"cgroup_base64,omitempty"`
+		Unit         string     `json:"unit,omitempty"`
+		UserUnit     string     `json:"user_unit,omitempty"`
+		Slice        string     `json:"slice,omitempty"`
+		Container    *Container `json:"container,omitempty"`
 	}
 	jsonResult struct {
 		Bytes     *uint32 `json:"bytes,omitempty"`
@@ -210,6 +226,14 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		Payload:   j.PayloadBase64,
 		FDs:       j.FDs,
 	}
+	if r := j.Receiver; r != nil {
+		e.Receiver = &Receiver{
+			UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID,
+			Cgroup: joinUTF8(r.Cgroup, r.CgroupBase64),
+			PID:    r.PID, Comm: joinUTF8(r.Comm, r.CommBase64),
+			Unit: r.Unit, UserUnit: r.UserUnit, Slice: r.Slice, Container: r.Container,
+		}
+	}
 	if j.Payload != nil {
 		e.Payload = []byte(*j.Payload)
 	}
@@ -285,9 +309,8 @@ func newJSONSend(e *Event) *jsonSend {
 	if s.Cgroup != "" {
 		j.Sender.Cgroup, j.Sender.CgroupBase64 = splitUTF8(s.Cgroup)
 	}
-	if c := s.Container; c != nil {
-		j.Sender.Container = &Container{onlyUTF8(c.Runtime), onlyUTF8(c.ID), onlyUTF8(c.PodUID)}
-	}
+	j.Sender.Container = jsonContainer(s.Container)
+	j.Receiver = newJSONReceiver(e.Receiver)
 	if e.Payload != nil {
 		j.Payload, j.PayloadBase64 = splitUTF8(string(e.Payload))
 	}
@@ -300,6 +323,31 @@ func newJSONSend(e *Event) *jsonSend {
 		}
 	}
 	return j
+}
+
+func newJSONReceiver(r *Receiver) *jsonReceiver {
+	if r == nil {
+		return nil
+	}
+	j := &jsonReceiver{
+		PID: r.PID, UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID,
+		Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
+		Container: jsonContainer(r.Container),
+	}
+	if r.PID != 0 {
+		j.Comm, j.CommBase64 = splitUTF8(r.Comm)
+	}
+	if r.Cgroup != "" {
+		j.Cgroup, j.CgroupBase64 = splitUTF8(r.Cgroup)
+	}
+	return j
+}
+
+func jsonContainer(c *Container) *Container {
+	if c == nil {
+		return nil
+	}
+	return &Container{onlyUTF8(c.Runtime), onlyUTF8(c.ID), onlyUTF8(c.PodUID)}
 }
 
 // splitUTF8 sorts s into the field for text or the one for other bytes.

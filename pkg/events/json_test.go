@@ -40,6 +40,9 @@ func TestJSONOfAnEvent(t *testing.T) {
 				`"container":{"runtime":"nspawn","id":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
 				`"claimed":{"pid":1,"ns_pid":2,"uid":0,"gid":5},` +
 				`"socket":{"address":"/run/host/notify","bound":"/run/systemd/notify","inode":21044,"type":"dgram"},` +
+				`"receiver":{"pid":1,"comm":"systemd","uid":0,"netns":4026531840,"cgroup_id":42,"cgroup":"/init.scope",` +
+				`"unit":"init.scope","user_unit":"u.service","slice":"-.slice",` +
+				`"container":{"runtime":"nspawn","id":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
 				`"result":{"bytes":22,"errno":"","latency_ns":3100,"delivered":true},` +
 				`"size":22,"truncated":false,"payload":"READY=1\nSTATUS=Serving",` +
 				`"message":[{"key":"READY","value":"1"},{"key":"STATUS","value":"Serving"}],` +
@@ -242,7 +245,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 func TestDecodePassesOverWhatItDoesNotKnow(t *testing.T) {
 	line := events.JSONEncoder{}.AppendEvent(nil, fullEvent())
-	line = bytes.Replace(line, []byte(`"seq":42`), []byte(`"seq":42,"receiver":{"pid":1}`), 1)
+	line = bytes.Replace(line, []byte(`"seq":42`), []byte(`"seq":42,"colour":{"pid":1}`), 1)
 	got, _, err := events.Decode(line)
 	if err != nil {
 		t.Fatal(err)

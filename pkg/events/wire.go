@@ -17,14 +17,16 @@ import (
 // without padding of its own. The C is the source of truth: a test of package
 // tracer holds the offsets against the object's BTF.
 type WireHeader struct {
-	TimeNS, LatencyNS, CgroupID, StartTime, SocketInode     uint64
-	Result                                                  int32
-	Size, PID, TID, PPID, NSPID, UID, GID                   uint32
-	MntNS, NetNS, PIDNS, UserNS, CgroupNS                   uint32
-	ClaimedPID, ClaimedNSPID, ClaimedUID, ClaimedGID, Flags uint32
-	PayloadLen, AddressLen, BoundLen, CgroupLen, FDCount    uint16
-	SocketType, CgroupController                            uint8
-	Comm                                                    [16]byte
+	TimeNS, LatencyNS, CgroupID, StartTime, SocketInode  uint64
+	ReceiverCgroupID                                     uint64
+	Result                                               int32
+	Size, PID, TID, PPID, NSPID, UID, GID                uint32
+	MntNS, NetNS, PIDNS, UserNS, CgroupNS                uint32
+	ClaimedPID, ClaimedNSPID, ClaimedUID, ClaimedGID     uint32
+	ReceiverNetNS, ReceiverUID, Flags                    uint32
+	PayloadLen, AddressLen, BoundLen, CgroupLen, FDCount uint16
+	SocketType, CgroupController                         uint8
+	Comm                                                 [16]byte
 }
 
 // wireHeaderSize is the offset of data in struct event. It is less than
@@ -40,6 +42,8 @@ const (
 	flagClaimedIDs
 	flagDelivered
 	flagNotDelivered
+	flagCgroupPartial
+	flagReceiver
 )
 
 // ErrBadRecord means that a record is shorter than it says, or says what the
@@ -109,6 +113,9 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) erro
 			e.Claimed.UID, e.Claimed.GID = &h.ClaimedUID, &h.ClaimedGID
 		}
 	}
+	if known(flagReceiver) {
+		e.Receiver = &Receiver{UID: h.ReceiverUID, NetNS: h.ReceiverNetNS, CgroupID: h.ReceiverCgroupID}
+	}
 	e.Result = wireResult(&h)
 	if known(flagSize) {
 		size := h.Size
@@ -123,8 +130,6 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) erro
 	}
 	return nil
 }
-
-const flagCgroupPartial = flagNotDelivered << 1
 
 func wireResult(h *WireHeader) Result {
 	var r Result

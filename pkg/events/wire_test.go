@@ -25,11 +25,12 @@ func ptr[T any](v T) *T { return &v }
 
 func TestDecodeWireTakesEveryField(t *testing.T) {
 	h := WireHeader{
-		TimeNS: 2e9, LatencyNS: 3100, CgroupID: 4711, StartTime: 77, SocketInode: 21044,
+		TimeNS: 2e9, LatencyNS: 3100, CgroupID: 4711, StartTime: 77, SocketInode: 21044, ReceiverCgroupID: 99,
 		Result: 7, Size: 7, PID: 812, TID: 813, PPID: 1, NSPID: 7, UID: 33, GID: 34,
 		MntNS: 41, NetNS: 40, PIDNS: 36, UserNS: 37, CgroupNS: 35,
 		ClaimedPID: 1, ClaimedNSPID: 2, ClaimedUID: 3, ClaimedGID: 4,
-		Flags:      flagLatency | flagSize | flagPayload | flagClaimed | flagClaimedIDs | flagDelivered,
+		ReceiverNetNS: 50, ReceiverUID: 51,
+		Flags:      flagLatency | flagSize | flagPayload | flagClaimed | flagClaimedIDs | flagDelivered | flagReceiver,
 		PayloadLen: 7, AddressLen: 19, BoundLen: 5, CgroupLen: 27, FDCount: 2,
 		SocketType: 2, CgroupController: 2, Comm: [16]byte{'n', 'g', 'i', 'n', 'x', 0, 'x'},
 	}
@@ -46,10 +47,11 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 			CgroupID: 4711, Cgroup: "/system.slice/nginx.service", CgroupController: "memory",
 			MntNS: 41, NetNS: 40, PIDNS: 36, UserNS: 37, CgroupNS: 35, StartTime: 77,
 		},
-		Claimed: &Claimed{PID: 1, NSPID: 2, UID: ptr(uint32(3)), GID: ptr(uint32(4))},
-		Socket:  Socket{Address: "/run/systemd/notify", Bound: "@a\x00bc", Inode: 21044, Type: "dgram"},
-		Result:  Result{Bytes: ptr(uint32(7)), Latency: 3100, Delivered: ptr(true)},
-		Size:    ptr(uint32(7)), Payload: []byte("READY=1"),
+		Claimed:  &Claimed{PID: 1, NSPID: 2, UID: ptr(uint32(3)), GID: ptr(uint32(4))},
+		Socket:   Socket{Address: "/run/systemd/notify", Bound: "@a\x00bc", Inode: 21044, Type: "dgram"},
+		Receiver: &Receiver{UID: 51, NetNS: 50, CgroupID: 99},
+		Result:   Result{Bytes: ptr(uint32(7)), Latency: 3100, Delivered: ptr(true)},
+		Size:     ptr(uint32(7)), Payload: []byte("READY=1"),
 		FDs: []FD{{"pipe"}, {"socket"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -382,6 +382,8 @@ func (w *worker) run(s step) outcome {
 		fd, err := unix.Socket(unix.AF_UNIX, s.Type|unix.SOCK_CLOEXEC, 0)
 		w.socks[s.Sock] = fd
 		return result(fd, err)
+	case "bind":
+		return result(0, bindTo(w.socks[s.Sock], s.Addr))
 	case "connect":
 		return result(0, connectTo(w.socks[s.Sock], s.Addr))
 	case "close":

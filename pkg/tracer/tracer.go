@@ -93,6 +93,7 @@ type Tracer struct {
 	pending  error
 	clock    bootClock
 	exes     exeCache
+	cgroups  cgroupPaths
 }
 
 // Open loads the programs, sets the filters and attaches. When it returns, every
@@ -222,6 +223,7 @@ func (t *Tracer) decode() (*events.Event, error) {
 	event.Seq = t.seq
 	event.Backend = t.flavour.backend
 	identify(&event.Sender)
+	t.identifyReceiver(event.Receiver)
 	event.Sender.Exe = t.exes.lookup(&event.Sender)
 	return event, nil
 }
@@ -244,9 +246,7 @@ func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
 func identify(s *events.Sender) {
 	id := identity.Parse(s.Cgroup)
 	s.Unit, s.UserUnit, s.Slice = id.Unit, id.UserUnit, id.Slice
-	if id.Runtime != "" || id.ContainerID != "" || id.PodUID != "" {
-		s.Container = &events.Container{Runtime: id.Runtime, ID: id.ContainerID, PodUID: id.PodUID}
-	}
+	s.Container = container(id)
 }
 
 // lost reports what was lost since the last report, nil if nothing was.
