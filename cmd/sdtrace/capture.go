@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
@@ -124,6 +125,9 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	// First, so that it knows by the time something is captured.
+	holders := inventory.WatchHolders()
+	defer holders.Close()
 	t, err := tracer.Open(tracer.Options{
 		Backend: f.backend, Filter: filters.filter, All: f.all, RingSize: f.ringSize, InFlight: f.inFlight,
 	})
@@ -144,7 +148,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
-	return f.stream(cmd, t, encoder, filters.containers)
+	return f.stream(cmd, t, encoder, holders, filters.containers)
 }
 
 // explain prints the verifier's whole log, which only -v asks for.
@@ -156,7 +160,7 @@ func (f *captureFlags) explain(stderr io.Writer, err error) {
 }
 
 // stream copies the capture to stdout until something ends it.
-func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder encoder, containers []string) error {
+func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder encoder, holders *inventory.Holders, containers []string) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	if f.duration > 0 {
@@ -177,7 +181,7 @@ func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder enco
 	}()
 
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
-	shown, lost, err := f.copyItems(t, out, encoder)
+	shown, lost, err := f.copyItems(t, out, encoder, holders)
 	cancel()
 	if flushed := out.Flush(); err == nil {
 		err = flushed
@@ -191,7 +195,7 @@ func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder enco
 	return f.summarize(cmd.ErrOrStderr(), t, shown, lost)
 }
 
-func (f *captureFlags) copyItems(t *tracer.Tracer, out *bufio.Writer, encoder encoder) (shown, lost uint64, err error) {
+func (f *captureFlags) copyItems(t *tracer.Tracer, out *bufio.Writer, encoder encoder, holders *inventory.Holders) (shown, lost uint64, err error) {
 	var line []byte
 	for f.count == 0 || shown < f.count {
 		item, err := t.Read()
@@ -206,6 +210,7 @@ func (f *captureFlags) copyItems(t *tracer.Tracer, out *bufio.Writer, encoder en
 			line = encoder.AppendLost(line[:0], item.Lost)
 		} else {
 			shown++
+			addHolder(item.Event, holders)
 			line = encoder.AppendEvent(line[:0], item.Event)
 		}
 		if _, err := out.Write(line); err != nil {

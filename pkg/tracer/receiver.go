@@ -67,7 +67,7 @@ var cgroup2Mount = sync.OnceValue(func() string {
 })
 
 // kernfsHandle is the type of a file handle that is a kernfs_node's id
-// (linux/exportfs.h: FILEID_KERNFS).
+// (kernel: FILEID_KERNFS).
 const kernfsHandle = 0xfe
 
 func lookUpCgroup(id uint64) string {

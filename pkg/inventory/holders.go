@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// Looking at all processes takes up to seconds on a large host, so that it is
+	// done only for a socket that was not there before, and not all the time.
+	holdersFirst = 100 * time.Millisecond
+	holdersLast  = 30 * time.Second
+	// inVainMax is how many sockets are remembered that nobody was found to hold.
+	inVainMax = 4096
+	// checkedFor is how long a holder is believed to hold a socket still.
+	checkedFor = 100 * time.Millisecond
+)
+
+// Holders finds out who holds a socket, in the background. Its methods can be called
+// from any goroutine.
+type Holders struct {
+	stop    context.CancelFunc
+	wanted  chan struct{}
+	stopped chan struct{}
+
+	mu      sync.Mutex
+	byInode map[uint32]*held
+}
+
+// held is a socket and the process that holds it.
+type held struct {
+	process Process // PID 0: none was found
+	checked time.Time
+}
+
+// WatchHolders begins to look. Call Close at the end.
+func WatchHolders() *Holders {
+	ctx, cancel := context.WithCancel(context.Background())
+	h := &Holders{
+		stop: cancel, wanted: make(chan struct{}, 1), stopped: make(chan struct{}),
+		byInode: make(map[uint32]*held),
+	}
+	h.wanted <- struct{}{}
+	go h.run(ctx)
+	return h
+}
+
+// Close ends the looking.
+func (h *Holders) Close() {
+	h.stop()
+	<-h.stopped
+}
+
+// Find returns the process that holds the socket with this inode number, of several the
+// one with the lowest id. It does not wait: the first time a socket is asked for, the
+// answer may be false, and another one a moment later. What it returns held the socket a
+// tenth of a second ago at most.
+func (h *Holders) Find(inode uint64) (Process, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := h.byInode[uint32(inode)]
+	switch {
+	case found == nil:
+		h.byInode[uint32(inode)] = &held{}
+		h.want()
+		return Process{}, false
+	case found.process.PID == 0:
+		return Process{}, false
+	}
+	if now := time.Now(); now.Sub(found.checked) > checkedFor {
+		if !holds(found.process.PID, uint32(inode)) {
+			found.process = Process{}
+			h.want()
+			return Process{}, false
+		}
+		found.checked = now
+	}
+	return found.process, true
+}
+
+// want asks for another look.
+func (h *Holders) want() {
+	select {
+	case h.wanted <- struct{}{}:
+	default:
+	}
+}
+
+func (h *Holders) run(ctx context.Context) {
+	defer close(h.stopped)
+	pause := holdersFirst
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.wanted:
+		}
+		began := time.Now()
+		if h.look(ctx) {
+			pause = holdersFirst
+		} else {
+			pause = min(2*pause, holdersLast)
+		}
+		// At most a tenth of the time is spent looking.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(pause, 10*time.Since(began))):
+		}
+	}
+}
+
+// look finds the holders of all bound datagram sockets, and says whether it found one
+// that was not known.
+func (h *Holders) look(ctx context.Context) (news bool) {
+	inv, err := Take(ctx, Options{All: true})
+	if err != nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	byInode := make(map[uint32]*held)
+	for _, s := range inv.Sockets {
+		if len(s.Holders) == 0 {
+			continue
+		}
+		byInode[s.Inode] = &held{process: s.Holders[0], checked: now}
+		if old := h.byInode[s.Inode]; old == nil || old.process.PID == 0 {
+			news = true
+		}
+	}
+	// What was asked for in vain is not a reason to look again.
+	vain := 0
+	for inode, old := range h.byInode {
+		if old.process.PID == 0 && byInode[inode] == nil && vain < inVainMax {
+			byInode[inode] = old
+			vain++
+		}
+	}
+	h.byInode = byInode
+	return news
+}
+
+// holds reports whether a process has a file descriptor of a socket.
+func holds(pid int, inode uint32) bool {
+	d, err := openProcess(pid)
+	if err != nil {
+		return false
+	}
+	defer d.close()
+	return len(heldBy(d, map[uint32]*Socket{inode: nil})) > 0
+}
