@@ -23,7 +23,7 @@ func TestAStatusThatComesTooSoonHoldsUpNothingElse(t *testing.T) {
 }
 
 func TestTheLastStatusReachesTheHostWhenItsTimeHasCome(t *testing.T) {
-	r := newWaitingRig(t, withRule("STATUS allow every=20ms"))
+	r := newWaitingRig(t, withRule("STATUS allow every=500ms"))
 	a := startAgent(t)
 	for _, text := range []string{"STATUS=1", "STATUS=2", "STATUS=3", "WATCHDOG=1"} {
 		a.send(r.socket, text)
