@@ -21,6 +21,9 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
+// firstLook is how long the first events may wait for the holders of their sockets.
+const firstLook = 500 * time.Millisecond
+
 // captureFlags is what a capture is asked for on the command line.
 type captureFlags struct {
 	filters  filterFlags
@@ -180,6 +183,12 @@ func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder enco
 		stopped <- errors.Join(err, t.Stop())
 	}()
 
+	// What is captured meanwhile waits in the ring buffer.
+	select {
+	case <-holders.Looked():
+	case <-time.After(firstLook):
+	case <-ctx.Done():
+	}
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
 	shown, lost, err := f.copyItems(t, out, encoder, holders)
 	cancel()

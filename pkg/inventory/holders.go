@@ -25,6 +25,7 @@ type Holders struct {
 	stop    context.CancelFunc
 	wanted  chan struct{}
 	stopped chan struct{}
+	looked  chan struct{}
 
 	mu      sync.Mutex
 	byInode map[uint32]*held
@@ -41,12 +42,15 @@ func WatchHolders() *Holders {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &Holders{
 		stop: cancel, wanted: make(chan struct{}, 1), stopped: make(chan struct{}),
-		byInode: make(map[uint32]*held),
+		looked: make(chan struct{}), byInode: make(map[uint32]*held),
 	}
 	h.wanted <- struct{}{}
 	go h.run(ctx)
 	return h
 }
+
+// Looked is closed when all processes have been looked at for the first time.
+func (h *Holders) Looked() <-chan struct{} { return h.looked }
 
 // Close ends the looking.
 func (h *Holders) Close() {
@@ -92,7 +96,7 @@ func (h *Holders) want() {
 func (h *Holders) run(ctx context.Context) {
 	defer close(h.stopped)
 	pause := holdersFirst
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return
@@ -103,6 +107,9 @@ func (h *Holders) run(ctx context.Context) {
 			pause = holdersFirst
 		} else {
 			pause = min(2*pause, holdersLast)
+		}
+		if first {
+			close(h.looked)
 		}
 		// At most a tenth of the time is spent looking.
 		select {
