@@ -383,6 +383,33 @@ func TestASocketBoundThroughADirectoryIsCalledByItsPath(t *testing.T) {
 	}
 }
 
+// Some file systems show another device number than the kernel knows a socket by.
+func TestFilesAreToldApartWhereTheirDeviceNumbersAreNot(t *testing.T) {
+	requireRoot(t)
+	d := dir(t)
+	for _, name := range []string{"lower", "rest", "m"} {
+		if err := os.Mkdir(filepath.Join(d, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// An overlay over two file systems, which the process alone sees.
+	const script = `
+cd "$1" && mount -t tmpfs none rest && mkdir rest/upper rest/work &&
+mount -t overlay -o lowerdir=lower,upperdir=rest/upper,workdir=rest/work none m && exec "$2" "$1/m/notify.sock"`
+	manager := startBy(t, "", "unshare", "--mount", "sh", "-c", script, "sh", d, os.Args[0])
+	nsenter := []string{"nsenter", "--target", fmt.Sprint(manager.pid), "--mount"}
+	p := startBy(t, d+"/m/notify.sock", append(nsenter, os.Args[0])...)
+	startBy(t, "", append(nsenter, os.Args[0], d+"/m/other")...)
+	inv := take(t, inventory.Options{})
+	s, found := heldBy(inv, manager)[d+"/m/notify.sock"]
+	if !found || s.File == nil || s.File.State != inventory.FileThere {
+		t.Errorf("got %+v with file %+v, want it to be there", s, s.File)
+	}
+	if c := clientOf(t, inv, p); c.State != inventory.ClientOK || c.Inode != s.Inode {
+		t.Errorf("%q leads to socket %d, want %d", c.State, c.Inode, s.Inode)
+	}
+}
+
 func TestADatagramThatWaitsIsSeen(t *testing.T) {
 	requireRoot(t)
 	address := filepath.Join(dir(t), "notify.sock")

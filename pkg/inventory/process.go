@@ -137,21 +137,29 @@ func (d processDir) notifySocket() (value string, ok bool, err error) {
 	return "", false, nil
 }
 
-// lookUp finds a path as the process sees it (openat2(2), RESOLVE_IN_ROOT).
-func (d processDir) lookUp(path string) (stat unix.Stat_t, err error) {
+// openPath opens a path, as O_PATH, as the process sees it (openat2(2), RESOLVE_IN_ROOT).
+func (d processDir) openPath(path string) (fd int, stat unix.Stat_t, err error) {
 	root, err := d.open("root", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
-		return stat, err
+		return -1, stat, err
 	}
 	defer unix.Close(root)
-	fd, err := unix.Openat2(root, path, &unix.OpenHow{
+	fd, err = unix.Openat2(root, path, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT,
 	})
 	if err != nil {
-		return stat, err
+		return -1, stat, err
 	}
-	defer unix.Close(fd)
-	return stat, unix.Fstat(fd, &stat)
+	if err := unix.Fstat(fd, &stat); err != nil {
+		unix.Close(fd)
+		return -1, stat, err
+	}
+	return fd, stat, nil
+}
+
+// isMissing reports whether an error says that there is no such file.
+func isMissing(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
 // eachProcess calls look for every process, several at a time.

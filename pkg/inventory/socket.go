@@ -90,24 +90,29 @@ func queueLimitHere() int {
 const (
 	showName  = 0x01
 	showVFS   = 0x02
+	showPeer  = 0x04
 	showQueue = 0x10
 	showUID   = 0x40
 
 	attrName  = 0
 	attrVFS   = 1
+	attrPeer  = 2
 	attrQueue = 4
 	attrUID   = 7
 )
 
 // diagRequest is struct unix_diag_req.
-type diagRequest struct{ show uint32 }
+type diagRequest struct {
+	inode uint32 // 0: every one
+	show  uint32
+}
 
 func (diagRequest) Len() int { return 24 }
 
 func (r diagRequest) Serialize() []byte {
 	b := []byte{unix.AF_UNIX, 0, 0, 0}
 	b = binary.NativeEndian.AppendUint32(b, ^uint32(0)) // in every state
-	b = binary.NativeEndian.AppendUint32(b, 0)          // every inode
+	b = binary.NativeEndian.AppendUint32(b, r.inode)
 	b = binary.NativeEndian.AppendUint32(b, r.show)
 	return binary.NativeEndian.AppendUint64(b, ^uint64(0)) // no cookie
 }
@@ -135,16 +140,18 @@ func socketsHere() (sockets []boundSocket, err error) {
 	return sockets, nil
 }
 
+// diagSize is that of struct unix_diag_msg.
+const diagSize = 16
+
 // parseDiag reads a struct unix_diag_msg and the attributes behind it. ok is false
 // for a socket without an address.
 func parseDiag(message []byte) (s boundSocket, ok bool) {
-	const size = 16
-	if len(message) < size || message[0] != unix.AF_UNIX {
+	if len(message) < diagSize || message[0] != unix.AF_UNIX {
 		return s, false
 	}
 	s.kind = message[1]
 	s.Inode = binary.NativeEndian.Uint32(message[4:])
-	attrs, err := nl.ParseRouteAttr(message[size:])
+	attrs, err := nl.ParseRouteAttr(message[diagSize:])
 	if err != nil {
 		return s, false
 	}

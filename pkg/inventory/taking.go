@@ -4,7 +4,6 @@ package inventory
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -26,7 +25,7 @@ type taking struct {
 
 type client struct {
 	Client
-	stat *unix.Stat_t // of the path that NOTIFY_SOCKET is; nil: not found
+	file fileID // of the path that NOTIFY_SOCKET is; zero: not found
 }
 
 type holder struct {
@@ -105,20 +104,28 @@ func (t *taking) addClient(d processDir) error {
 	}
 	c := client{Client: Client{Process: process, NotifySocket: value, State: addressState(value)}}
 	if c.State == "" && value[0] == '/' {
-		stat, err := d.lookUp(value)
-		switch {
-		case err == nil && stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
-			c.State = ClientNotSocket
-		case err == nil:
-			c.stat = &stat
-		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			c.State = ClientMissing
-		}
+		c.State, c.file = lookAt(d, value)
 	}
 	t.mu.Lock()
 	t.clients = append(t.clients, c)
 	t.mu.Unlock()
 	return nil
+}
+
+// lookAt says what is at a path as a process sees it: a state, or a socket's file.
+func lookAt(d processDir, path string) (ClientState, fileID) {
+	fd, stat, err := d.openPath(path)
+	if err != nil {
+		if isMissing(err) {
+			return ClientMissing, fileID{}
+		}
+		return "", fileID{}
+	}
+	defer unix.Close(fd)
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return ClientNotSocket, fileID{}
+	}
+	return "", fileOf(&stat)
 }
 
 // sunPathMax is the longest path that fits into sun_path with its NUL (unix(7)).
@@ -161,8 +168,11 @@ func (t *taking) resolveClients() {
 		switch {
 		case c.State != "":
 			continue
-		case c.stat != nil:
-			s = byFile[fileOf(c.stat)]
+		case c.file != (fileID{}):
+			if s = byFile[c.file]; s == nil {
+				c.State, c.Inode = reach(&c.Client)
+				continue
+			}
 		case c.NotifySocket[0] == '@' && c.NetNS != 0:
 			s = byName[abstract{c.NetNS, c.NotifySocket}]
 		default:
@@ -181,9 +191,9 @@ func (t *taking) resolveClients() {
 
 // findHolders finds the processes that hold the wanted sockets.
 func (t *taking) findHolders(ctx context.Context, wanted map[uint32]*Socket) error {
-	files := make(map[uint32]fileID)
+	bound := make(map[uint32]*boundSocket)
 	for i := range t.sockets {
-		files[t.sockets[i].Inode] = t.sockets[i].file
+		bound[t.sockets[i].Inode] = &t.sockets[i]
 	}
 	return eachProcess(ctx, func(d processDir) {
 		held := heldBy(d, wanted)
@@ -195,7 +205,7 @@ func (t *taking) findHolders(ctx context.Context, wanted map[uint32]*Socket) err
 			return
 		}
 		for _, inode := range held {
-			h := holder{process: process, file: fileSeenBy(d, wanted[inode].Address, files[inode])}
+			h := holder{process: process, file: fileSeenBy(d, bound[inode])}
 			t.mu.Lock()
 			t.holders[inode] = append(t.holders[inode], h)
 			t.mu.Unlock()
@@ -226,23 +236,32 @@ func heldBy(d processDir, wanted map[uint32]*Socket) (held []uint32) {
 }
 
 // fileSeenBy looks for the file of a socket as a process sees it.
-func fileSeenBy(d processDir, address string, socket fileID) *File {
-	if !strings.HasPrefix(address, "/") || socket == (fileID{}) {
+func fileSeenBy(d processDir, socket *boundSocket) *File {
+	address := socket.Address
+	if !strings.HasPrefix(address, "/") {
 		return nil
 	}
 	if fd, found := boundThrough(address); found {
 		return fileIn(d, fd, socket)
 	}
-	stat, err := d.lookUp(address)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return &File{State: FileMissing}
-	case err != nil:
+	fd, stat, err := d.openPath(address)
+	if err != nil {
+		if isMissing(err) {
+			return &File{State: FileMissing}
+		}
 		return nil
-	case fileOf(&stat) != socket:
-		return newFile(FileReplaced, address, &stat)
 	}
-	return newFile(FileThere, address, &stat)
+	defer unix.Close(fd)
+	if fileOf(&stat) == socket.file {
+		return newFile(FileThere, address, &stat)
+	}
+	switch state, other := connectTo(fd); {
+	case state == "":
+		return nil
+	case state == ClientOK && other == socket.Inode:
+		return newFile(FileThere, address, &stat)
+	}
+	return newFile(FileReplaced, address, &stat)
 }
 
 func newFile(state FileState, path string, stat *unix.Stat_t) *File {
@@ -264,7 +283,7 @@ func boundThrough(address string) (fd string, ok bool) {
 }
 
 // fileIn looks for the file of a socket in a directory that a process has open.
-func fileIn(d processDir, fd string, socket fileID) *File {
+func fileIn(d processDir, fd string, socket *boundSocket) *File {
 	dir, err := d.open("fd/"+fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil
@@ -278,12 +297,28 @@ func fileIn(d processDir, fd string, socket fileID) *File {
 	var found *File
 	eachEntry(dir, func(name string) bool {
 		var stat unix.Stat_t
-		if unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && fileOf(&stat) == socket {
+		if unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && isFileOf(dir, name, &stat, socket) {
 			found = newFile(FileThere, string(link[:n])+"/"+name, &stat)
 		}
 		return found == nil
 	})
 	return found
+}
+
+// isFileOf reports whether a file is that of a socket. Where its inode number alone is
+// the same, the file system may show another device than it has.
+func isFileOf(dir int, name string, stat *unix.Stat_t, socket *boundSocket) bool {
+	id := fileOf(stat)
+	if id == socket.file || id.inode != socket.file.inode || stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return id == socket.file
+	}
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	state, inode := connectTo(fd)
+	return state == ClientOK && inode == socket.Inode
 }
 
 // eachEntry calls look for the names in a directory until it returns false.
