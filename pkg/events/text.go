@@ -43,15 +43,19 @@ func (t TextEncoder) AppendEvent(b []byte, e *Event) []byte {
 	b = t.appendTime(b, e.Time)
 	b = append(b, ' ')
 	b = t.appendColumn(b, styleBold, whoWidth, func(b []byte) []byte {
-		b = appendWord(b, e.Sender.Comm)
-		b = append(b, '[')
-		b = strconv.AppendUint(b, uint64(e.Sender.PID), 10)
-		return append(b, ']')
+		return appendProcess(b, e.Sender.Comm, e.Sender.PID)
 	})
 	b = append(b, ' ')
 	b = t.appendColumn(b, styleCyan, groupWidth, func(b []byte) []byte { return appendGroup(b, &e.Sender) })
 	b = append(b, " -> "...)
-	b = t.appendColumn(b, "", socketWidth, func(b []byte) []byte { return appendSocket(b, e.Socket) })
+	b = t.appendColumn(b, "", socketWidth, func(b []byte) []byte {
+		b = appendSocket(b, e.Socket)
+		if r := e.Receiver; r != nil && r.PID != 0 {
+			b = append(b, ' ')
+			b = appendProcess(b, r.Comm, r.PID)
+		}
+		return b
+	})
 	b = append(b, ' ')
 	style := ""
 	if e.Result.Failed() {
@@ -203,6 +207,13 @@ func appendLine(b []byte, line string, quoteValue bool) []byte {
 		return appendQuoted(b, value)
 	}
 	return appendEscaped(b, value, false)
+}
+
+func appendProcess(b []byte, comm string, pid uint32) []byte {
+	b = appendWord(b, comm)
+	b = append(b, '[')
+	b = strconv.AppendUint(b, uint64(pid), 10)
+	return append(b, ']')
 }
 
 // appendGroup appends what the process belongs to: its container, else its

@@ -75,6 +75,16 @@ func TestTextOfAnEvent(t *testing.T) {
 			`nginx[812]             -                      -> /run/host/notify (bound to /run/systemd/notify) sent READY=1`,
 		},
 		{
+			"who holds the receiving socket", func(e *events.Event) {
+				e.Receiver = &events.Receiver{PID: 1, Comm: "systemd", Unit: "init.scope"}
+			},
+			`nginx[812]             -                      -> /run/systemd/notify systemd[1] sent READY=1`,
+		},
+		{
+			"a receiving socket that nobody was found to hold", func(e *events.Event) { e.Receiver = &events.Receiver{Unit: "init.scope"} },
+			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1`,
+		},
+		{
 			"only the receiver's name", func(e *events.Event) { e.Socket.Address, e.Socket.Bound = "", "/run/systemd/notify" },
 			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1`,
 		},
