@@ -3,6 +3,7 @@
 package relay_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/sdtrace/sdtrace/pkg/relay"
@@ -66,6 +67,25 @@ func TestAStatusThatIsHeldReachesTheHostAtTheEnd(t *testing.T) {
 	if err := r.relay.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestAStatusThatIsHeldForNobodyIsCountedAsLost(t *testing.T) {
+	r := newRig(t, withRule("STATUS allow every=1h"))
+	a := startAgent(t)
+	a.send(r.socket, "STATUS=1")
+	r.host.expect("STATUS=1")
+	r.host.close()
+	a.send(r.socket, "STATUS=2")
+	r.awaitDecision(relay.KeyStatus, relay.Held, relay.ReasonTooSoon)
+	r.cancel()
+	r.cancel = nil
+	if err := <-r.done; !errors.Is(err, relay.ErrUndelivered) {
+		t.Errorf("Run returned %v, want ErrUndelivered", err)
+	}
+	if err := r.relay.Close(); err != nil {
+		t.Error(err)
+	}
+	r.awaitDecision(relay.KeyStatus, relay.Lost, relay.ReasonUpstream)
 }
 
 func TestTheStatusOfSeveralContainersIsPacedAsOne(t *testing.T) {

@@ -136,6 +136,7 @@ func (r *Relay) Close() error {
 	for _, m := range r.members {
 		m.close()
 	}
+	r.releaseStatus()
 	for r.queue.len() > 0 {
 		r.drop(r.queue.head())
 	}
