@@ -13,7 +13,7 @@ func addHolder(e *events.Event, holders *inventory.Holders) {
 	if r == nil || e.Socket.Inode == 0 {
 		return
 	}
-	p, found := holders.Find(e.Socket.Inode)
+	p, found := holders.Find(e.Socket.Inode, r.Cgroup)
 	if !found {
 		return
 	}

@@ -3,6 +3,8 @@
 package inventory_test
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ func awaitHolder(t *testing.T, h *inventory.Holders, inode uint64, pid int) {
 	const patience = 20 * time.Second
 	var got inventory.Process
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if got, _ = h.Find(inode); got.PID == pid {
+		if got, _ = h.Find(inode, ""); got.PID == pid {
 			return
 		}
 	}
@@ -50,11 +52,34 @@ func TestTheHolderOfASocketIsFoundAndForgottenWhenItHasGone(t *testing.T) {
 	awaitHolder(t, h, find(early, filepath.Join(d, "early")), early.pid)
 }
 
+func TestTheHolderOfANewSocketIsFoundAtOnceInItsCgroup(t *testing.T) {
+	requireRoot(t)
+	h := inventory.WatchHolders()
+	defer h.Close()
+	<-h.Looked()
+	mount := "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(mount); err != nil {
+		mount = "/sys/fs/cgroup"
+	}
+	cgroup := fmt.Sprintf("/sdtrace-inventory-%d", os.Getpid())
+	if err := os.Mkdir(mount+cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(mount + cgroup) })
+	address := filepath.Join(dir(t), "new")
+	// The shell is in the cgroup before it becomes the process.
+	p := startBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" "$3"`, "sh", mount+cgroup, os.Args[0], address)
+	s := heldBy(take(t, inventory.Options{All: true}), p)[address]
+	if got, found := h.Find(uint64(s.Inode), cgroup); !found || got.PID != p.pid {
+		t.Errorf("held by %v, want process %d", got, p.pid)
+	}
+}
+
 func TestASocketThatNobodyHoldsHasNoHolder(t *testing.T) {
 	requireRoot(t)
 	h := inventory.WatchHolders()
 	defer h.Close()
-	if p, found := h.Find(1); found {
+	if p, found := h.Find(1, "/"); found {
 		t.Errorf("held by %v", p)
 	}
 }
