@@ -250,6 +250,14 @@ func (a *agent) send(socket, payload string, fds ...string) {
 	}
 }
 
+// sendWaiting sends as sd_notify does, which waits for room.
+func (a *agent) sendWaiting(socket, payload string) {
+	a.t.Helper()
+	if got := a.do(order{Do: "send", Socket: socket, Payload: []byte(payload), Block: true}); got.Errno != 0 {
+		a.t.Fatalf("sending %q: %v", payload, got.Errno)
+	}
+}
+
 // host is a notify socket as systemd has it.
 type host struct {
 	t    testing.TB

@@ -155,11 +155,9 @@ func TestAFullQueueKeepsWhatTheHostWillActOn(t *testing.T) {
 		case 2:
 			text = fmt.Sprintf("ERRNO=%d\nSTATUS=%d", i%4096, i)
 		}
-		if got := a.do(order{Do: "send", Socket: r.socket, Payload: []byte(text), Block: true}); got.Errno != 0 {
-			t.Fatal(got.Errno)
-		}
+		a.sendWaiting(r.socket, text)
 	}
-	a.send(r.socket, "STOPPING=1\nWATCHDOG=1\nERRNO=7")
+	a.sendWaiting(r.socket, "STOPPING=1\nWATCHDOG=1\nERRNO=7")
 	r.awaitDecision(relay.KeyReady, relay.Coalesced, relay.ReasonNone)
 	var all []string
 	for {

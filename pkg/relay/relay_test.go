@@ -334,7 +334,7 @@ func TestAStuckHostStallsNoContainer(t *testing.T) {
 			a.do(order{Do: "send", Socket: r.socket, Payload: []byte("READY=1"), Block: true})
 		}
 	}
-	a.send(r.socket, "READY=1\nSTATUS=end")
+	a.sendWaiting(r.socket, "READY=1\nSTATUS=end")
 	var got []string
 	for {
 		m := r.host.next()
