@@ -83,15 +83,19 @@ func TestManyBarriersAreReleasedAndNoneTooEarly(t *testing.T) {
 	const n = 60
 	r := newRig(t)
 	agents := make([]*agent, n)
-	released := make(chan int)
 	for i := range agents {
 		agents[i] = startAgent(t)
+	}
+	type release struct {
+		number int
+		answer answer
+	}
+	released := make(chan release, n)
+	for i, a := range agents {
 		// Something before each, so that two do not share one.
-		agents[i].send(r.socket, fmt.Sprintf("READY=1\nSTATUS=%d", i))
+		a.sendWaiting(r.socket, fmt.Sprintf("READY=1\nSTATUS=%d", i))
 		go func() {
-			if got := agents[i].do(order{Do: "barrier", Socket: r.socket, Payload: []byte("BARRIER=1"), Block: true}); got.Released && got.Errno == 0 {
-				released <- i
-			}
+			released <- release{i, a.do(order{Do: "barrier", Socket: r.socket, Payload: []byte("BARRIER=1"), Block: true})}
 		}()
 	}
 	var mu sync.Mutex
@@ -119,10 +123,12 @@ func TestManyBarriersAreReleasedAndNoneTooEarly(t *testing.T) {
 		}
 	}()
 	for range n {
-		i := <-released
+		got := <-released
 		mu.Lock()
-		if !seen[i] {
-			t.Errorf("barrier %d was released before the host had read what came before", i)
+		if !got.answer.Released || got.answer.Errno != 0 {
+			t.Errorf("barrier %d was not released: %v", got.number, got.answer.Errno)
+		} else if !seen[got.number] {
+			t.Errorf("barrier %d was released before the host had read what came before", got.number)
 		}
 		mu.Unlock()
 	}
