@@ -127,11 +127,11 @@ type (
 type JSONEncoder struct{}
 
 // AppendEvent appends e to b as one line, its '\n' included.
-func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte { return appendJSONLine(b, newJSONSend(e)) }
+func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte { return AppendJSONLine(b, newJSONSend(e)) }
 
 // AppendLost appends l to b as one line, its '\n' included.
 func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
-	return appendJSONLine(b, jsonLost{
+	return AppendJSONLine(b, jsonLost{
 		Type:         typeLost,
 		Time:         l.Time.UTC().Format(jsonTime),
 		Count:        l.Count(),
@@ -374,12 +374,14 @@ func onlyUTF8(name string) string {
 	return ""
 }
 
-func appendJSONLine(b []byte, v any) []byte {
+// AppendJSONLine appends v to b as one line of JSON, its '\n' included, with no
+// character in it that a terminal acts on. It panics when v cannot be encoded.
+func AppendJSONLine(b []byte, v any) []byte {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(err) // the types above hold nothing that cannot be encoded
+		panic(err)
 	}
 	return appendVisible(b, line.Bytes())
 }

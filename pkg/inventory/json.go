@@ -3,7 +3,6 @@
 package inventory
 
 import (
-	"encoding/json"
 	"io"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -11,34 +10,29 @@ import (
 
 // WriteJSON writes the inventory as JSON Lines: first the sockets, each with
 // "type":"socket", then the clients with "type":"client". docs/sockets.md says
-// what the fields mean; addresses are written as by events.FormatAddress.
+// what the fields mean; addresses are written as by events.FormatAddress. It holds no
+// character that a terminal acts on.
 func (inv *Inventory) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
+	var b []byte
 	for i := range inv.Sockets {
 		s := &inv.Sockets[i]
-		err := enc.Encode(struct {
+		b = events.AppendJSONLine(b, struct {
 			Type    string `json:"type"`
 			Address string `json:"address"`
 			Path    string `json:"path,omitempty"`
 			*Socket
 		}{"socket", events.FormatAddress(s.Address), s.path(), s})
-		if err != nil {
-			return err
-		}
 	}
 	for i := range inv.Clients {
 		c := &inv.Clients[i]
-		err := enc.Encode(struct {
+		b = events.AppendJSONLine(b, struct {
 			Type         string `json:"type"`
 			NotifySocket string `json:"notify_socket"`
 			*Client
 		}{"client", events.FormatAddress(c.NotifySocket), c})
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	_, err := w.Write(b)
+	return err
 }
 
 func (s *Socket) path() string {

@@ -16,7 +16,7 @@ func example() *Inventory {
 	const id = "3f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a"
 	systemd := Process{PID: 1, Comm: "systemd", Cgroup: "/init.scope", Unit: "init.scope", NetNS: 40}
 	relay := Process{PID: 812, Comm: "sdtrace", Cgroup: "/system.slice/web.service", Unit: "web.service", Slice: "system.slice", NetNS: 40}
-	app := Process{PID: 830, Comm: "app\x1b[2J", Container: &Container{Runtime: "docker", ID: id}, NetNS: 52}
+	app := Process{PID: 830, Comm: "app\x1b[2J\u009b", Container: &Container{Runtime: "docker", ID: id}, NetNS: 52}
 	user := Process{PID: 900, Comm: "syncd", Unit: "user@1000.service", UserUnit: "syncd.service", NetNS: 40}
 	return &Inventory{
 		Sockets: []Socket{
@@ -55,11 +55,11 @@ SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE MAX  HELD
 /run/old/notify.sock         23     host   missing  -      -     10         sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
 @a\x00b\n/notify.sock        24     52     -        -      -     -          no process found
 
-PROCESS          BELONGS TO                       NETNS  NOTIFY_SOCKET                  LEADS TO
-sdtrace[812]     web.service                      host   /run/systemd/notify            socket 21 of systemd[1] init.scope
-app\x1b[2J[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        socket 22 of sdtrace[812] web.service
-syncd[900]       user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  NOBODY LISTENS
-x[901]           -                                -      @y                             unknown
+PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  LEADS TO
+sdtrace[812]             web.service                      host   /run/systemd/notify            socket 21 of systemd[1] init.scope
+app\x1b[2J\xc2\x9b[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        socket 22 of sdtrace[812] web.service
+syncd[900]               user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  NOBODY LISTENS
+x[901]                   -                                -      @y                             unknown
 `
 	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -78,7 +78,7 @@ func TestTree(t *testing.T) {
 └─ x[901]
    └─ notifies @y: unknown
 docker:3f2a91c0d4e5
-└─ app\x1b[2J[830]
+└─ app\x1b[2J\xc2\x9b[830]
    └─ notifies /run/notify/notify.sock: socket 22 of sdtrace[812] web.service
 init.scope
 └─ systemd[1]
@@ -110,7 +110,7 @@ func TestJSON(t *testing.T) {
 	want := `
 {"type":"socket","address":"/proc/self/fd/9/n","path":"/run/web/notify/notify.sock","inode":22,"netns":40,"notify":true,"file":{"state":"there","mode":"0666","uid":0,"gid":0},"next_bytes":7,"max_queued":10,"holders":[{"pid":812,"comm":"sdtrace","cgroup":"/system.slice/web.service","unit":"web.service","slice":"system.slice","netns":40}]}
 {"type":"socket","address":"@a\\x00b\\n/notify.sock","inode":24,"netns":52,"notify":true,"next_bytes":0}
-{"type":"client","notify_socket":"/run/notify/notify.sock","pid":830,"comm":"app\u001b[2J","container":{"runtime":"docker","id":"3f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a"},"netns":52,"state":"ok","inode":22}
+{"type":"client","notify_socket":"/run/notify/notify.sock","pid":830,"comm":"app\u001b[2J\u009b","container":{"runtime":"docker","id":"3f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a"},"netns":52,"state":"ok","inode":22}
 {"type":"client","notify_socket":"/run/user/1000/systemd/notify","pid":900,"comm":"syncd","unit":"user@1000.service","user_unit":"syncd.service","netns":40,"state":"nobody"}
 `
 	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
