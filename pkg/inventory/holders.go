@@ -130,7 +130,7 @@ func (h *Holders) run(ctx context.Context) {
 // look finds the holders of all bound datagram sockets, and says whether it found one
 // that was not known.
 func (h *Holders) look(ctx context.Context) (news bool) {
-	inv, err := Take(ctx, Options{All: true})
+	inv, err := take(ctx, &taking{onlyHolders: true}, Options{All: true})
 	if err != nil {
 		return false
 	}

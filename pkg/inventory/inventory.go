@@ -137,7 +137,11 @@ type Options struct {
 // meanwhile is an error, and neither is what cannot be looked at: it is counted.
 // It needs root to be complete.
 func Take(ctx context.Context, options Options) (*Inventory, error) {
-	t := &taking{holders: make(map[uint32][]holder)}
+	return take(ctx, &taking{}, options)
+}
+
+func take(ctx context.Context, t *taking, options Options) (*Inventory, error) {
+	t.holders = make(map[uint32][]holder)
 	defer t.close()
 	if err := t.scanProcesses(ctx); err != nil {
 		return nil, err

@@ -15,6 +15,9 @@ import (
 
 // taking is an inventory under way.
 type taking struct {
+	// onlyHolders leaves out the clients and the files of sockets.
+	onlyHolders bool
+
 	mu         sync.Mutex
 	namespaces map[uint64]int // network namespaces: an open file of each, by inode number
 	clients    []client
@@ -50,7 +53,9 @@ func (t *taking) scanProcesses(ctx context.Context) error {
 	t.namespaces = make(map[uint64]int)
 	return eachProcess(ctx, func(d processDir) {
 		denied := isDenied(t.addNamespaceOf(d))
-		denied = isDenied(t.addClient(d)) || denied
+		if !t.onlyHolders {
+			denied = isDenied(t.addClient(d)) || denied
+		}
 		if denied {
 			t.deny()
 		}
@@ -205,7 +210,10 @@ func (t *taking) findHolders(ctx context.Context, wanted map[uint32]*Socket) err
 			return
 		}
 		for _, inode := range held {
-			h := holder{process: process, file: fileSeenBy(d, bound[inode])}
+			h := holder{process: process}
+			if !t.onlyHolders {
+				h.file = fileSeenBy(d, bound[inode])
+			}
 			t.mu.Lock()
 			t.holders[inode] = append(t.holders[inode], h)
 			t.mu.Unlock()
