@@ -57,6 +57,41 @@ func TestAProcessWithTheNumberOfTheSenderBeforeIsNotTakenForIt(t *testing.T) {
 	}
 }
 
+// The same when what the first one has sent was dealt with before, and the kernel's
+// pidfd of the second gets the number that the one of the first had.
+func TestAProcessWithTheNumberOfAnEarlierSenderIsNotTakenForIt(t *testing.T) {
+	member := startAgent(t)
+	cgroup := moveToCgroup(t, member.pid)
+	r := newRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessAll))
+	number := lowestFD(t)
+	unix.Close(number)
+	member.send(r.socket, "STATUS=mine")
+	r.host.expect("STATUS=mine")
+	member.stop()
+	other := startAgentAs(t, member.pid)
+	for fd := lowestFD(t); ; fd = lowestFD(t) {
+		if fd >= number {
+			unix.Close(fd)
+			break
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+	}
+	other.send(r.socket, "READY=1")
+	if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMember); d.PID != member.pid {
+		t.Errorf("refused of pid %d, want %d", d.PID, member.pid)
+	}
+}
+
+// lowestFD takes the number that the next file descriptor would get.
+func lowestFD(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
 // startAgentAs starts an agent that gets the number of a process that is gone.
 func startAgentAs(t *testing.T, pid int) *agent {
 	t.Helper()
