@@ -271,11 +271,9 @@ func TestBarrierWaitsForSystemd(t *testing.T) {
 
 func TestExtendedStartOutlivesItsTimeout(t *testing.T) {
 	eachVersion(t, func(t *testing.T, m *manager) {
-		u := unit{service: []string{"Type=notify", "TimeoutStartSec=2s"}, clock: ahead}
-		s, control := m.define(t, u), m.define(t, u)
-		c, starting := s.start(t)
-		c.tell(t, "EXTEND_TIMEOUT_USEC=60000000")
+		s, c, starting, u := startExtended(t, m)
 		// Started later, with the same timeout.
+		control := m.define(t, u)
 		failing := control.do(t, "start")
 		if got := await(t, "the control's end", control.ended); got.Result != "timeout" {
 			t.Errorf("the control ended with %+v", got)
@@ -288,6 +286,29 @@ func TestExtendedStartOutlivesItsTimeout(t *testing.T) {
 		c.notify(t, "READY=1")
 		succeed(t, "systemctl start", starting)
 	})
+}
+
+// startExtended starts a service whose container extends its timeout, the
+// shortest that this machine can start a container in.
+func startExtended(t *testing.T, m *manager) (*service, *container, <-chan error, unit) {
+	t.Helper()
+	for seconds := 2; ; seconds *= 4 {
+		u := unit{service: []string{"Type=notify", fmt.Sprintf("TimeoutStartSec=%ds", seconds)}, clock: ahead}
+		s := m.define(t, u)
+		starting := s.do(t, "start")
+		select {
+		case c := <-s.containers:
+			<-c.begin(request{Op: "notify", Args: []string{"EXTEND_TIMEOUT_USEC=60000000"}})
+			<-c.begin(request{Op: "barrier"})
+			if s.show(t, properties{"ActiveState": ""})["ActiveState"] == "activating" {
+				return s, c, starting, u
+			}
+		case <-s.ended:
+		}
+		if seconds > 60 {
+			t.Fatalf("no container within %d s", seconds)
+		}
+	}
 }
 
 func TestStoppingContainerStopsTheUnit(t *testing.T) {
