@@ -189,6 +189,7 @@ static __always_inline void ancillary_init(struct ancillary *anc)
 	anc->uid = 0;
 	anc->gid = 0;
 	anc->fd_count = 0;
+	anc->first = 0;
 }
 
 /*
@@ -260,6 +261,8 @@ static __always_inline void read_skb_parms(struct ancillary *anc,
 	}
 	if (fp)
 		anc->fd_count = read_files(fp, anc->fds);
+	if (fp)
+		anc->first = (__u64)BPF_CORE_READ(fp, fp[0]);
 }
 
 #endif

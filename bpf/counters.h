@@ -15,6 +15,7 @@ enum counter {
 	COUNT_IN_FLIGHT_FULL, /* lost: no room in the in-flight table */
 	COUNT_RUN_SKIPPED,    /* lost: the kernel skipped a run for it */
 	COUNT_UNREADABLE,     /* lost: to an address that cannot be read */
+	COUNT_RECEIPT_LOST,   /* receipts: no room to follow or to tell */
 	COUNTERS,
 };
 

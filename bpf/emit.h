@@ -34,6 +34,8 @@ static __always_inline __u64 wakeup_flags(void)
 
 static __always_inline void event_init(struct event *e)
 {
+	e->type = RECORD_SEND;
+	e->skb = 0;
 	e->time_ns = bpf_ktime_get_boot_ns();
 	e->latency_ns = 0;
 	e->flags = 0;
@@ -42,8 +44,11 @@ static __always_inline void event_init(struct event *e)
 	e->cgroup_len = 0;
 }
 
-/* Sends the slot's event; its payload is already at the start of data. */
-static __always_inline void emit(struct scratch *s, __u32 slot)
+/*
+ * Sends the slot's event, whose payload is already at the start of data; says
+ * whether there was room for it.
+ */
+static __always_inline bool emit(struct scratch *s, __u32 slot)
 {
 	struct event *e = &s->event;
 	__u64 end = e->payload_len, size;
@@ -72,16 +77,19 @@ static __always_inline void emit(struct scratch *s, __u32 slot)
 
 	size = __builtin_offsetof(struct event, data) + end;
 	BOUND(size, DATA_MASK);
-	if (bpf_ringbuf_output(&ring, e, size, wakeup_flags()))
+	if (bpf_ringbuf_output(&ring, e, size, wakeup_flags())) {
 		count(COUNT_RING_FULL);
-	else
-		count(COUNT_CAPTURED);
+		return false;
+	}
+	count(COUNT_CAPTURED);
+	return true;
 }
 
 /*
- * Decides with all that is known now, then sends. slot is the one s is.
+ * Decides with all that is known now, then sends; says whether it did. slot is the
+ * one s is.
  */
-static __always_inline void emit_if_wanted(struct scratch *s, __u32 slot)
+static __always_inline bool emit_if_wanted(struct scratch *s, __u32 slot)
 {
 	struct event *e = &s->event;
 	int interest = destination_interest(slot);
@@ -93,14 +101,14 @@ static __always_inline void emit_if_wanted(struct scratch *s, __u32 slot)
 			count(COUNT_UNREADABLE);
 		else
 			count_unwanted();
-		return;
+		return false;
 	}
 	if ((filter_failed && !(e->flags & EVENT_NOT_DELIVERED)) ||
 	    (filter_key && !has_wanted_key(slot))) {
 		count(COUNT_FILTERED);
-		return;
+		return false;
 	}
-	emit(s, slot);
+	return emit(s, slot);
 }
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The record a datagram becomes on its way to user space. pkg/events decodes
- * it; a test there holds the Go offsets against this file's BTF.
+ * The records that go to user space: one for each datagram, and one for each thing
+ * that becomes of it once it is in the receiver's queue. pkg/events decodes them; a
+ * test there holds the Go offsets against this file's BTF.
  */
 #ifndef __EVENT_H__
 #define __EVENT_H__
@@ -17,6 +18,15 @@
  */
 #define DATA_MASK 0x1fff
 #define DATA_SIZE (DATA_MASK + 1 + 256)
+
+/* What a record is of: its first member. */
+enum record_type {
+	RECORD_SEND,	  /* struct event, the others struct receipt */
+	RECORD_READ,	  /* somebody received the datagram */
+	RECORD_UNREAD,	  /* it was thrown away before anybody did */
+	RECORD_CLOSED,	  /* the pipe passed with it was closed everywhere */
+	RECORD_FORGOTTEN, /* there will be no struct event for it */
+};
 
 enum event_flag {
 	EVENT_LATENCY = 1 << 0,	       /* latency_ns is known */
@@ -62,13 +72,15 @@ enum fd_kind {
  * (each with its NUL), and one enum fd_kind a byte.
  */
 struct event {
+	__u32 type;    /* RECORD_SEND */
+	__s32 result;  /* bytes, or a negative errno */
 	__u64 time_ns; /* CLOCK_BOOTTIME at the end of the call */
 	__u64 latency_ns;
 	__u64 cgroup_id;
 	__u64 start_time; /* of the thread group leader, CLOCK_BOOTTIME */
 	__u64 socket_inode;
 	__u64 receiver_cgroup_id; /* of the receiving socket, 0: unknown */
-	__s32 result;		  /* bytes, or a negative errno */
+	__u64 skb; /* with its start what receipts call it, 0: none come */
 	__u32 size;
 	__u32 pid;
 	__u32 tid;
@@ -97,6 +109,24 @@ struct event {
 	__u8 cgroup_controller; /* 0: cgroup v2, else cgroup_subsys_id + 1 */
 	char comm[16];
 	__u8 data[DATA_SIZE];
+};
+
+/* What became of a delivered datagram. Times are of CLOCK_BOOTTIME. */
+struct receipt {
+	__u32 type;
+	__s32 result;	 /* bytes the reader was told, or a negative errno */
+	__u64 skb;	 /* with start_ns: which datagram, as in struct event */
+	__u64 start_ns;	 /* time_ns - latency_ns of its struct event */
+	__u64 queued_ns; /* when it was put into the queue */
+	__u64 time_ns;	 /* when it left it, or the pipe was closed */
+	__u64 sender_exited_ns; /* when the sender's process ended, 0: it has not */
+	__u64 cgroup_id;	/* of the process that did it */
+	__u64 start_time;	/* of its thread group leader */
+	__u32 pid;
+	__u32 tid;
+	__u32 msg_flags; /* as recvmsg(2) returns them */
+	char comm[16];
+	__u32 unused;
 };
 
 #endif

@@ -14,34 +14,37 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-// The C of bpf/event.h is the source of truth for the record: every member has its
-// twin in events.WireHeader, in the same place and of the same size, for both
-// objects.
-func TestWireHeaderHasTheLayoutOfStructEvent(t *testing.T) {
-	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"fentry": bpf.LoadFentry, "tracepoint": bpf.LoadTracepoint,
+// The C of bpf/event.h is the source of truth for the records: every member has its
+// twin in Go, in the same place and of the same size.
+func TestWireTypesHaveTheLayoutOfTheirStructs(t *testing.T) {
+	for _, tt := range []struct {
+		object string
+		load   func() (*ebpf.CollectionSpec, error)
+		c      string
+		twin   reflect.Type
+	}{
+		{"fentry", bpf.LoadFentry, "event", reflect.TypeFor[events.WireHeader]()},
+		{"fentry", bpf.LoadFentry, "receipt", reflect.TypeFor[events.WireReceipt]()},
+		{"tracepoint", bpf.LoadTracepoint, "event", reflect.TypeFor[events.WireHeader]()},
 	} {
-		t.Run(name, func(t *testing.T) {
-			spec, err := load()
+		t.Run(tt.object+" "+tt.c, func(t *testing.T) {
+			spec, err := tt.load()
 			if err != nil {
 				t.Fatal(err)
 			}
-			var event *btf.Struct
-			if err := spec.Types.TypeByName("event", &event); err != nil {
+			var c *btf.Struct
+			if err := spec.Types.TypeByName(tt.c, &c); err != nil {
 				t.Fatal(err)
 			}
-			header := reflect.TypeFor[events.WireHeader]()
-			members := event.Members
-			if last := members[len(members)-1]; last.Name != "data" {
-				t.Fatalf("struct event ends with %s, want data", last.Name)
+			members := c.Members
+			if last := len(members) - 1; members[last].Name == "data" {
+				members = members[:last]
 			}
-			members = members[:len(members)-1]
-			if len(members) != header.NumField() {
-				t.Fatalf("struct event has %d members before data, WireHeader %d fields",
-					len(members), header.NumField())
+			if len(members) != tt.twin.NumField() {
+				t.Fatalf("struct %s has %d members, %s %d fields", tt.c, len(members), tt.twin, tt.twin.NumField())
 			}
 			for i, member := range members {
-				field := header.Field(i)
+				field := tt.twin.Field(i)
 				if want := strings.ReplaceAll(member.Name, "_", ""); !strings.EqualFold(field.Name, want) {
 					t.Errorf("field %d is %s, want one for %s", i, field.Name, member.Name)
 				}

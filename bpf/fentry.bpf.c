@@ -10,6 +10,14 @@
  *
  * unix_seqpacket_sendmsg() calls unix_dgram_sendmsg(), so it is covered too.
  *
+ * And on what becomes of it then:
+ *
+ *   fexit/__skb_try_recv_datagram  takes it out of the queue
+ *   fexit/unix_dgram_recvmsg       knows what the reader is told
+ *   raw_tp/kfree_skb               throws away what nobody has read
+ *   fentry/pipe_release            ends the pipe of a barrier
+ *   raw_tp/sched_process_exit      ends the sender
+ *
  * The kernel skips a run of a program while another run of it on the same CPU is
  * preempted halfway, which happens on kernels that preempt themselves (PREEMPT_LAZY,
  * preempt=full). Each program therefore copes with any of the others not having run;
@@ -31,6 +39,7 @@
 #include "ancillary.h"
 #include "payload.h"
 #include "emit.h"
+#include "receipt.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -103,8 +112,10 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 	if (bpf_map_lookup_elem(&in_flight, &id))
 		count(COUNT_RUN_SKIPPED);
 	s->send.start_ns = bpf_ktime_get_boot_ns();
+	s->send.skb = 0;
 	s->send.copied = 0;
 	s->send.permitted = 0;
+	s->send.followed = 0;
 	if (!bpf_map_update_elem(&in_flight, &id, &s->send, BPF_ANY))
 		return;
 	__sync_fetch_and_add(&in_flight_refused, 1);
@@ -207,6 +218,8 @@ static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 		return;
 	}
 	send->copied = 1;
+	send->skb = (__u64)skb;
+	send->len = c->size;
 }
 
 SEC("fexit/skb_copy_datagram_from_iter")
@@ -228,6 +241,9 @@ static __always_inline void found(struct socket *other)
 		return;
 	resolve(&send->dst, BPF_CORE_READ(other, sk));
 	send->permitted = 1;
+	/* Only failures are asked for: of these nothing becomes. */
+	if (send->skb && follow_receipts && !filter_failed)
+		follow(send);
 }
 
 SEC("fentry/security_unix_may_send")
@@ -310,10 +326,21 @@ static __always_inline void leave(struct msghdr *msg, size_t len, int ret)
 		/* payload_copied was skipped: what it said decides, but is lost. */
 		if (ret >= 0 && s->send.interest == INTEREST_MAYBE) {
 			count(COUNT_RUN_SKIPPED);
+			forget(&s->send);
 			return;
 		}
 	}
-	emit_if_wanted(s, SLOT_EXIT);
+	if (ret < 0 && s->send.followed) {
+		unfollow(s->send.skb);
+		s->send.followed = 0;
+	}
+	if (s->send.followed)
+		s->event.skb = s->send.skb;
+	if (!emit_if_wanted(s, SLOT_EXIT))
+		forget(&s->send);
+	else if (s->send.followed && s->anc.fd_count == 1 &&
+		 s->anc.fds[0] == FD_PIPE)
+		await_pipe(s);
 }
 
 SEC("fexit/unix_dgram_sendmsg")
@@ -321,6 +348,41 @@ int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
 	     int ret)
 {
 	leave(msg, len, ret);
+	return 0;
+}
+
+SEC("fexit/__skb_try_recv_datagram")
+int BPF_PROG(datagram_taken, struct sock *sk, struct sk_buff_head *queue,
+	     unsigned int flags, int *off, int *err, struct sk_buff **last,
+	     struct sk_buff *skb)
+{
+	if (skb && !(flags & MSG_PEEK))
+		take(skb);
+	return 0;
+}
+
+SEC("fexit/unix_dgram_recvmsg")
+int BPF_PROG(datagram_read, struct socket *sock, struct msghdr *msg, size_t size,
+	     int flags, int ret)
+{
+	finish_reading(msg, ret);
+	return 0;
+}
+
+SEC("raw_tp/kfree_skb")
+int datagram_discarded(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	if (queued_count)
+		discard((void *)ctx->args[0], bpf_map_lookup_elem(&in_flight, &id));
+	return 0;
+}
+
+SEC("fentry/pipe_release")
+int BPF_PROG(pipe_released, struct inode *inode, struct file *file)
+{
+	pipe_ends(file);
 	return 0;
 }
 
@@ -333,5 +395,6 @@ int thread_exit(void *ctx)
 	if (!bpf_map_delete_elem(&in_flight, &id))
 		count(COUNT_RUN_SKIPPED);
 	bpf_map_delete_elem(&copies, &id);
+	thread_ends();
 	return 0;
 }

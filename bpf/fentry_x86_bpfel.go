@@ -39,11 +39,22 @@ type FentryCopied struct {
 		Uid     uint32
 		Gid     uint32
 		FdCount uint32
+		First   uint64
 		Fds     [256]uint8
 	}
 	Size    uint32
 	Len     uint32
 	Payload [4096]uint8
+}
+
+type FentryFollowed struct {
+	_               structs.HostLayout
+	StartNs         uint64
+	QueuedNs        uint64
+	Owner           uint64
+	SenderStartTime uint64
+	SenderPid       uint32
+	Len             uint32
 }
 
 type FentryKey struct {
@@ -56,6 +67,12 @@ type FentryPattern struct {
 	Len   uint32
 	Group uint32
 	Text  [256]int8
+}
+
+type FentryProcess struct {
+	_         structs.HostLayout
+	StartTime uint64
+	Pid       uint64
 }
 
 type FentryScratch struct {
@@ -87,17 +104,20 @@ type FentryScratch struct {
 		Uid     uint32
 		Gid     uint32
 		FdCount uint32
+		First   uint64
 		Fds     [256]uint8
 	}
 	Event struct {
 		_                structs.HostLayout
+		Type             uint32
+		Result           int32
 		TimeNs           uint64
 		LatencyNs        uint64
 		CgroupId         uint64
 		StartTime        uint64
 		SocketInode      uint64
 		ReceiverCgroupId uint64
-		Result           int32
+		Skb              uint64
 		Size             uint32
 		Pid              uint32
 		Tid              uint32
@@ -126,17 +146,20 @@ type FentryScratch struct {
 		CgroupController uint8
 		Comm             [16]int8
 		Data             [8448]uint8
-		_                [4]byte
 	}
 }
 
 type FentrySend struct {
 	_         structs.HostLayout
 	StartNs   uint64
+	QueuedNs  uint64
+	Skb       uint64
 	Interest  uint32
+	Len       uint32
 	Copied    uint8
+	Followed  uint8
 	Permitted uint8
-	_         [2]byte
+	_         [5]byte
 	Dst       struct {
 		_          structs.HostLayout
 		Inode      uint64
@@ -156,6 +179,21 @@ type FentrySend struct {
 	}
 }
 
+type FentryTaken struct {
+	_        structs.HostLayout
+	Followed FentryFollowed
+	Skb      uint64
+	TimeNs   uint64
+}
+
+type FentryWaitingPipe struct {
+	_        structs.HostLayout
+	Skb      uint64
+	StartNs  uint64
+	QueuedNs uint64
+	Inode    uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -171,11 +209,19 @@ const (
 	FentryMapPatterns               = "patterns"
 	FentryMapPids                   = "pids"
 	FentryMapProtocolKeys           = "protocol_keys"
+	FentryMapQueued                 = "queued"
+	FentryMapReading                = "reading"
 	FentryMapRing                   = "ring"
 	FentryMapScratches              = "scratches"
+	FentryMapSenders                = "senders"
 	FentryMapUids                   = "uids"
+	FentryMapWaitingPipes           = "waiting_pipes"
 	FentryMapWantedKeys             = "wanted_keys"
+	FentryProgDatagramDiscarded     = "datagram_discarded"
+	FentryProgDatagramRead          = "datagram_read"
+	FentryProgDatagramTaken         = "datagram_taken"
 	FentryProgPayloadCopied         = "payload_copied"
+	FentryProgPipeReleased          = "pipe_released"
 	FentryProgReceiverFound         = "receiver_found"
 	FentryProgSendEnter             = "send_enter"
 	FentryProgSendExit              = "send_exit"
@@ -189,13 +235,17 @@ const (
 	FentryVarFilterNetns            = "filter_netns"
 	FentryVarFilterPid              = "filter_pid"
 	FentryVarFilterUid              = "filter_uid"
+	FentryVarFollowReceipts         = "follow_receipts"
 	FentryVarInFlightRefused        = "in_flight_refused"
+	FentryVarQueuedCount            = "queued_count"
+	FentryVarReceiptType            = "receipt_type"
 	FentryVarSelfTgid               = "self_tgid"
 	FentryVarSocketPatternsCount    = "socket_patterns_count"
 	FentryVarTargetHierarchies      = "target_hierarchies"
 	FentryVarTargetHierarchiesCount = "target_hierarchies_count"
 	FentryVarV1Controllers          = "v1_controllers"
 	FentryVarV1ControllersCount     = "v1_controllers_count"
+	FentryVarWaitingPipesCount      = "waiting_pipes_count"
 	FentryVarWakeupBytes            = "wakeup_bytes"
 )
 
@@ -241,11 +291,15 @@ type FentrySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FentryProgramSpecs struct {
-	PayloadCopied *ebpf.ProgramSpec `ebpf:"payload_copied"`
-	ReceiverFound *ebpf.ProgramSpec `ebpf:"receiver_found"`
-	SendEnter     *ebpf.ProgramSpec `ebpf:"send_enter"`
-	SendExit      *ebpf.ProgramSpec `ebpf:"send_exit"`
-	ThreadExit    *ebpf.ProgramSpec `ebpf:"thread_exit"`
+	DatagramDiscarded *ebpf.ProgramSpec `ebpf:"datagram_discarded"`
+	DatagramRead      *ebpf.ProgramSpec `ebpf:"datagram_read"`
+	DatagramTaken     *ebpf.ProgramSpec `ebpf:"datagram_taken"`
+	PayloadCopied     *ebpf.ProgramSpec `ebpf:"payload_copied"`
+	PipeReleased      *ebpf.ProgramSpec `ebpf:"pipe_released"`
+	ReceiverFound     *ebpf.ProgramSpec `ebpf:"receiver_found"`
+	SendEnter         *ebpf.ProgramSpec `ebpf:"send_enter"`
+	SendExit          *ebpf.ProgramSpec `ebpf:"send_exit"`
+	ThreadExit        *ebpf.ProgramSpec `ebpf:"thread_exit"`
 }
 
 // FentryMapSpecs contains maps before they are loaded into the kernel.
@@ -263,9 +317,13 @@ type FentryMapSpecs struct {
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
 	Pids          *ebpf.MapSpec `ebpf:"pids"`
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
+	Queued        *ebpf.MapSpec `ebpf:"queued"`
+	Reading       *ebpf.MapSpec `ebpf:"reading"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
+	Senders       *ebpf.MapSpec `ebpf:"senders"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
+	WaitingPipes  *ebpf.MapSpec `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.MapSpec `ebpf:"wanted_keys"`
 }
 
@@ -282,13 +340,17 @@ type FentryVariableSpecs struct {
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
+	FollowReceipts         *ebpf.VariableSpec `ebpf:"follow_receipts"`
 	InFlightRefused        *ebpf.VariableSpec `ebpf:"in_flight_refused"`
+	QueuedCount            *ebpf.VariableSpec `ebpf:"queued_count"`
+	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
 	V1Controllers          *ebpf.VariableSpec `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.VariableSpec `ebpf:"v1_controllers_count"`
+	WaitingPipesCount      *ebpf.VariableSpec `ebpf:"waiting_pipes_count"`
 	WakeupBytes            *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 }
 
@@ -323,9 +385,13 @@ type FentryMaps struct {
 	Patterns      *ebpf.Map `ebpf:"patterns"`
 	Pids          *ebpf.Map `ebpf:"pids"`
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
+	Queued        *ebpf.Map `ebpf:"queued"`
+	Reading       *ebpf.Map `ebpf:"reading"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
+	Senders       *ebpf.Map `ebpf:"senders"`
 	Uids          *ebpf.Map `ebpf:"uids"`
+	WaitingPipes  *ebpf.Map `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.Map `ebpf:"wanted_keys"`
 }
 
@@ -342,9 +408,13 @@ func (m *FentryMaps) Close() error {
 		m.Patterns,
 		m.Pids,
 		m.ProtocolKeys,
+		m.Queued,
+		m.Reading,
 		m.Ring,
 		m.Scratches,
+		m.Senders,
 		m.Uids,
+		m.WaitingPipes,
 		m.WantedKeys,
 	)
 }
@@ -362,13 +432,17 @@ type FentryVariables struct {
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
+	FollowReceipts         *ebpf.Variable `ebpf:"follow_receipts"`
 	InFlightRefused        *ebpf.Variable `ebpf:"in_flight_refused"`
+	QueuedCount            *ebpf.Variable `ebpf:"queued_count"`
+	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`
 	V1Controllers          *ebpf.Variable `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.Variable `ebpf:"v1_controllers_count"`
+	WaitingPipesCount      *ebpf.Variable `ebpf:"waiting_pipes_count"`
 	WakeupBytes            *ebpf.Variable `ebpf:"wakeup_bytes"`
 }
 
@@ -376,16 +450,24 @@ type FentryVariables struct {
 //
 // It can be passed to LoadFentryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FentryPrograms struct {
-	PayloadCopied *ebpf.Program `ebpf:"payload_copied"`
-	ReceiverFound *ebpf.Program `ebpf:"receiver_found"`
-	SendEnter     *ebpf.Program `ebpf:"send_enter"`
-	SendExit      *ebpf.Program `ebpf:"send_exit"`
-	ThreadExit    *ebpf.Program `ebpf:"thread_exit"`
+	DatagramDiscarded *ebpf.Program `ebpf:"datagram_discarded"`
+	DatagramRead      *ebpf.Program `ebpf:"datagram_read"`
+	DatagramTaken     *ebpf.Program `ebpf:"datagram_taken"`
+	PayloadCopied     *ebpf.Program `ebpf:"payload_copied"`
+	PipeReleased      *ebpf.Program `ebpf:"pipe_released"`
+	ReceiverFound     *ebpf.Program `ebpf:"receiver_found"`
+	SendEnter         *ebpf.Program `ebpf:"send_enter"`
+	SendExit          *ebpf.Program `ebpf:"send_exit"`
+	ThreadExit        *ebpf.Program `ebpf:"thread_exit"`
 }
 
 func (p *FentryPrograms) Close() error {
 	return _FentryClose(
+		p.DatagramDiscarded,
+		p.DatagramRead,
+		p.DatagramTaken,
 		p.PayloadCopied,
+		p.PipeReleased,
 		p.ReceiverFound,
 		p.SendEnter,
 		p.SendExit,

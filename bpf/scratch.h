@@ -34,9 +34,13 @@ struct destination {
 /* A send on its way through the kernel. */
 struct send {
 	__u64 start_ns;
-	__u32 interest; /* enum interest, by the names */
-	__u8 copied;	/* the payload was taken from the kernel's copy */
-	__u8 permitted; /* security_unix_may_send() saw the receiver */
+	__u64 queued_ns; /* when it was last about to be queued */
+	__u64 skb;	 /* the datagram, once it is made */
+	__u32 interest;	 /* enum interest, by the names */
+	__u32 len;	 /* of the datagram */
+	__u8 copied;	 /* the payload was taken from the kernel's copy */
+	__u8 followed;	 /* receipts come of it, unless it fails */
+	__u8 permitted;	 /* security_unix_may_send() saw the receiver */
 	struct destination dst;
 };
 
@@ -48,6 +52,7 @@ struct ancillary {
 	__u32 uid;
 	__u32 gid;
 	__u32 fd_count;
+	__u64 first; /* the struct file of the first one, 0: unknown */
 	__u8 fds[256];
 };
 

@@ -71,10 +71,14 @@ type TracepointScratch struct {
 	Send struct {
 		_         structs.HostLayout
 		StartNs   uint64
+		QueuedNs  uint64
+		Skb       uint64
 		Interest  uint32
+		Len       uint32
 		Copied    uint8
+		Followed  uint8
 		Permitted uint8
-		_         [2]byte
+		_         [5]byte
 		Dst       struct {
 			_          structs.HostLayout
 			Inode      uint64
@@ -101,17 +105,20 @@ type TracepointScratch struct {
 		Uid     uint32
 		Gid     uint32
 		FdCount uint32
+		First   uint64
 		Fds     [256]uint8
 	}
 	Event struct {
 		_                structs.HostLayout
+		Type             uint32
+		Result           int32
 		TimeNs           uint64
 		LatencyNs        uint64
 		CgroupId         uint64
 		StartTime        uint64
 		SocketInode      uint64
 		ReceiverCgroupId uint64
-		Result           int32
+		Skb              uint64
 		Size             uint32
 		Pid              uint32
 		Tid              uint32
@@ -140,7 +147,6 @@ type TracepointScratch struct {
 		CgroupController uint8
 		Comm             [16]int8
 		Data             [8448]uint8
-		_                [4]byte
 	}
 }
 

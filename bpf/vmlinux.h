@@ -32,11 +32,13 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_RB_NO_WAKEUP = 1,
 	BPF_RB_FORCE_WAKEUP = 2,
 	BPF_RB_AVAIL_DATA = 0,
@@ -197,6 +199,14 @@ struct css_set {
 
 /* Tasks. */
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live;
+};
+
 struct thread_info {
 	unsigned long flags;
 	__u32 status;
@@ -215,6 +225,7 @@ struct task_struct {
 	char comm[16];
 	struct files_struct *files;
 	struct nsproxy *nsproxy;
+	struct signal_struct *signal;
 	struct css_set *cgroups;
 };
 
@@ -265,6 +276,7 @@ struct msghdr {
 	struct iov_iter msg_iter;
 	void *msg_control;
 	size_t msg_controllen;
+	unsigned int msg_flags;
 };
 
 struct sk_filter;
@@ -312,6 +324,8 @@ struct unix_sock {
 	struct unix_address *addr;
 	struct sock *peer;
 };
+
+struct sk_buff_head;
 
 struct sk_buff {
 	struct sock *sk;

@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +29,7 @@ type captureFlags struct {
 	all      bool
 	output   string
 	color    string
+	reads    bool
 	count    uint64
 	duration time.Duration
 	ringSize uint32
@@ -45,7 +44,7 @@ func newRootCommand() *cobra.Command {
 		Short: "Show every sd_notify datagram on this host, live",
 		Long: `sdtrace shows every datagram that any process in any namespace sends to a
 systemd notify socket: who sent it, from which unit or container, to which
-socket, what it said and whether it arrived.
+socket, what it said, whether it arrived and whether anybody has read it.
 
 A datagram counts when the name of the socket it goes to is that of a notify
 socket (/run/systemd/notify, …/notify.sock, what NOTIFY_SOCKET holds in some
@@ -82,6 +81,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.BoolVar(&f.all, "all", false, "every AF_UNIX datagram, not only to notify sockets")
 	set.StringVarP(&f.output, "output", "o", "text", "output format: text or json (JSON Lines)")
 	set.StringVar(&f.color, "color", "auto", "colour the text: auto, always or never")
+	set.BoolVar(&f.reads, "reads", false, "text: also when a datagram was read and nothing was odd about it (fentry)")
 	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams")
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
@@ -93,6 +93,8 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 // encoder writes what a capture yields, one line each.
 type encoder interface {
 	AppendEvent([]byte, *events.Event) []byte
+	AppendReceipt([]byte, *events.Receipt) []byte
+	AppendWithheld([]byte, *events.Withheld) []byte
 	AppendLost([]byte, *events.Lost) []byte
 }
 
@@ -151,7 +153,8 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
-	return f.stream(cmd, t, encoder, holders, filters.containers)
+	s := &stream{flags: f, tracer: t, encoder: encoder, holders: holders}
+	return s.run(cmd, filters.containers)
 }
 
 // explain prints the verifier's whole log, which only -v asks for.
@@ -162,94 +165,6 @@ func (f *captureFlags) explain(stderr io.Writer, err error) {
 	}
 }
 
-// stream copies the capture to stdout until something ends it.
-func (f *captureFlags) stream(cmd *cobra.Command, t *tracer.Tracer, encoder encoder, holders *inventory.Holders, containers []string) error {
-	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
-	if f.duration > 0 {
-		ctx, cancel = context.WithTimeout(ctx, f.duration)
-		defer cancel()
-	}
-	// A reader that is gone ends a quiet capture too, not only the next write.
-	if f, ok := cmd.OutOrStdout().(*os.File); ok {
-		go func() { waitForHangup(ctx, f); cancel() }()
-	}
-	stopped := make(chan error, 1)
-	go func() {
-		err := awaitContainers(ctx, t, containers)
-		if err == nil {
-			<-ctx.Done()
-		}
-		stopped <- errors.Join(err, t.Stop())
-	}()
-
-	// What is captured meanwhile waits in the ring buffer.
-	select {
-	case <-holders.Looked():
-	case <-time.After(firstLook):
-	case <-ctx.Done():
-	}
-	out := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
-	shown, lost, err := f.copyItems(t, out, encoder, holders)
-	cancel()
-	if flushed := out.Flush(); err == nil {
-		err = flushed
-	}
-	if err == nil {
-		err = <-stopped
-	}
-	if err != nil {
-		return err
-	}
-	return f.summarize(cmd.ErrOrStderr(), t, shown, lost)
-}
-
-func (f *captureFlags) copyItems(t *tracer.Tracer, out *bufio.Writer, encoder encoder, holders *inventory.Holders) (shown, lost uint64, err error) {
-	var line []byte
-	for f.count == 0 || shown < f.count {
-		item, err := t.Read()
-		if errors.Is(err, tracer.ErrFlushed) {
-			break
-		}
-		if err != nil {
-			return shown, lost, err
-		}
-		if item.Lost != nil {
-			lost += item.Lost.Count()
-			line = encoder.AppendLost(line[:0], item.Lost)
-		} else {
-			shown++
-			addHolder(item.Event, holders)
-			line = encoder.AppendEvent(line[:0], item.Event)
-		}
-		if _, err := out.Write(line); err != nil {
-			return shown, lost, err
-		}
-		if !t.Pending() {
-			if err := out.Flush(); err != nil {
-				return shown, lost, err
-			}
-		}
-	}
-	return shown, lost, nil
-}
-
-func (f *captureFlags) summarize(stderr io.Writer, t *tracer.Tracer, shown, lost uint64) error {
-	fmt.Fprintf(stderr, "sdtrace: %d events, %d lost\n", shown, lost)
-	if !f.verbose {
-		return nil
-	}
-	stats, err := t.Stats()
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(stderr, "sdtrace: %d AF_UNIX datagrams seen, %d ignored, %d filtered out, %d captured, "+
-		"%d lost to a full ring buffer, %d to a full in-flight table, %d program runs skipped\n",
-		stats.Seen, stats.Ignored, stats.Filtered, stats.Captured,
-		stats.RingFull, stats.InFlightFull, stats.Missed)
-	return nil
-}
-
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -257,22 +172,4 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// waitForHangup returns when the reader of a pipe has closed it, or when ctx ends.
-func waitForHangup(ctx context.Context, f *os.File) {
-	poll := []unix.PollFd{{Fd: int32(f.Fd())}}
-	for ctx.Err() == nil {
-		n, err := unix.Poll(poll, 500)
-		if n > 0 && err == nil {
-			if poll[0].Revents&unix.POLLERR != 0 {
-				return
-			}
-			break // some other file that always has something to say
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	<-ctx.Done()
 }

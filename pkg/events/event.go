@@ -26,6 +26,9 @@ type Event struct {
 	// Receiver says whose the receiving socket is, nil when it was not seen.
 	Receiver *Receiver
 	Result   Result
+	// HopOf is the datagram that the same process read before and passes on with
+	// this one, nil if none is known. Of one that [Decode] returns, only Seq is set.
+	HopOf *Event
 
 	// Size is the whole length of the datagram in bytes, nil when unknown.
 	Size *uint32

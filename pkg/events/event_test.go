@@ -35,6 +35,31 @@ func fullEvent() *events.Event {
 		Size:    ptr(uint32(22)),
 		Payload: []byte("READY=1\nSTATUS=Serving"),
 		FDs:     []events.FD{{Type: "pipe"}, {Type: "socket"}, {}},
+		HopOf:   &events.Event{Seq: 41},
+	}
+}
+
+// fullReceipts have every field set that one of their kind can have, and few.
+func fullReceipts() []*events.Receipt {
+	by := events.Reader{
+		PID: 1, TID: 2, Comm: "systemd", CgroupID: 42, Cgroup: "/init.scope", Unit: "init.scope", UserUnit: "u.service",
+		Slice: "-.slice", Container: &events.Container{Runtime: "nspawn", ID: "web"},
+	}
+	return []*events.Receipt{
+		{
+			Kind: events.ReceiptRead, Seq: 42, Time: at, Delay: 410_000, By: by, Bytes: ptr(uint32(22)),
+			Truncated: true, ControlTruncated: true, SenderExited: ptr(3 * time.Millisecond),
+		},
+		{Kind: events.ReceiptRead, Seq: 42, Time: at, By: by, Errno: "EFAULT"},
+		{Kind: events.ReceiptUnread, Seq: 42, Time: at, Delay: 1, By: by, SenderExited: ptr(time.Duration(0))},
+		{Kind: events.ReceiptBarrier, Seq: 42, Time: at, Delay: 1, By: events.Reader{PID: 1, TID: 1, Comm: ""}},
+	}
+}
+
+func fullWithheld() *events.Withheld {
+	return &events.Withheld{
+		Seq: 42, Time: at, Relay: fullReceipts()[0].By,
+		Message: events.Message{{Key: "STATUS", Value: "Serving"}, {Key: "X_\xff", Value: "\xfe"}},
 	}
 }
 

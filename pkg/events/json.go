@@ -19,8 +19,9 @@ var Schema []byte
 
 // The values of "type".
 const (
-	typeSend = "send"
-	typeLost = "lost"
+	typeSend     = "send"
+	typeLost     = "lost"
+	typeWithheld = "withheld"
 )
 
 // jsonTime is RFC 3339 in UTC, always with nine digits, so that lines of text
@@ -41,6 +42,7 @@ type (
 
 		Receiver *jsonReceiver `json:"receiver,omitempty"`
 		Result   jsonResult    `json:"result"`
+		HopOf    uint64        `json:"hop_of,omitempty"`
 
 		Size          *uint32          `json:"size,omitempty"`
 		Truncated     bool             `json:"truncated"`
@@ -119,6 +121,7 @@ type (
 		RingFull     uint64 `json:"ring_full"`
 		InFlightFull uint64 `json:"in_flight_full"`
 		Missed       uint64 `json:"missed"`
+		Receipts     uint64 `json:"receipts"`
 	}
 )
 
@@ -138,6 +141,7 @@ func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
 		RingFull:     l.RingFull,
 		InFlightFull: l.InFlightFull,
 		Missed:       l.Missed,
+		Receipts:     l.Receipts,
 	})
 }
 
@@ -151,30 +155,44 @@ func (l *Lost) MarshalJSON() ([]byte, error) {
 	return bytes.TrimSuffix(JSONEncoder{}.AppendLost(nil, l), []byte{'\n'}), nil
 }
 
-// Decode reads one line that [JSONEncoder] wrote. Exactly one of the results is
-// set unless there is an error. Fields it does not know are passed over.
-func Decode(line []byte) (*Event, *Lost, error) {
+// Record is one line of output: exactly one field is set.
+type Record struct {
+	Event    *Event
+	Receipt  *Receipt
+	Withheld *Withheld
+	Lost     *Lost
+}
+
+// Decode reads one line that [JSONEncoder] wrote. Fields it does not know are passed
+// over.
+func Decode(line []byte) (r Record, err error) {
 	var head struct {
 		Type string `json:"type"`
 	}
 	if err := json.Unmarshal(line, &head); err != nil {
-		return nil, nil, fmt.Errorf("decoding event: %w", err)
+		return r, fmt.Errorf("decoding event: %w", err)
 	}
+	var into json.Unmarshaler
 	switch head.Type {
 	case typeSend:
-		e := new(Event)
-		if err := e.UnmarshalJSON(line); err != nil {
-			return nil, nil, err
-		}
-		return e, nil, nil
+		r.Event = new(Event)
+		into = r.Event
 	case typeLost:
-		l := new(Lost)
-		if err := l.UnmarshalJSON(line); err != nil {
-			return nil, nil, err
-		}
-		return nil, l, nil
+		r.Lost = new(Lost)
+		into = r.Lost
+	case typeWithheld:
+		r.Withheld = new(Withheld)
+		into = r.Withheld
+	case string(ReceiptRead), string(ReceiptUnread), string(ReceiptBarrier):
+		r.Receipt = new(Receipt)
+		into = r.Receipt
+	default:
+		return r, fmt.Errorf("decoding event: unknown type %q", head.Type)
 	}
-	return nil, nil, fmt.Errorf("decoding event: unknown type %q", head.Type)
+	if err := into.UnmarshalJSON(line); err != nil {
+		return Record{}, err
+	}
+	return r, nil
 }
 
 // UnmarshalJSON sets e to what [Event.MarshalJSON] encoded. "message" is not
@@ -234,6 +252,9 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 			Unit: r.Unit, UserUnit: r.UserUnit, Slice: r.Slice, Container: r.Container,
 		}
 	}
+	if j.HopOf != 0 {
+		e.HopOf = &Event{Seq: j.HopOf}
+	}
 	if j.Payload != nil {
 		e.Payload = []byte(*j.Payload)
 	}
@@ -254,7 +275,7 @@ func (l *Lost) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("decoding event: %w", err)
 	}
-	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, InFlightFull: j.InFlightFull, Missed: j.Missed}
+	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, InFlightFull: j.InFlightFull, Missed: j.Missed, Receipts: j.Receipts}
 	return nil
 }
 
@@ -311,18 +332,25 @@ func newJSONSend(e *Event) *jsonSend {
 	}
 	j.Sender.Container = jsonContainer(s.Container)
 	j.Receiver = newJSONReceiver(e.Receiver)
+	if e.HopOf != nil {
+		j.HopOf = e.HopOf.Seq
+	}
 	if e.Payload != nil {
 		j.Payload, j.PayloadBase64 = splitUTF8(string(e.Payload))
 	}
 	if m, err := e.Message(); err == nil && m != nil {
-		j.Message = make([]jsonAssignment, len(m))
-		for i, a := range m {
-			ja := &j.Message[i]
-			ja.Key, ja.KeyBase64 = splitUTF8(a.Key)
-			ja.Value, ja.ValueBase64 = splitUTF8(a.Value)
-		}
+		j.Message = newJSONMessage(m)
 	}
 	return j
+}
+
+func newJSONMessage(m Message) []jsonAssignment {
+	list := make([]jsonAssignment, len(m))
+	for i, a := range m {
+		list[i].Key, list[i].KeyBase64 = splitUTF8(a.Key)
+		list[i].Value, list[i].ValueBase64 = splitUTF8(a.Value)
+	}
+	return list
 }
 
 func newJSONReceiver(r *Receiver) *jsonReceiver {

@@ -43,7 +43,7 @@ func TestJSONOfAnEvent(t *testing.T) {
 				`"receiver":{"pid":1,"comm":"systemd","uid":0,"netns":4026531840,"cgroup_id":42,"cgroup":"/init.scope",` +
 				`"unit":"init.scope","user_unit":"u.service","slice":"-.slice",` +
 				`"container":{"runtime":"nspawn","id":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
-				`"result":{"bytes":22,"errno":"","latency_ns":3100,"delivered":true},` +
+				`"result":{"bytes":22,"errno":"","latency_ns":3100,"delivered":true},"hop_of":41,` +
 				`"size":22,"truncated":false,"payload":"READY=1\nSTATUS=Serving",` +
 				`"message":[{"key":"READY","value":"1"},{"key":"STATUS","value":"Serving"}],` +
 				`"fds":[{"type":"pipe"},{"type":"socket"},{}]}`,
@@ -108,8 +108,8 @@ func TestJSONOfAnEvent(t *testing.T) {
 }
 
 func TestJSONOfALoss(t *testing.T) {
-	lost := events.Lost{Time: at, RingFull: 10, InFlightFull: 2, Missed: 3}
-	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":15,"ring_full":10,"in_flight_full":2,"missed":3}`
+	lost := events.Lost{Time: at, RingFull: 10, InFlightFull: 2, Missed: 3, Receipts: 4}
+	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":15,"ring_full":10,"in_flight_full":2,"missed":3,"receipts":4}`
 	if diff := cmp.Diff(want+"\n", string(events.JSONEncoder{}.AppendLost(nil, &lost))); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}
@@ -120,19 +120,33 @@ func TestJSONOfALoss(t *testing.T) {
 	if diff := cmp.Diff(want, string(marshalled)); diff != "" {
 		t.Errorf("json.Marshal: - want, + got\n%s", diff)
 	}
-	_, got, err := events.Decode([]byte(want))
+	got, err := events.Decode([]byte(want))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&lost, got); diff != "" {
+	if diff := cmp.Diff(events.Record{Lost: &lost}, got); diff != "" {
 		t.Errorf("Decode: - want, + got\n%s", diff)
 	}
 }
 
-// checkJSON holds the line of an event against everything promised of it.
-func checkJSON(t *testing.T, schema *jsonschema.Schema, e *events.Event) {
+// appendRecord encodes what a record holds.
+func appendRecord(r events.Record) []byte {
+	encoder := events.JSONEncoder{}
+	switch {
+	case r.Event != nil:
+		return encoder.AppendEvent(nil, r.Event)
+	case r.Receipt != nil:
+		return encoder.AppendReceipt(nil, r.Receipt)
+	case r.Withheld != nil:
+		return encoder.AppendWithheld(nil, r.Withheld)
+	}
+	return encoder.AppendLost(nil, r.Lost)
+}
+
+// checkJSON holds the line of a record against everything promised of it.
+func checkJSON(t *testing.T, schema *jsonschema.Schema, r events.Record) {
 	t.Helper()
-	line := events.JSONEncoder{}.AppendEvent(nil, e)
+	line := appendRecord(r)
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
@@ -141,29 +155,40 @@ func checkJSON(t *testing.T, schema *jsonschema.Schema, e *events.Event) {
 		t.Fatalf("%s: %v", line, err)
 	}
 	mustBeInert(t, bytes.TrimSuffix(line, []byte{'\n'}))
-	got, lost, err := events.Decode(line)
-	if err != nil || lost != nil {
-		t.Fatalf("%s: %v, %v", line, lost, err)
+	got, err := events.Decode(line)
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
 	}
-	if diff := cmp.Diff(e, got); diff != "" {
+	if diff := cmp.Diff(r, got); diff != "" {
 		t.Fatalf("decoding %s: - want, + got\n%s", line, diff)
 	}
 }
 
 func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
 	schema := compileSchema(t)
-	checkJSON(t, schema, fullEvent())
+	checkJSON(t, schema, events.Record{Event: fullEvent()})
 	for _, tc := range payloads {
 		e := plainEvent(tc.payload)
 		if len(e.Payload) > events.MaxPayload {
 			e.Payload, e.Size, e.Truncated = e.Payload[:events.MaxPayload], ptr(uint32(len(e.Payload))), true
 		}
-		checkJSON(t, schema, e)
+		checkJSON(t, schema, events.Record{Event: e})
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 5_000 {
-		checkJSON(t, schema, randomEvent(rng))
+		e := randomEvent(rng)
+		checkJSON(t, schema, events.Record{Event: e})
+		by := events.Reader{PID: e.Sender.PID, TID: e.Sender.TID, Comm: e.Sender.Comm, CgroupID: e.Sender.CgroupID, Cgroup: e.Sender.Cgroup}
+		checkJSON(t, schema, events.Record{Receipt: &events.Receipt{Kind: events.ReceiptUnread, Seq: e.Seq, Time: at, By: by}})
+		m, err := e.Message()
+		if err == nil && len(m) > 0 {
+			checkJSON(t, schema, events.Record{Withheld: &events.Withheld{Seq: e.Seq, Time: at, Relay: by, Message: m}})
+		}
 	}
+	for _, r := range fullReceipts() {
+		checkJSON(t, schema, events.Record{Receipt: r})
+	}
+	checkJSON(t, schema, events.Record{Withheld: fullWithheld()})
 	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at, RingFull: 1<<64 - 1})
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
 	if err != nil {
@@ -178,6 +203,8 @@ func TestTheSchemaRefuses(t *testing.T) {
 	schema := compileSchema(t)
 	good := string(events.JSONEncoder{}.AppendEvent(nil, fullEvent()))
 	lost := string(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at}))
+	read := string(events.JSONEncoder{}.AppendReceipt(nil, fullReceipts()[0]))
+	unread := string(events.JSONEncoder{}.AppendReceipt(nil, fullReceipts()[2]))
 	for _, tc := range []struct{ name, line, old, new string }{
 		{"an unknown field", good, `"seq":42`, `"seq":42,"more":1`},
 		{"an unknown field of the sender", good, `"pid":812`, `"pid":812,"more":1`},
@@ -195,6 +222,10 @@ func TestTheSchemaRefuses(t *testing.T) {
 		{"a message without a payload", good, `"payload":"READY=1\nSTATUS=Serving",`, ``},
 		{"an assignment without a value", good, `{"key":"READY","value":"1"}`, `{"key":"READY"}`},
 		{"a time with an offset", good, `.123456789Z`, `.123456789+01:00`},
+		{"a read without its datagram", read, `"seq":42,`, ``},
+		{"a read that nobody did", read, `"reader":{"pid":1,"tid":2,"comm":"systemd"`, `"reader":{"pid":1,"tid":2`},
+		{"bytes of a failed read", read, `"errno":""`, `"errno":"EFAULT"`},
+		{"bytes of what was not read", unread, `"delay_ns"`, `"bytes":1,"delay_ns"`},
 		{"a loss without its count", lost, `"count":0,`, ``},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -222,6 +253,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a wrong field type", `{"type":"send","seq":"1",` + rest + `}`},
 		{"a bad time", `{"type":"send","time":"now"}`},
 		{"a bad time of a loss", `{"type":"lost","time":"now"}`},
+		{"a bad time of a read", `{"type":"read","time":"now"}`},
+		{"a bad delay of a read", `{"type":"read","delay_ns":"long"}`},
 		{"a bad count of a loss", `{"type":"lost","missed":-1}`},
 		{"an address with an unknown escape", `{"type":"send","socket":{"address":"\\q"},` + rest + `}`},
 		{"an address with a lone backslash", `{"type":"send","socket":{"address":"a\\"},` + rest + `}`},
@@ -229,9 +262,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{"an address with no hexadecimal digits", `{"type":"send","socket":{"bound":"\\xzz"},` + rest + `}`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			e, l, err := events.Decode([]byte(tc.line))
-			if err == nil || e != nil || l != nil {
-				t.Errorf("%v, %v, %v", e, l, err)
+			r, err := events.Decode([]byte(tc.line))
+			if err == nil || r != (events.Record{}) {
+				t.Errorf("%v, %v", r, err)
 			}
 		})
 	}
@@ -246,11 +279,11 @@ func TestDecodeRefuses(t *testing.T) {
 func TestDecodePassesOverWhatItDoesNotKnow(t *testing.T) {
 	line := events.JSONEncoder{}.AppendEvent(nil, fullEvent())
 	line = bytes.Replace(line, []byte(`"seq":42`), []byte(`"seq":42,"colour":{"pid":1}`), 1)
-	got, _, err := events.Decode(line)
+	got, err := events.Decode(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(fullEvent(), got); diff != "" {
+	if diff := cmp.Diff(fullEvent(), got.Event); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}
 }
@@ -288,7 +321,7 @@ func FuzzJSON(f *testing.F) {
 		e.Truncated = truncated
 		e.Sender.Comm, e.Sender.Cgroup, e.Sender.Exe = comm[:min(len(comm), 15)], cgroup, cgroup
 		e.Socket.Address, e.Socket.Bound = address, address
-		checkJSON(t, schema, e)
+		checkJSON(t, schema, events.Record{Event: e})
 	})
 }
 
@@ -298,25 +331,24 @@ func FuzzDecode(f *testing.F) {
 	f.Add(events.JSONEncoder{}.AppendEvent(nil, fullEvent()))
 	f.Add(events.JSONEncoder{}.AppendEvent(nil, plainEvent("X=\xff")))
 	f.Add(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at, Missed: 1}))
+	for _, r := range fullReceipts() {
+		f.Add(events.JSONEncoder{}.AppendReceipt(nil, r))
+	}
+	f.Add(events.JSONEncoder{}.AppendWithheld(nil, fullWithheld()))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		e, l, err := events.Decode(line)
+		r, err := events.Decode(line)
 		if err != nil {
 			return
 		}
-		var again []byte
-		if e != nil {
-			again = events.JSONEncoder{}.AppendEvent(nil, e)
-		} else {
-			again = events.JSONEncoder{}.AppendLost(nil, l)
-		}
+		again := appendRecord(r)
 		if !utf8.Valid(again) {
 			t.Fatalf("not UTF-8: %q", again)
 		}
-		e2, l2, err := events.Decode(again)
+		r2, err := events.Decode(again)
 		if err != nil {
 			t.Fatalf("%s: %v", again, err)
 		}
-		if diff := cmp.Diff(e, e2) + cmp.Diff(l, l2); diff != "" {
+		if diff := cmp.Diff(r, r2); diff != "" {
 			t.Fatalf("%s: - first, + again\n%s", again, diff)
 		}
 	})

@@ -21,6 +21,11 @@ type Lost struct {
 	// On the tracepoint backend it also counts those whose destination could not
 	// be read from the sender's memory.
 	Missed uint64
+	// Receipts counts what is missing of what became of datagrams, which Count
+	// leaves out: for want of room in the ring buffer or in the table of those that
+	// are followed, or because the kernel skipped a program. It is an upper bound,
+	// as Missed is.
+	Receipts uint64
 }
 
 // Count is the number of datagrams lost, all reasons together.

@@ -46,7 +46,9 @@ func (t TextEncoder) AppendEvent(b []byte, e *Event) []byte {
 		return appendProcess(b, e.Sender.Comm, e.Sender.PID)
 	})
 	b = append(b, ' ')
-	b = t.appendColumn(b, styleCyan, groupWidth, func(b []byte) []byte { return appendGroup(b, &e.Sender) })
+	b = t.appendColumn(b, styleCyan, groupWidth, func(b []byte) []byte {
+		return appendGroup(b, group{e.Sender.Container, e.Sender.Unit, e.Sender.UserUnit, e.Sender.Cgroup, e.Sender.CgroupController})
+	})
 	b = append(b, " -> "...)
 	b = t.appendColumn(b, "", socketWidth, func(b []byte) []byte {
 		b = appendSocket(b, e.Socket)
@@ -73,6 +75,13 @@ func (t TextEncoder) AppendEvent(b []byte, e *Event) []byte {
 			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, claims...) })
 		}
 	}
+	if from := e.HopOf; from != nil {
+		b = append(b, ' ')
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
+			b = append(b, "passes on "...)
+			return appendProcess(b, from.Sender.Comm, from.Sender.PID)
+		})
+	}
 	return append(b, '\n')
 }
 
@@ -82,6 +91,11 @@ func (t TextEncoder) AppendLost(b []byte, l *Lost) []byte {
 	b = append(b, ' ')
 	b = t.appendStyled(b, styleFailure, func(b []byte) []byte {
 		b = append(b, "*** LOST "...)
+		if l.Count() == 0 {
+			b = append(b, "what became of at most "...)
+			b = appendCount(b, l.Receipts, "datagram")
+			return append(b, " ***"...)
+		}
 		b = appendCount(b, l.Count(), "datagram")
 		sep := ": "
 		for _, reason := range []struct {
@@ -91,6 +105,7 @@ func (t TextEncoder) AppendLost(b []byte, l *Lost) []byte {
 			{"ring buffer full ", l.RingFull},
 			{"in-flight table full ", l.InFlightFull},
 			{"missed by the kernel at most ", l.Missed},
+			{"and what became of at most ", l.Receipts},
 		} {
 			if reason.count > 0 {
 				b = append(b, sep...)
@@ -216,9 +231,16 @@ func appendProcess(b []byte, comm string, pid uint32) []byte {
 	return append(b, ']')
 }
 
+// group is what a process belongs to.
+type group struct {
+	Container                *Container
+	Unit, UserUnit           string
+	Cgroup, CgroupController string
+}
+
 // appendGroup appends what the process belongs to: its container, else its
 // unit, else its cgroup.
-func appendGroup(b []byte, s *Sender) []byte {
+func appendGroup(b []byte, s group) []byte {
 	if c := s.Container; c != nil && (c.Runtime != "" || c.ID != "" || c.PodUID != "") {
 		runtime, name := c.Runtime, shortID(c.ID)
 		if runtime == "" {

@@ -17,9 +17,10 @@ import (
 // without padding of its own. The C is the source of truth: a test of package
 // tracer holds the offsets against the object's BTF.
 type WireHeader struct {
-	TimeNS, LatencyNS, CgroupID, StartTime, SocketInode  uint64
-	ReceiverCgroupID                                     uint64
+	Type                                                 uint32
 	Result                                               int32
+	TimeNS, LatencyNS, CgroupID, StartTime, SocketInode  uint64
+	ReceiverCgroupID, SKB                                uint64
 	Size, PID, TID, PPID, NSPID, UID, GID                uint32
 	MntNS, NetNS, PIDNS, UserNS, CgroupNS                uint32
 	ClaimedPID, ClaimedNSPID, ClaimedUID, ClaimedGID     uint32
@@ -56,24 +57,29 @@ type Clock struct {
 	Boot time.Time
 }
 
-// DecodeWire decodes one record of the ring buffer into e, which it overwrites. It fills
+// DatagramID tells the datagrams of a capture apart that are in flight or in a queue.
+// The zero value is none.
+type DatagramID struct{ SKB, StartNS uint64 }
+
+// DecodeWire decodes the record of a send into e, which it overwrites. It fills
 // what the kernel knows and leaves Seq, Backend, Sender.Exe and what package
 // identity reads out of the cgroup path alone. Controller names in
 // Sender.CgroupController are looked up in controllers by cgroup_subsys_id. Nothing
-// of record is kept. The error wraps [ErrBadRecord].
-func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) error {
+// of record is kept. id is what receipts for it are tied to it by, none if none will
+// come. The error wraps [ErrBadRecord].
+func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) (id DatagramID, err error) {
 	var h WireHeader
 	if len(record) < wireHeaderSize {
-		return fmt.Errorf("%w: %d bytes, want at least %d", ErrBadRecord, len(record), wireHeaderSize)
+		return id, fmt.Errorf("%w: %d bytes, want at least %d", ErrBadRecord, len(record), wireHeaderSize)
 	}
 	if native := [2]byte{1, 0}; binary.NativeEndian.Uint16(native[:]) != 1 {
-		return errors.New("big-endian machines are not supported")
+		return id, errors.New("big-endian machines are not supported")
 	}
 	// A copy, so that neither alignment nor lifetime of record matter.
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&h)), wireHeaderSize), record)
 	data := record[wireHeaderSize:]
 	if h.PayloadLen > MaxPayload {
-		return fmt.Errorf("%w: payload of %d bytes", ErrBadRecord, h.PayloadLen)
+		return id, fmt.Errorf("%w: payload of %d bytes", ErrBadRecord, h.PayloadLen)
 	}
 	take := func(n uint16) (part []byte) {
 		if data == nil || int(n) > len(data) {
@@ -86,7 +92,7 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) erro
 	payload, address, bound := take(h.PayloadLen), take(h.AddressLen), take(h.BoundLen)
 	cgroup, fds := take(h.CgroupLen), take(h.FDCount)
 	if data == nil {
-		return fmt.Errorf("%w: %d bytes are too few for what it holds", ErrBadRecord, len(record))
+		return id, fmt.Errorf("%w: %d bytes are too few for what it holds", ErrBadRecord, len(record))
 	}
 
 	known := func(flag uint32) bool { return h.Flags&flag != 0 }
@@ -128,7 +134,10 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) erro
 	for _, kind := range fds {
 		e.FDs = append(e.FDs, FD{Type: fdType(kind)})
 	}
-	return nil
+	if h.SKB != 0 {
+		id = DatagramID{h.SKB, h.TimeNS - h.LatencyNS}
+	}
+	return id, nil
 }
 
 func wireResult(h *WireHeader) Result {

@@ -25,7 +25,7 @@ func ptr[T any](v T) *T { return &v }
 
 func TestDecodeWireTakesEveryField(t *testing.T) {
 	h := WireHeader{
-		TimeNS: 2e9, LatencyNS: 3100, CgroupID: 4711, StartTime: 77, SocketInode: 21044, ReceiverCgroupID: 99,
+		TimeNS: 2e9, LatencyNS: 3100, CgroupID: 4711, StartTime: 77, SocketInode: 21044, ReceiverCgroupID: 99, SKB: 0xffff888012345678,
 		Result: 7, Size: 7, PID: 812, TID: 813, PPID: 1, NSPID: 7, UID: 33, GID: 34,
 		MntNS: 41, NetNS: 40, PIDNS: 36, UserNS: 37, CgroupNS: 35,
 		ClaimedPID: 1, ClaimedNSPID: 2, ClaimedUID: 3, ClaimedGID: 4,
@@ -37,8 +37,12 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 	b := record(h, "READY=1", "/run/systemd/notify", "\x00a\x00bc", "nginx.service\x00system.slice\x00", "\x06\x07")
 	var got Event
 	clock := Clock{Boot: time.Unix(1000, 0)}
-	if err := DecodeWire(&got, b, clock, []string{"cpuset", "memory"}); err != nil {
+	id, err := DecodeWire(&got, b, clock, []string{"cpuset", "memory"})
+	if err != nil {
 		t.Fatal(err)
+	}
+	if want := (DatagramID{SKB: 0xffff888012345678, StartNS: 2e9 - 3100}); id != want {
+		t.Errorf("receipts come for %+v, want %+v", id, want)
 	}
 	want := Event{
 		Time: time.Unix(1002, 0),
@@ -61,12 +65,64 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 
 func TestDecodeWireLeavesOutWhatIsUnknown(t *testing.T) {
 	var got Event
-	if err := DecodeWire(&got, record(WireHeader{Result: -2}), Clock{}, nil); err != nil {
+	if _, err := DecodeWire(&got, record(WireHeader{Result: -2}), Clock{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := Event{Sender: Sender{Cgroup: "/"}, Result: Result{Errno: "ENOENT"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error("decoded differently (-want +got):\n" + diff)
+	}
+}
+
+func TestDecodeReceiptTakesEveryField(t *testing.T) {
+	wire := WireReceipt{
+		Type: uint32(RecordRead), Result: 7, SKB: 8, StartNS: 9, QueuedNS: 1e9, TimeNS: 2e9, SenderExitedNS: 2e9 - 500, CgroupID: 42, StartTime: 43,
+		PID: 1, TID: 2, MsgFlags: 0x20 | 0x08, Comm: [16]byte{'s', 'y', 's', 0, 'x'},
+	}
+	encode := func(w WireReceipt) []byte {
+		return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&w)), unsafe.Sizeof(w)))
+	}
+	clock := Clock{Boot: time.Unix(1000, 0)}
+	want := Receipt{
+		Kind: ReceiptRead, Time: time.Unix(1002, 0), Delay: time.Second, By: Reader{PID: 1, TID: 2, Comm: "sys", CgroupID: 42, StartTime: 43},
+		Bytes: ptr(uint32(7)), Truncated: true, ControlTruncated: true, SenderExited: ptr(time.Duration(500)),
+	}
+	for _, tt := range []struct {
+		name string
+		wire func(w *WireReceipt)
+		want func(r *Receipt)
+	}{
+		{"as it is", func(*WireReceipt) {}, func(*Receipt) {}},
+		{"a failed read", func(w *WireReceipt) { w.Result, w.MsgFlags = -14, 0 }, func(r *Receipt) {
+			r.Bytes, r.Errno, r.Truncated, r.ControlTruncated = nil, "EFAULT", false, false
+		}},
+		{"of a sender that lives", func(w *WireReceipt) { w.SenderExitedNS = 0 }, func(r *Receipt) { r.SenderExited = nil }},
+		{"before it was queued, by another CPU's clock", func(w *WireReceipt) { w.QueuedNS = w.TimeNS + 3 }, func(r *Receipt) { r.Delay = 0 }},
+		{"thrown away", func(w *WireReceipt) { w.Type = uint32(RecordUnread) }, func(r *Receipt) {
+			r.Kind, r.Bytes, r.Truncated, r.ControlTruncated = ReceiptUnread, nil, false, false
+		}},
+		{"of a pipe", func(w *WireReceipt) { w.Type = uint32(RecordClosed) }, func(r *Receipt) {
+			r.Kind, r.Bytes, r.Truncated, r.ControlTruncated = ReceiptBarrier, nil, false, false
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w, want := wire, want
+			tt.wire(&w)
+			tt.want(&want)
+			var got Receipt
+			id, err := DecodeReceipt(&got, encode(w), clock)
+			if err != nil || id != (DatagramID{SKB: 8, StartNS: 9}) {
+				t.Fatalf("id %v, %v", id, err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error("decoded differently (-want +got):\n" + diff)
+			}
+		})
+	}
+	for _, bad := range [][]byte{nil, encode(wire)[:3], encode(wire)[:40], encode(WireReceipt{Type: uint32(RecordSend)}), encode(WireReceipt{Type: 99})} {
+		if _, err := DecodeReceipt(new(Receipt), bad, clock); !errors.Is(err, ErrBadRecord) {
+			t.Errorf("%d bytes: error %v, want ErrBadRecord", len(bad), err)
+		}
 	}
 }
 
@@ -102,7 +158,7 @@ func TestDecodeWireTellsEmptyFromUnknownAndTruncated(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var e Event
-			if err := DecodeWire(&e, record(tt.header, tt.data), Clock{}, nil); err != nil {
+			if _, err := DecodeWire(&e, record(tt.header, tt.data), Clock{}, nil); err != nil {
 				t.Fatal(err)
 			}
 			if !tt.check(e) {
@@ -116,15 +172,15 @@ func TestDecodeWireRefusesWhatIsTooShort(t *testing.T) {
 	h := WireHeader{PayloadLen: 7, AddressLen: 3, BoundLen: 2, CgroupLen: 2, FDCount: 1}
 	whole := record(h, "READY=1", "/ab", "/c", "d\x00", "\x01")
 	var e Event
-	if err := DecodeWire(&e, whole, Clock{}, nil); err != nil {
+	if _, err := DecodeWire(&e, whole, Clock{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for n := range len(whole) {
-		if err := DecodeWire(&e, whole[:n], Clock{}, nil); !errors.Is(err, ErrBadRecord) {
+		if _, err := DecodeWire(&e, whole[:n], Clock{}, nil); !errors.Is(err, ErrBadRecord) {
 			t.Errorf("%d of %d bytes: %v, want %v", n, len(whole), err, ErrBadRecord)
 		}
 	}
-	if err := DecodeWire(&e, record(WireHeader{PayloadLen: MaxPayload + 1}, string(make([]byte, MaxPayload+1))), Clock{}, nil); !errors.Is(err, ErrBadRecord) {
+	if _, err := DecodeWire(&e, record(WireHeader{PayloadLen: MaxPayload + 1}, string(make([]byte, MaxPayload+1))), Clock{}, nil); !errors.Is(err, ErrBadRecord) {
 		t.Errorf("payload too long: %v, want %v", err, ErrBadRecord)
 	}
 }
@@ -137,7 +193,7 @@ func FuzzDecodeWire(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e Event
-		if err := DecodeWire(&e, b, Clock{Boot: time.Unix(0, 0)}, []string{"cpuset"}); err != nil {
+		if _, err := DecodeWire(&e, b, Clock{Boot: time.Unix(0, 0)}, []string{"cpuset"}); err != nil {
 			if !errors.Is(err, ErrBadRecord) {
 				t.Fatal(err)
 			}
@@ -148,7 +204,7 @@ func FuzzDecodeWire(f *testing.F) {
 		if after := (JSONEncoder{}).AppendEvent(nil, &e); !bytes.Equal(before, after) {
 			t.Error("the event changes with the record it was decoded from")
 		}
-		if _, _, err := Decode(before); err != nil {
+		if _, err := Decode(before); err != nil {
 			t.Errorf("cannot be read back: %v", err)
 		}
 		TextEncoder{}.AppendEvent(nil, &e)

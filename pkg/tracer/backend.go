@@ -18,26 +18,45 @@ import (
 // A flavour is one way to get at the datagrams: a set of programs and what they
 // are attached to. Whether it works is found out by loading and attaching it.
 type flavour struct {
-	backend  string
-	hook     string // what it is attached to, for people
-	load     func() (*ebpf.CollectionSpec, error)
-	programs []attachment
+	backend   string
+	hook      string // what it is attached to, for people
+	load      func() (*ebpf.CollectionSpec, error)
+	receipts  bool           // it tells what becomes of a datagram
+	variables map[string]any // to set before loading
+	programs  []attachment
+}
+
+// sendPrograms are those of the fentry backend that see a send. The entry comes last,
+// so that none is seen by halves.
+var sendPrograms = []attachment{
+	rawTracepoint("thread_exit", "sched_process_exit"),
+	trampoline("send_exit", "fexit/unix_dgram_sendmsg"),
+	trampoline(receiverFound, "fentry/security_unix_may_send"),
+	trampoline(payloadCopied, "fexit/skb_copy_datagram_from_iter"),
+	trampoline("send_enter", "fentry/unix_dgram_sendmsg").andCounted(),
 }
 
 // The flavours, the preferred first.
 var flavours = []flavour{
 	{
-		backend: "fentry",
-		hook:    "unix_dgram_sendmsg",
-		load:    bpf.LoadFentry,
-		// The entry comes last, so that no send is seen by halves.
-		programs: []attachment{
-			rawTracepoint("thread_exit", "sched_process_exit"),
-			trampoline("send_exit", "fexit/unix_dgram_sendmsg"),
-			trampoline(receiverFound, "fentry/security_unix_may_send"),
-			trampoline(payloadCopied, "fexit/skb_copy_datagram_from_iter"),
-			trampoline("send_enter", "fentry/unix_dgram_sendmsg").andCounted(),
-		},
+		backend:   "fentry",
+		hook:      "unix_dgram_sendmsg, unix_dgram_recvmsg",
+		load:      bpf.LoadFentry,
+		receipts:  true,
+		variables: map[string]any{"follow_receipts": true},
+		// What follows a datagram comes before what begins to.
+		programs: append([]attachment{
+			trampoline("pipe_released", "fentry/pipe_release"),
+			rawTracepoint("datagram_discarded", "kfree_skb"),
+			trampoline(datagramRead, "fexit/unix_dgram_recvmsg"),
+			trampoline(datagramTaken, "fexit/__skb_try_recv_datagram"),
+		}, sendPrograms...),
+	},
+	{
+		backend:  "fentry",
+		hook:     "unix_dgram_sendmsg",
+		load:     bpf.LoadFentry,
+		programs: sendPrograms,
 	},
 	{
 		backend: "tracepoint",
@@ -87,6 +106,8 @@ func (a attachment) andCounted() attachment {
 const (
 	payloadCopied = "payload_copied"
 	receiverFound = "receiver_found"
+	datagramTaken = "datagram_taken"
+	datagramRead  = "datagram_read"
 )
 
 // flavoursOf returns the flavours to try for a value of --backend.

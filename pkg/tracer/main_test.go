@@ -127,6 +127,8 @@ type capture struct {
 	backend string
 	// seq is that of the last event read: there must be no gap.
 	seq uint64
+	// receipts are those read since the last look.
+	receipts []*events.Receipt
 	// lost adds up the Lost records read, missed what of it the kernel skipped.
 	lost, missed uint64
 	// failed is why this capture cannot be used any more.
@@ -196,7 +198,7 @@ func shared(t *testing.T, in map[string]*capture, o tracer.Options) *capture {
 	if _, err := c.flush(); err != nil {
 		t.Fatal(err)
 	}
-	c.lost, c.missed = 0, 0
+	c.lost, c.missed, c.receipts = 0, 0, nil
 	return c
 }
 
@@ -226,8 +228,14 @@ func (c *capture) flush() ([]*events.Event, error) {
 			return got, nil
 		case err != nil:
 			return got, fmt.Errorf("reading: %w", err)
-		case (item.Event == nil) == (item.Lost == nil):
-			return got, fmt.Errorf("an item must be an event or a loss: %+v", item)
+		case countSet(item) != 1:
+			return got, fmt.Errorf("an item must be one thing: %+v", item)
+		case item.Receipt != nil:
+			if r := item.Receipt; r.Send == nil || r.Send.Seq != r.Seq || r.Seq == 0 || r.Seq > c.seq {
+				return got, fmt.Errorf("a receipt came before its event, or without: %+v", r)
+			}
+			c.receipts = append(c.receipts, item.Receipt)
+			continue
 		case item.Lost != nil:
 			c.lost += item.Lost.Count()
 			c.missed += item.Lost.Missed
@@ -239,6 +247,26 @@ func (c *capture) flush() ([]*events.Event, error) {
 		}
 		got = append(got, item.Event)
 	}
+}
+
+func countSet(item tracer.Item) (n int) {
+	for _, set := range []bool{item.Event != nil, item.Receipt != nil, item.Lost != nil} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
+// receiptsFor are those for what an agent sent, read since the last call.
+func (c *capture) receiptsFor(a *agent) (got []*events.Receipt) {
+	for _, r := range c.receipts {
+		if r.Send.Sender.PID == a.pid {
+			got = append(got, r)
+		}
+	}
+	c.receipts = nil
+	return got
 }
 
 // buffered is what was captured since the last look. All sends made by agents

@@ -26,6 +26,14 @@ func (t *Tracer) identifyReceiver(r *events.Receiver) {
 	r.Container = container(id)
 }
 
+// identifyReader fills in what the cgroup of a reader says.
+func (t *Tracer) identifyReader(r *events.Reader) {
+	r.Cgroup = t.cgroups.path(r.CgroupID)
+	id := identity.Parse(r.Cgroup)
+	r.Unit, r.UserUnit, r.Slice = id.Unit, id.UserUnit, id.Slice
+	r.Container = container(id)
+}
+
 func container(id identity.Identity) *events.Container {
 	if id.Runtime == "" && id.ContainerID == "" && id.PodUID == "" {
 		return nil

@@ -357,6 +357,7 @@ type worker struct {
 	socks    map[string]int
 	ring     *uring
 	noAccess []byte
+	passed   []int // file descriptors
 	// threads yields the result of each blocked thread that has come back.
 	threads chan outcome
 	blocked int
@@ -390,6 +391,12 @@ func (w *worker) run(s step) outcome {
 		return result(0, unix.Close(w.socks[s.Sock]))
 	case "set send buffer":
 		return result(0, unix.SetsockoptInt(w.socks[s.Sock], unix.SOL_SOCKET, unix.SO_SNDBUF, s.N))
+	case "close passed":
+		for _, fd := range w.passed {
+			_ = unix.Close(fd)
+		}
+		w.passed = nil
+		return outcome{}
 	case "bind mount":
 		return result(0, unix.Mount(s.Path, s.Target, "", unix.MS_BIND, ""))
 	case "setresuid":
@@ -522,7 +529,7 @@ func (w *worker) badBuffer() *byte {
 }
 
 // control builds the control messages of a step. The file descriptors it
-// passes stay open in the agent: they are few.
+// passes stay open in the agent until it is told to close them.
 func (w *worker) control(s step) []byte {
 	var control []byte
 	if s.Creds != nil {
@@ -536,6 +543,7 @@ func (w *worker) control(s step) []byte {
 		for _, kind := range s.FDs {
 			if _, ok := opened[kind]; !ok {
 				opened[kind] = openKind(kind)
+				w.passed = append(w.passed, opened[kind])
 			}
 			fds = append(fds, opened[kind])
 		}

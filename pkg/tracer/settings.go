@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"os"
 
@@ -246,9 +247,12 @@ func (s *settings) addPatterns(sockets []string, components [][]string) error {
 
 func (s *settings) hasComponents() bool { return s.variables["component_groups"] != uint32(0) }
 
-// applyTo sets what has to be known when the programs are loaded.
-func (s *settings) applyTo(spec *ebpf.CollectionSpec) error {
-	for name, value := range s.variables {
+// applyTo sets what has to be known when the programs are loaded, more of which is
+// what the flavour sets itself.
+func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error {
+	variables := maps.Clone(s.variables)
+	maps.Copy(variables, more)
+	for name, value := range variables {
 		variable := spec.Variables[name]
 		if variable == nil {
 			return fmt.Errorf("setting %s: no such variable", name)

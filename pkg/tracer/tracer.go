@@ -67,11 +67,13 @@ func badOption(format string, args ...any) error {
 // Item is one thing read from a capture: exactly one field is set.
 type Item struct {
 	Event *events.Event
-	Lost  *events.Lost
+	// Receipt comes after its Event.
+	Receipt *events.Receipt
+	Lost    *events.Lost
 }
 
-// Tracer is a capture under way. Read must not be called concurrently with
-// itself; the other methods can be called at any time.
+// Tracer is a capture under way. Read and Unread must not be called concurrently with
+// one another; the other methods can be called at any time.
 type Tracer struct {
 	flavour    flavour
 	collection *ebpf.Collection
@@ -88,6 +90,9 @@ type Tracer struct {
 
 	// What Read alone touches.
 	record   ringbuf.Record
+	ready    []Item // to be returned, but for the first returned ones
+	returned int
+	follow   follower
 	seq      uint64
 	reported events.Lost
 	pending  error
@@ -164,26 +169,34 @@ func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 	return t, nil
 }
 
+// Receipts says whether the capture tells what becomes of a datagram.
+func (t *Tracer) Receipts() bool { return t.flavour.receipts }
+
 // Backend is the backend in use: "fentry" or "tracepoint".
 func (t *Tracer) Backend() string { return t.flavour.backend }
 
 // Hook names the kernel functions or the tracepoint the backend is attached to.
 func (t *Tracer) Hook() string { return t.flavour.hook }
 
-// Read waits for the next datagram and returns it, or a report of losses. Events
-// come in kernel order. A datagram is returned within a tenth of a second after
-// it was sent.
+// Read waits for the next datagram and returns it, or what became of one, or a report
+// of losses. Events come in kernel order. A datagram is returned within a fifth of a
+// second after it was sent.
 //
 // The error is [ErrFlushed] after Flush or Stop, when all that was captured before
 // was returned, and wraps [os.ErrClosed] after Close.
 func (t *Tracer) Read() (Item, error) {
 	for {
+		if t.returned < len(t.ready) {
+			t.returned++
+			return t.ready[t.returned-1], nil
+		}
+		t.ready, t.returned = t.ready[:0], 0
 		if err := t.pending; err != nil {
 			t.pending = nil
 			return Item{}, err
 		}
 		t.reader.SetDeadline(time.Now().Add(readInterval))
-		for {
+		for len(t.ready) == 0 {
 			err := t.reader.ReadInto(&t.record)
 			if err != nil {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -191,33 +204,72 @@ func (t *Tracer) Read() (Item, error) {
 				}
 				break
 			}
-			if event, err := t.decode(); err != nil || event != nil {
-				return Item{Event: event}, err
+			if err := t.take(t.record.RawSample); err != nil {
+				return Item{}, err
 			}
 		}
-		if errors.Is(t.pending, os.ErrClosed) {
+		if len(t.ready) > 0 || errors.Is(t.pending, os.ErrClosed) {
 			continue
 		}
+		if t.pending != nil || t.follow.waitedLong() {
+			if err := t.deliver(t.follow.giveUp(t.pending != nil)); err != nil {
+				return Item{}, err
+			}
+		}
 		lost, err := t.lost()
-		if err != nil || lost != nil {
-			return Item{Lost: lost}, err
+		if err != nil {
+			return Item{}, err
+		}
+		if lost != nil {
+			t.ready = append(t.ready, Item{Lost: lost})
 		}
 	}
 }
 
-// decode makes an event of the record just read, nil if a filter rejects it
-// after all.
-func (t *Tracer) decode() (*events.Event, error) {
-	event := new(events.Event)
-	err := events.DecodeWire(event, t.record.RawSample, t.clock.now(), controllers())
+// take decodes a record and makes ready what comes of it.
+func (t *Tracer) take(record []byte) error {
+	kind, err := events.TypeOf(record)
 	if err != nil {
-		return nil, fmt.Errorf("decoding a record: %w", err)
+		return fmt.Errorf("decoding a record: %w", err)
 	}
-	if !t.filter.matches(event) {
-		return nil, nil
+	var r happening
+	if kind == events.RecordSend {
+		r.send = new(events.Event)
+		r.id, err = events.DecodeWire(r.send, record, t.clock.now(), controllers())
+	} else {
+		r.receipt = new(events.Receipt)
+		r.id, err = events.DecodeReceipt(r.receipt, record, t.clock.now())
 	}
+	if err != nil {
+		return fmt.Errorf("decoding a record: %w", err)
+	}
+	if r.send != nil && !t.filter.matches(r.send) {
+		r.send = nil
+	}
+	return t.deliver(t.follow.order(r))
+}
+
+// deliver makes ready what is to be shown of what happened, in its order.
+func (t *Tracer) deliver(all []happening) error {
+	for _, r := range all {
+		if r.receipt != nil {
+			r.receipt.Seq = r.receipt.Send.Seq
+			t.identifyReader(&r.receipt.By)
+			t.ready = append(t.ready, Item{Receipt: r.receipt})
+			continue
+		}
+		if err := t.complete(r.send); err != nil {
+			return err
+		}
+		t.ready = append(t.ready, Item{Event: r.send})
+	}
+	return nil
+}
+
+// complete adds to an event what the kernel did not say.
+func (t *Tracer) complete(event *events.Event) error {
 	if err := t.doubtDelivery(&event.Result); err != nil {
-		return nil, err
+		return err
 	}
 	t.seq++
 	event.Seq = t.seq
@@ -225,7 +277,7 @@ func (t *Tracer) decode() (*events.Event, error) {
 	identify(&event.Sender)
 	t.identifyReceiver(event.Receiver)
 	event.Sender.Exe = t.exes.lookup(&event.Sender)
-	return event, nil
+	return nil
 }
 
 func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
@@ -233,7 +285,7 @@ func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := settings.applyTo(spec); err != nil {
+	if err := settings.applyTo(spec, flavour.variables); err != nil {
 		return nil, err
 	}
 	collection, err := ebpf.NewCollection(spec)
@@ -256,15 +308,16 @@ func (t *Tracer) lost() (*events.Lost, error) {
 		return nil, err
 	}
 	now := events.Lost{
-		RingFull: stats.RingFull, InFlightFull: stats.InFlightFull, Missed: stats.Missed,
+		RingFull: stats.RingFull, InFlightFull: stats.InFlightFull, Missed: stats.Missed, Receipts: stats.Receipts,
 	}
 	delta := events.Lost{
 		Time:         time.Now(),
 		RingFull:     now.RingFull - t.reported.RingFull,
 		InFlightFull: now.InFlightFull - t.reported.InFlightFull,
 		Missed:       now.Missed - t.reported.Missed,
+		Receipts:     now.Receipts - t.reported.Receipts,
 	}
-	if delta.Count() == 0 {
+	if delta.Count() == 0 && delta.Receipts == 0 {
 		return nil, nil
 	}
 	t.reported = now
@@ -284,6 +337,8 @@ type Stats struct {
 	Captured uint64
 	// RingFull, InFlightFull and Missed are the losses, as in [events.Lost].
 	RingFull, InFlightFull, Missed uint64
+	// Receipts is how many receipts are missing at most, as in [events.Lost].
+	Receipts uint64
 }
 
 // Lost is the number of datagrams lost, all reasons together.
@@ -295,6 +350,7 @@ func (t *Tracer) Stats() (Stats, error) {
 	// In the order of enum counter in bpf/counters.h.
 	for i, to := range []*uint64{
 		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull, &s.Missed, &s.Missed,
+		&s.Receipts,
 	} {
 		var perCPU []uint64
 		if err := t.collection.Maps["counters"].Lookup(uint32(i), &perCPU); err != nil {
@@ -321,6 +377,15 @@ func (t *Tracer) Stats() (Stats, error) {
 			return Stats{}, err
 		}
 		s.Missed += missed
+	}
+	if t.flavour.receipts {
+		for _, name := range []string{datagramTaken, datagramRead} {
+			missed, err := t.missed(name)
+			if err != nil {
+				return Stats{}, err
+			}
+			s.Receipts += missed
+		}
 	}
 	return s, nil
 }
@@ -385,5 +450,6 @@ func (t *Tracer) Close() (err error) {
 	return err
 }
 
-// Pending reports whether more is there to be read without waiting.
-func (t *Tracer) Pending() bool { return t.reader.AvailableBytes() > 0 }
+// Unread is how many of the datagrams that Read returned are in their receiver's queue
+// still, as far as is known.
+func (t *Tracer) Unread() int { return t.follow.unread() }

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/hops"
+	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/pkg/tracer"
+)
+
+const (
+	// buffered is how much of the capture may wait for the output; beyond that it
+	// waits in the ring buffer.
+	buffered = 4096
+	// judgeEvery is how often relays are asked what they have withheld.
+	judgeEvery = 250 * time.Millisecond
+	// readingLag is how long a datagram may be under way to here at most.
+	readingLag = 500 * time.Millisecond
+)
+
+// stream is a capture on its way to stdout.
+type stream struct {
+	flags   *captureFlags
+	tracer  *tracer.Tracer
+	encoder encoder
+	holders *inventory.Holders
+	hops    hops.Tracker
+
+	out         *bufio.Writer
+	line        []byte
+	shown, lost uint64
+	seen        time.Time // the latest
+}
+
+// captured is what reading the capture yields: the error comes last.
+type captured struct {
+	item tracer.Item
+	err  error
+}
+
+// run copies the capture to stdout until something ends it.
+func (s *stream) run(cmd *cobra.Command, containers []string) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	if s.flags.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, s.flags.duration)
+		defer cancel()
+	}
+	// A reader that is gone ends a quiet capture too, not only the next write.
+	if f, ok := cmd.OutOrStdout().(*os.File); ok {
+		go func() { waitForHangup(ctx, f); cancel() }()
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		err := awaitContainers(ctx, s.tracer, containers)
+		if err == nil {
+			<-ctx.Done()
+		}
+		stopped <- errors.Join(err, s.tracer.Stop())
+	}()
+
+	// What is captured meanwhile waits in the ring buffer.
+	select {
+	case <-s.holders.Looked():
+	case <-time.After(firstLook):
+	case <-ctx.Done():
+	}
+	items := make(chan captured, buffered)
+	go s.read(items)
+	s.out = bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
+	err := s.copy(items)
+	cancel()
+	// Reading ends after Stop; only then is the rest of the tracer at hand.
+	for range items {
+	}
+	if flushed := s.out.Flush(); err == nil {
+		err = flushed
+	}
+	if err == nil {
+		err = <-stopped
+	}
+	if err != nil {
+		return err
+	}
+	return s.summarize(cmd.ErrOrStderr())
+}
+
+// read reads the capture to its end, so that it is not the output that waits.
+func (s *stream) read(items chan<- captured) {
+	defer close(items)
+	for {
+		item, err := s.tracer.Read()
+		items <- captured{item, err}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// copy writes until the capture ends, or enough was shown.
+func (s *stream) copy(items <-chan captured) error {
+	judge := time.NewTicker(judgeEvery)
+	defer judge.Stop()
+	for s.flags.count == 0 || s.shown < s.flags.count {
+		var err error
+		select {
+		case c := <-items:
+			if errors.Is(c.err, tracer.ErrFlushed) {
+				return nil
+			}
+			err = errors.Join(c.err, s.write(c.item))
+		case now := <-judge.C:
+			// What waits here may be what was passed on.
+			if now = now.Add(-readingLag); len(items) > 0 && s.seen.Before(now) {
+				now = s.seen
+			}
+			err = s.judge(now)
+		}
+		if err == nil && len(items) == 0 {
+			err = s.out.Flush()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stream) write(item tracer.Item) error {
+	line := s.line[:0]
+	switch {
+	case item.Event != nil:
+		s.shown++
+		s.seen = item.Event.Time
+		addHolder(item.Event, s.holders)
+		s.hops.Sent(item.Event)
+		line = s.encoder.AppendEvent(line, item.Event)
+	case item.Receipt != nil:
+		s.seen = item.Receipt.Time
+		s.hops.Read(item.Receipt)
+		if s.flags.output != "text" || s.flags.reads || !item.Receipt.Ordinary() {
+			line = s.encoder.AppendReceipt(line, item.Receipt)
+		}
+	case item.Lost != nil:
+		s.lost += item.Lost.Count()
+		line = s.encoder.AppendLost(line, item.Lost)
+	}
+	s.line = line
+	_, err := s.out.Write(line)
+	return err
+}
+
+// judge writes what relays have withheld.
+func (s *stream) judge(now time.Time) error {
+	for _, w := range s.hops.Due(now) {
+		s.line = s.encoder.AppendWithheld(s.line[:0], w)
+		if _, err := s.out.Write(s.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stream) summarize(stderr io.Writer) error {
+	stats, err := s.tracer.Stats()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "sdtrace: %d events, %d lost", s.shown, s.lost)
+	// Only if all that was captured was shown, and all that became of it.
+	if n := s.tracer.Unread(); n > 0 && s.flags.count == 0 && stats.Receipts == 0 {
+		fmt.Fprintf(stderr, ", %d not read yet", n)
+	}
+	fmt.Fprintln(stderr)
+	if !s.flags.verbose {
+		return nil
+	}
+	fmt.Fprintf(stderr, "sdtrace: %d AF_UNIX datagrams seen, %d ignored, %d filtered out, %d captured, "+
+		"%d lost to a full ring buffer, %d to a full in-flight table, %d program runs skipped, %d at most missing of what became of datagrams\n",
+		stats.Seen, stats.Ignored, stats.Filtered, stats.Captured,
+		stats.RingFull, stats.InFlightFull, stats.Missed, stats.Receipts)
+	return nil
+}
+
+// waitForHangup returns when the reader of a pipe has closed it, or when ctx ends.
+func waitForHangup(ctx context.Context, f *os.File) {
+	poll := []unix.PollFd{{Fd: int32(f.Fd())}}
+	for ctx.Err() == nil {
+		n, err := unix.Poll(poll, 500)
+		if n > 0 && err == nil {
+			if poll[0].Revents&unix.POLLERR != 0 {
+				return
+			}
+			break // some other file that always has something to say
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	<-ctx.Done()
+}
