@@ -10,3 +10,4 @@ package bpf
 
 //go:generate go tool bpf2go -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -output-stem fentry Fentry fentry.bpf.c -- -Wall -Werror -I.
 //go:generate go tool bpf2go -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -output-stem tracepoint Tracepoint tracepoint.bpf.c -- -Wall -Werror -I.
+//go:generate go tool bpf2go -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -type queue -output-stem queues Queues queues.bpf.c -- -Wall -Werror -I.

@@ -301,8 +301,14 @@ struct sock_cgroup_data___v514 {
 
 struct socket;
 
+struct sk_buff_head {
+	__u32 qlen;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	__u32 sk_max_ack_backlog;
 	__u16 sk_type;
 	struct sk_filter *sk_filter;
 	struct socket *sk_socket;
@@ -345,6 +351,19 @@ struct unix_skb_parms {
 	kuid_t uid;
 	kgid_t gid;
 	struct scm_fp_list *fp;
+};
+
+/* Iterators. */
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct file *file;
 };
 
 #pragma clang attribute pop
