@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 // there are
 //
 //	listen SOCKET         bind a datagram socket and read what comes
+//	hold SOCKET           bind a datagram socket and read nothing
 //	await SOCKET TEXT     wait until a message with TEXT came to a listening socket
 //	fits-schema FILE      hold every line of FILE against the JSON Schema
 //	sd-send [-c] SOCKET [PAYLOAD …]   a sender of its own process; -c connects
@@ -66,6 +67,7 @@ func TestScripts(t *testing.T) {
 				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"listen":      listen,
+					"hold":        hold,
 					"await":       await,
 					"fits-schema": fitsSchema,
 				},
@@ -143,6 +145,18 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 			l.messages <- string(buf[:n])
 		}
 	}()
+}
+
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: hold SOCKET")
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socketPath(ts, args[0]), Net: "unixgram"})
+	ts.Check(err)
+	sockets := ts.Value(socketsKey{}).(*listeners)
+	sockets.mu.Lock()
+	sockets.byPath[args[0]] = &listener{conn: conn}
+	sockets.mu.Unlock()
 }
 
 func socketPath(ts *testscript.TestScript, name string) string {

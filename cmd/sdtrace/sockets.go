@@ -11,19 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/pkg/queues"
 )
 
 func newSocketsCommand() *cobra.Command {
-	var options inventory.Options
+	options := inventory.Options{Queues: queues.List}
 	var output string
 	var tree bool
 	cmd := &cobra.Command{
 		Use:   "sockets [flags]",
 		Short: "List the notify sockets of this host, and who is to use them",
 		Long: `sockets lists, at this moment, in every network namespace, each datagram socket
-that is or could be a notify socket, with the processes that hold it, and each
-process with NOTIFY_SOCKET in its environment, with what that leads to from this
-process's root directory and network namespace.
+that is or could be a notify socket, with the processes that hold it and how many
+datagrams wait in it, and each process with NOTIFY_SOCKET in its environment, with
+what that leads to from this process's root directory and network namespace.
 
 A socket counts when its name is that of a notify socket (…/systemd/notify,
 /run/host/notify, …/notify.sock, …/notify/notify), or when some process's

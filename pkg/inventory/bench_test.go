@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/pkg/queues"
 )
 
 // BenchmarkTake is an inventory of a large host: ten thousand processes more than
@@ -37,7 +38,7 @@ kill $(jobs -p)`
 	}
 	b.ResetTimer()
 	for b.Loop() {
-		inv, err := inventory.Take(context.Background(), inventory.Options{})
+		inv, err := inventory.Take(context.Background(), inventory.Options{Queues: queues.List})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -47,12 +47,27 @@ type Socket struct {
 	// NextBytes is the length of the datagram that would be read next, in bytes;
 	// 0 if none waits, or an empty one (unix_diag: udiag_rqueue).
 	NextBytes uint32 `json:"next_bytes"`
-	// MaxQueued is how many datagrams wait before senders have to: what
-	// net.unix.max_dgram_qlen is now in its network namespace, of which a socket
-	// takes over what it was when it was made. 0 means unknown.
-	MaxQueued int `json:"max_queued,omitempty"`
+	// Queued is how many datagrams wait, empty ones among them, a moment before or
+	// after NextBytes was asked for. nil means unknown: see Options.Queues.
+	Queued *uint32 `json:"queued,omitempty"`
+	// MaxQueued is the limit of datagrams that wait: a sender waits while there are
+	// more, so that one more fits. Where Queued is known it is that of the socket,
+	// else what net.unix.max_dgram_qlen is now in its network namespace, of which a
+	// socket takes over what it was when it was made. nil means unknown.
+	MaxQueued *uint32 `json:"max_queued,omitempty"`
 	// Holders are the processes with a file descriptor of it.
 	Holders []Process `json:"holders,omitempty"`
+}
+
+// Queue is the receive queue of a datagram socket.
+type Queue struct {
+	// Datagrams is how many wait, empty ones among them (struct sock,
+	// sk_receive_queue.qlen).
+	Datagrams uint32
+	// Limit is what net.unix.max_dgram_qlen was in the socket's network namespace when
+	// it was made (sk_max_ack_backlog): a sender waits while there are more than that
+	// (unix_recvq_full), unless it is the one the socket is connected to.
+	Limit uint32
 }
 
 // File is a name in the file system.
@@ -131,6 +146,10 @@ const (
 type Options struct {
 	// All is for every bound AF_UNIX datagram socket, not only notify sockets.
 	All bool
+	// Queues tells the queues of datagram sockets by the inode number of the socket, as
+	// queues.List does; those that it leaves out are unknown. It is called once, while
+	// the sockets are listed. nil, and an error, leave all of them unknown.
+	Queues func(context.Context) (map[uint32]Queue, error)
 }
 
 // Take looks at all processes and network namespaces. Nothing that vanishes
@@ -147,7 +166,7 @@ func take(ctx context.Context, t *taking, options Options) (*Inventory, error) {
 		return nil, err
 	}
 	t.addMountedNamespaces()
-	if err := t.listSockets(ctx); err != nil {
+	if err := t.listSockets(ctx, options.Queues); err != nil {
 		return nil, err
 	}
 	t.resolveClients()

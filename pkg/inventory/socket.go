@@ -40,15 +40,29 @@ func fileOf(stat *unix.Stat_t) fileID {
 	return fileID{inode: uint32(stat.Ino), device: unix.Major(stat.Dev)<<20 | unix.Minor(stat.Dev)}
 }
 
-// listSockets asks every network namespace for its sockets.
-func (t *taking) listSockets(ctx context.Context) error {
-	failed := make(chan error)
+// listSockets asks every network namespace for its sockets and, at the same time, for
+// their queues.
+func (t *taking) listSockets(ctx context.Context, listQueues func(context.Context) (map[uint32]Queue, error)) error {
+	failed := make(chan error, 1)
 	go func() {
 		// The thread stays in the last namespace and ends with this goroutine.
 		runtime.LockOSThread()
 		failed <- t.listIn(ctx)
 	}()
-	return <-failed
+	var queues map[uint32]Queue
+	if listQueues != nil {
+		queues, _ = listQueues(ctx)
+	}
+	if err := <-failed; err != nil {
+		return err
+	}
+	for i := range t.sockets {
+		s := &t.sockets[i]
+		if q, known := queues[s.Inode]; known && s.isDatagram() {
+			s.Queued, s.MaxQueued = &q.Datagrams, &q.Limit
+		}
+	}
+	return nil
 }
 
 func (t *taking) listIn(ctx context.Context) error {
@@ -76,14 +90,20 @@ func (t *taking) listIn(ctx context.Context) error {
 	return nil
 }
 
-// queueLimitHere is net.unix.max_dgram_qlen of the thread's network namespace.
-func queueLimitHere() int {
+// queueLimitHere is net.unix.max_dgram_qlen of the thread's network namespace, nil if
+// that is unknown.
+func queueLimitHere() *uint32 {
 	text, err := os.ReadFile("/proc/sys/net/unix/max_dgram_qlen")
 	if err != nil {
-		return 0
+		return nil
 	}
-	limit, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	return limit
+	number, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return nil
+	}
+	// A socket takes it over as unsigned: -1 is no limit.
+	limit := uint32(number)
+	return &limit
 }
 
 // What to show of a socket, and the attributes in which it comes (linux/unix_diag.h).

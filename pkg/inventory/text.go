@@ -20,13 +20,13 @@ import (
 func (inv *Inventory) WriteTable(w io.Writer, hostNetNS uint64) error {
 	table := newTable(w)
 	if len(inv.Sockets) > 0 {
-		fmt.Fprintln(table, "SOCKET\tINODE\tNETNS\tFILE\tOWNER\tNEXT\tQUEUE MAX\tHELD BY")
+		fmt.Fprintln(table, "SOCKET\tINODE\tNETNS\tFILE\tOWNER\tNEXT\tQUEUE\tHELD BY")
 	}
 	for i := range inv.Sockets {
 		s := &inv.Sockets[i]
 		mode, owner := s.File.columns()
 		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", events.FormatAddress(s.name()), s.Inode,
-			netnsName(s.NetNS, hostNetNS), mode, owner, size(s.NextBytes), known(s.MaxQueued), holderList(s.Holders))
+			netnsName(s.NetNS, hostNetNS), mode, owner, size(s.NextBytes), s.queue(), holderList(s.Holders))
 	}
 	if len(inv.Sockets) > 0 && len(inv.Clients) > 0 {
 		fmt.Fprintln(table)
@@ -239,11 +239,19 @@ func size(bytes uint32) string {
 	return fmt.Sprintf("%d B", bytes)
 }
 
-func known(n int) string {
-	if n == 0 {
+// queue is how many datagrams wait, and their limit.
+func (s *Socket) queue() string {
+	if s.Queued == nil && s.MaxQueued == nil {
 		return "-"
 	}
-	return strconv.Itoa(n)
+	return known(s.Queued) + "/" + known(s.MaxQueued)
+}
+
+func known(n *uint32) string {
+	if n == nil {
+		return "-"
+	}
+	return strconv.FormatUint(uint64(*n), 10)
 }
 
 // printable makes text of what others have chosen.

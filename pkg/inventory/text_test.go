@@ -21,15 +21,15 @@ func example() *Inventory {
 	return &Inventory{
 		Sockets: []Socket{
 			{
-				Address: "/run/systemd/notify", Inode: 21, NetNS: 40, UID: number(0), Notify: true, MaxQueued: 512,
+				Address: "/run/systemd/notify", Inode: 21, NetNS: 40, UID: number(0), Notify: true, Queued: number(0), MaxQueued: number(512),
 				File: &File{State: FileThere, Path: "/run/systemd/notify", Mode: "0777", UID: number(0), GID: number(0)}, Holders: []Process{systemd},
 			},
 			{
-				Address: "/proc/self/fd/9/n", Inode: 22, NetNS: 40, Notify: true, NextBytes: 7, MaxQueued: 10,
+				Address: "/proc/self/fd/9/n", Inode: 22, NetNS: 40, Notify: true, NextBytes: 7, Queued: number(3), MaxQueued: number(0),
 				File: &File{State: FileThere, Path: "/run/web/notify/notify.sock", Mode: "0666", UID: number(0), GID: number(0)}, Holders: []Process{relay},
 			},
 			{
-				Address: "/run/old/notify.sock", Inode: 23, NetNS: 40, Notify: true, MaxQueued: 10,
+				Address: "/run/old/notify.sock", Inode: 23, NetNS: 40, Notify: true, MaxQueued: number(10),
 				File: &File{State: FileMissing}, Holders: []Process{relay, relay, relay, relay, relay},
 			},
 			{Address: "@a\x00b\n/notify.sock", Inode: 24, NetNS: 52, Notify: true},
@@ -49,11 +49,11 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE MAX  HELD BY
-/run/systemd/notify          21     host   0777     0:0    -     512        systemd[1] init.scope
-/run/web/notify/notify.sock  22     host   0666     0:0    7 B   10         sdtrace[812] web.service
-/run/old/notify.sock         23     host   missing  -      -     10         sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
-@a\x00b\n/notify.sock        24     52     -        -      -     -          no process found
+SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE  HELD BY
+/run/systemd/notify          21     host   0777     0:0    -     0/512  systemd[1] init.scope
+/run/web/notify/notify.sock  22     host   0666     0:0    7 B   3/0    sdtrace[812] web.service
+/run/old/notify.sock         23     host   missing  -      -     -/10   sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
+@a\x00b\n/notify.sock        24     52     -        -      -     -      no process found
 
 PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  LEADS TO
 sdtrace[812]             web.service                      host   /run/systemd/notify            socket 21 of systemd[1] init.scope
@@ -108,7 +108,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `
-{"type":"socket","address":"/proc/self/fd/9/n","path":"/run/web/notify/notify.sock","inode":22,"netns":40,"notify":true,"file":{"state":"there","mode":"0666","uid":0,"gid":0},"next_bytes":7,"max_queued":10,"holders":[{"pid":812,"comm":"sdtrace","cgroup":"/system.slice/web.service","unit":"web.service","slice":"system.slice","netns":40}]}
+{"type":"socket","address":"/proc/self/fd/9/n","path":"/run/web/notify/notify.sock","inode":22,"netns":40,"notify":true,"file":{"state":"there","mode":"0666","uid":0,"gid":0},"next_bytes":7,"queued":3,"max_queued":0,"holders":[{"pid":812,"comm":"sdtrace","cgroup":"/system.slice/web.service","unit":"web.service","slice":"system.slice","netns":40}]}
 {"type":"socket","address":"@a\\x00b\\n/notify.sock","inode":24,"netns":52,"notify":true,"next_bytes":0}
 {"type":"client","notify_socket":"/run/notify/notify.sock","pid":830,"comm":"app\u001b[2J\u009b","container":{"runtime":"docker","id":"3f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a91c0d4e53f2a"},"netns":52,"state":"ok","inode":22}
 {"type":"client","notify_socket":"/run/user/1000/systemd/notify","pid":900,"comm":"syncd","unit":"user@1000.service","user_unit":"syncd.service","netns":40,"state":"nobody"}

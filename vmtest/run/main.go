@@ -31,7 +31,7 @@ import (
 // defaultPackages are the tests each tier runs when -packages does not say. A
 // package that does not exist or has no tests is left out.
 var defaultPackages = map[string][]string{
-	"1": {"./vmtest/init", "./pkg/tracer"},
+	"1": {"./vmtest/init", "./pkg/tracer", "./pkg/queues"},
 	"2": {"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./pkg/relay", "./vmtest/clients"},
 }
 

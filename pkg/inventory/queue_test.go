@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/pkg/queues"
+)
+
+// queueOf takes an inventory and returns a process's socket as a line of text: bytes of
+// the next datagram, how many wait, their limit.
+func queueOf(t *testing.T, options inventory.Options, p *process, address string) string {
+	t.Helper()
+	s, found := heldBy(take(t, options), p)[address]
+	if !found {
+		t.Fatalf("%s is missing", address)
+	}
+	text := func(n *uint32) string {
+		if n == nil {
+			return "unknown"
+		}
+		return fmt.Sprint(*n)
+	}
+	return fmt.Sprint(s.NextBytes, " ", text(s.Queued), " ", text(s.MaxQueued))
+}
+
+// The limit is set in a network namespace of the process's own, and to another value when
+// the socket is there.
+func TestTheQueueOfASocketIsKnownWhereItCanBeAskedFor(t *testing.T) {
+	requireRoot(t)
+	const setLimit = `echo "$1" >/proc/sys/net/unix/max_dgram_qlen; shift; exec "$@"`
+	address := filepath.Join(dir(t), "notify.sock")
+	p := startBy(t, "", "unshare", "--net", "sh", "-c", setLimit, "sh", "5", os.Args[0], address)
+	later := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", p.pid), "sh", "-c", setLimit, "sh", "77", "true")
+	if out, err := later.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sender, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(sender)
+	withQueues := inventory.Options{Queues: queues.List}
+	if got, want := queueOf(t, withQueues, p, address), "0 0 5"; got != want {
+		t.Errorf("when nothing waits: %s, want %s", got, want)
+	}
+	// An empty datagram has no length, but it waits.
+	for _, payload := range []string{"", "READY=1"} {
+		if err := unix.Sendto(sender, []byte(payload), 0, &unix.SockaddrUnix{Name: address}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(context.Context) (map[uint32]inventory.Queue, error) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		return queues.List(ctx)
+	}
+	for _, test := range []struct {
+		name, want string
+		options    inventory.Options
+	}{
+		{"asked for", "0 2 5", withQueues},
+		{"not asked for", "0 unknown 77", inventory.Options{}},
+		{"asked for in vain", "0 unknown 77", inventory.Options{Queues: refused}},
+	} {
+		if got := queueOf(t, test.options, p, address); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
