@@ -40,10 +40,14 @@ func TestMain(m *testing.M) {
 //
 //	listen SOCKET         bind a datagram socket and read what comes
 //	hold SOCKET           bind a datagram socket and read nothing
+//	close SOCKET          close such a socket
 //	await SOCKET TEXT     wait until a message with TEXT came to a listening socket
 //	fits-schema FILE      hold every line of FILE against the JSON Schema
 //	sd-send [-c] SOCKET [PAYLOAD …]   a sender of its own process; -c connects
 //	sd-send-notify [PAYLOAD …]        the same, to $NOTIFY_SOCKET
+//
+// and the conditions [fentry], of the backend, and [misses], of a kernel that skips
+// programs in emulation.
 func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not declared: needs root")
@@ -65,9 +69,19 @@ func TestScripts(t *testing.T) {
 					env.Defer(sockets.close)
 					return nil
 				},
+				Condition: func(cond string) (bool, error) {
+					switch cond {
+					case "fentry":
+						return backend == "fentry", nil
+					case "misses":
+						return lost() != "0", nil
+					}
+					return false, fmt.Errorf("unknown condition %q", cond)
+				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"listen":      listen,
 					"hold":        hold,
+					"close":       closeSocket,
 					"await":       await,
 					"fits-schema": fitsSchema,
 				},
@@ -157,6 +171,20 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	sockets.mu.Lock()
 	sockets.byPath[args[0]] = &listener{conn: conn}
 	sockets.mu.Unlock()
+}
+
+func closeSocket(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: close SOCKET")
+	}
+	sockets := ts.Value(socketsKey{}).(*listeners)
+	sockets.mu.Lock()
+	defer sockets.mu.Unlock()
+	l := sockets.byPath[args[0]]
+	if l == nil {
+		ts.Fatalf("%s is not held", args[0])
+	}
+	ts.Check(l.conn.Close())
 }
 
 func socketPath(ts *testscript.TestScript, name string) string {

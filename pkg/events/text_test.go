@@ -201,9 +201,71 @@ func TestTextOfALoss(t *testing.T) {
 			events.Lost{Time: at, RingFull: 10, InFlightFull: 2, Missed: 3},
 			"16:01:46.123456 *** LOST 15 datagrams: ring buffer full 10, in-flight table full 2, missed by the kernel at most 3 ***\n",
 		},
+		{
+			events.Lost{Time: at, RingFull: 1, Receipts: 2},
+			"16:01:46.123456 *** LOST 1 datagram: ring buffer full 1, and what became of at most 2 ***\n",
+		},
+		{events.Lost{Time: at, Receipts: 1}, "16:01:46.123456 *** LOST what became of at most 1 datagram ***\n"},
 	} {
 		if diff := cmp.Diff(tc.want, string(plainText.AppendLost(nil, &tc.lost))); diff != "" {
 			t.Errorf("- want, + got\n%s", diff)
+		}
+	}
+}
+
+func TestTextOfWhatBecameOfADatagram(t *testing.T) {
+	who := "16:01:46.123456 systemd[1]             init.scope             <- nginx[812]            "
+	by := events.Reader{PID: 1, TID: 1, Comm: "systemd", Cgroup: "/init.scope", Unit: "init.scope"}
+	for _, tc := range []struct {
+		name    string
+		receipt events.Receipt
+		want    string
+	}{
+		{"read", events.Receipt{Kind: events.ReceiptRead, Delay: 410 * time.Microsecond}, "read after 410µs READY=1"},
+		{"read late", events.Receipt{Kind: events.ReceiptRead, Delay: 2345678 * time.Microsecond}, "read after 2.35s READY=1"},
+		{"cut", events.Receipt{Kind: events.ReceiptRead, Delay: 12345, Truncated: true, ControlTruncated: true}, "read after 12.35µs, TRUNCATED, ANCILLARY DATA TRUNCATED READY=1"},
+		{"in vain", events.Receipt{Kind: events.ReceiptRead, Delay: 12, Errno: "EFAULT"}, "read after 12ns, FAILED EFAULT READY=1"},
+		{"too late", events.Receipt{Kind: events.ReceiptRead, Delay: time.Millisecond, SenderExited: ptr(150 * time.Microsecond)}, "read after 1ms, sender gone for 150µs READY=1"},
+		{"never", events.Receipt{Kind: events.ReceiptUnread, Delay: 100 * time.Second}, "NEVER READ, thrown away after 1m40s READY=1"},
+		{"a barrier", events.Receipt{Kind: events.ReceiptBarrier, Delay: 5 * time.Millisecond}, "barrier passed after 5ms READY=1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := tc.receipt
+			r.Time, r.By, r.Send = at, by, plainEvent("READY=1")
+			if diff := cmp.Diff(who+tc.want+"\n", string(plainText.AppendReceipt(nil, &r))); diff != "" {
+				t.Errorf("- want, + got\n%s", diff)
+			}
+		})
+	}
+	w := events.Withheld{Time: at, Relay: by, Send: plainEvent("READY=1"), Message: events.Message{{Key: "STATUS", Value: "two words"}, {Key: "X_A", Value: ""}}}
+	if diff := cmp.Diff(who+"NOT PASSED ON STATUS=\"two words\" X_A=\n", string(plainText.AppendWithheld(nil, &w))); diff != "" {
+		t.Errorf("- want, + got\n%s", diff)
+	}
+	e := plainEvent("READY=1")
+	e.HopOf = plainEvent("READY=1\nSTATUS=up")
+	e.HopOf.Sender.Comm = "web"
+	if line := string(plainText.AppendEvent(nil, e)); !strings.HasSuffix(line, " READY=1 passes on web[812]\n") {
+		t.Errorf("a datagram passed on is %q", line)
+	}
+}
+
+func TestOnlyWhatIsToBeExpectedIsOrdinary(t *testing.T) {
+	usual := events.Receipt{Kind: events.ReceiptRead, Bytes: ptr(uint32(7)), Delay: time.Millisecond}
+	if !usual.Ordinary() {
+		t.Error("a usual read is not")
+	}
+	for name, change := range map[string]func(*events.Receipt){
+		"never read":         func(r *events.Receipt) { r.Kind = events.ReceiptUnread },
+		"a barrier":          func(r *events.Receipt) { r.Kind = events.ReceiptBarrier },
+		"failed":             func(r *events.Receipt) { r.Errno = "EFAULT" },
+		"truncated":          func(r *events.Receipt) { r.Truncated = true },
+		"truncated control":  func(r *events.Receipt) { r.ControlTruncated = true },
+		"of a sender gone":   func(r *events.Receipt) { r.SenderExited = ptr(time.Duration(0)) },
+		"after a long while": func(r *events.Receipt) { r.Delay = time.Second },
+	} {
+		r := usual
+		if change(&r); r.Ordinary() {
+			t.Errorf("%s is ordinary", name)
 		}
 	}
 }
@@ -262,16 +324,23 @@ func mustBeInert(tb testing.TB, line []byte) {
 
 func checkText(tb testing.TB, e *events.Event) {
 	tb.Helper()
+	message, _ := e.Message()
+	by := events.Reader{Comm: e.Sender.Comm, Cgroup: e.Sender.Cgroup, Unit: e.Sender.Unit, Container: e.Sender.Container}
 	for _, enc := range []events.TextEncoder{{Location: time.UTC}, {Location: time.UTC, Color: true}} {
-		line := string(enc.AppendEvent(nil, e))
-		if enc.Color {
-			line = ownSequences.ReplaceAllString(line, "")
+		for _, line := range []string{
+			string(enc.AppendEvent(nil, e)),
+			string(enc.AppendReceipt(nil, &events.Receipt{Kind: events.ReceiptRead, By: by, Send: e, Errno: e.Result.Errno})),
+			string(enc.AppendWithheld(nil, &events.Withheld{Relay: by, Send: e, Message: message})),
+		} {
+			if enc.Color {
+				line = ownSequences.ReplaceAllString(line, "")
+			}
+			text, ok := strings.CutSuffix(line, "\n")
+			if !ok {
+				tb.Fatalf("no line: %q", line)
+			}
+			mustBeInert(tb, []byte(text))
 		}
-		text, ok := strings.CutSuffix(line, "\n")
-		if !ok {
-			tb.Fatalf("no line: %q", line)
-		}
-		mustBeInert(tb, []byte(text))
 	}
 }
 

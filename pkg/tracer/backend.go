@@ -26,6 +26,9 @@ type flavour struct {
 	programs  []attachment
 }
 
+// withReceipts is the hook of the flavour that follows datagrams.
+const withReceipts = "unix_dgram_sendmsg, unix_dgram_recvmsg"
+
 // sendPrograms are those of the fentry backend that see a send. The entry comes last,
 // so that none is seen by halves.
 var sendPrograms = []attachment{
@@ -40,7 +43,7 @@ var sendPrograms = []attachment{
 var flavours = []flavour{
 	{
 		backend:   "fentry",
-		hook:      "unix_dgram_sendmsg, unix_dgram_recvmsg",
+		hook:      withReceipts,
 		load:      bpf.LoadFentry,
 		receipts:  true,
 		variables: map[string]any{"follow_receipts": true},

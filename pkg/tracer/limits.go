@@ -5,11 +5,19 @@ package tracer
 // Limits says, a line each, what the backend with this hook cannot know. The whole
 // table stands in docs/events.md.
 func Limits(backend, hook string) []string {
-	if backend == "fentry" {
-		return []string{"sender.exe: when the process has gone by the time it is looked up"}
+	const (
+		exe      = "sender.exe: when the process has gone by the time it is looked up"
+		receipts = "read, unread, barrier, withheld, hop_of: what becomes of a datagram once it is queued"
+	)
+	switch {
+	case backend == "fentry" && hook == withReceipts:
+		return []string{exe, "read, unread, barrier: of datagrams of SOCK_SEQPACKET"}
+	case backend == "fentry":
+		return []string{exe, receipts}
 	}
 	limits := []string{
-		"sender.exe: when the process has gone by the time it is looked up",
+		exe,
+		receipts,
 		"result.latency_ns",
 		"result.delivered: when the sender gave an address, or the receiver has a socket filter",
 		"socket.bound, socket.inode, receiver: when the sender gave an address",
