@@ -72,7 +72,8 @@ func TestASendComesBeforeWhatBecameOfIt(t *testing.T) {
 		{"a barrier of what was never shown", []happening{aReceipt(9, barrier), aSend(1)}, []string{"1"}},
 		{"the same address again", []happening{
 			aSend(1), aReceipt(1, read),
-			{id: events.DatagramID{SKB: 1, StartNS: 7}, send: &events.Event{Seq: 7}}, {id: events.DatagramID{SKB: 1, StartNS: 7}, receipt: &events.Receipt{Kind: read}},
+			{id: events.DatagramID{SKB: 1, StartNS: 7}, send: &events.Event{Seq: 7}},
+			{id: events.DatagramID{SKB: 1, StartNS: 7}, receipt: &events.Receipt{Kind: read}},
 		}, []string{"1", "read 1", "7", "read 7"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
