@@ -97,7 +97,7 @@ struct event {
 	__u32 claimed_ns_pid;
 	__u32 claimed_uid;
 	__u32 claimed_gid;
-	__u32 receiver_netns;
+	__u32 receiver_netns; /* without EVENT_RECEIVER: that of the sending socket */
 	__u32 receiver_uid;
 	__u32 flags;
 	__u16 payload_len;

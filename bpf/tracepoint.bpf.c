@@ -82,6 +82,8 @@ static __always_inline void use_address(struct destination *dst, struct sock *sk
 		resolve_peer(dst, sk);
 		return;
 	}
+	/* For whoever looks the address up: it may not be the sender's own. */
+	dst->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	dst->address_len = read_name_user(dst->address, address, len);
 	if (!dst->address_len && len > SUN_PATH_OFFSET)
 		dst->unreadable = 1;

@@ -15,6 +15,8 @@ type Event struct {
 	Seq uint64
 	// Time is the wall-clock time at which the send call ended.
 	Time time.Time
+	// BootTime is the same by CLOCK_BOOTTIME, which nobody sets; 0 when unknown.
+	BootTime time.Duration
 	// Backend is "fentry" or "tracepoint".
 	Backend string
 
@@ -122,14 +124,19 @@ type Socket struct {
 	Inode uint64
 	// Type is "dgram" or "seqpacket".
 	Type string
+	// SenderNetNS is the inode number of the network namespace in which the sending
+	// socket was made, and in which an abstract Address is looked up; not always the
+	// sender's own. 0 when unknown, as it is when Inode is known.
+	SenderNetNS uint32
 }
 
 // Receiver is the receiving socket's owner. Which process reads it, a socket does not
 // say: that is who holds it, looked up after the event.
 type Receiver struct {
-	// UID is the user who made the socket, in the initial user namespace.
-	UID uint32
-	// NetNS is the inode number of the network namespace it was made in.
+	// UID is the user who made the socket, in the initial user namespace; nil when
+	// unknown.
+	UID *uint32
+	// NetNS is the inode number of the network namespace it was made in, 0 when unknown.
 	NetNS uint32
 	// CgroupID is the id of the cgroup v2 in which it was made, 0 when unknown
 	// (sk_cgrp_data).

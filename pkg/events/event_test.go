@@ -27,7 +27,7 @@ func fullEvent() *events.Event {
 		Claimed: &events.Claimed{PID: 1, NSPID: 2, UID: ptr(uint32(0)), GID: ptr(uint32(5))},
 		Socket:  events.Socket{Address: "/run/host/notify", Bound: "/run/systemd/notify", Inode: 21044, Type: "dgram"},
 		Receiver: &events.Receiver{
-			UID: 0, NetNS: 4026531840, CgroupID: 42, Cgroup: "/init.scope", PID: 1, Comm: "systemd",
+			UID: ptr(uint32(0)), NetNS: 4026531840, CgroupID: 42, Cgroup: "/init.scope", PID: 1, Comm: "systemd",
 			Unit: "init.scope", UserUnit: "u.service", Slice: "-.slice",
 			Container: &events.Container{Runtime: "nspawn", ID: "web", PodUID: "2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"},
 		},

@@ -92,7 +92,7 @@ type (
 		PID          uint32     `json:"pid,omitempty"`
 		Comm         *string    `json:"comm,omitempty"`
 		CommBase64   []byte     `json:"comm_base64,omitempty"`
-		UID          uint32     `json:"uid"`
+		UID          *uint32    `json:"uid,omitempty"`
 		NetNS        uint32     `json:"netns,omitempty"`
 		CgroupID     uint64     `json:"cgroup_id,omitempty"`
 		Cgroup       *string    `json:"cgroup,omitempty"`
@@ -196,7 +196,8 @@ func Decode(line []byte) (r Record, err error) {
 }
 
 // UnmarshalJSON sets e to what [Event.MarshalJSON] encoded. "message" is not
-// read: it follows from the payload. StartTime has no JSON form and becomes 0.
+// read: it follows from the payload. BootTime, StartTime and SenderNetNS have no JSON form
+// and become 0.
 func (e *Event) UnmarshalJSON(data []byte) error {
 	var j jsonSend
 	if err := unmarshal(data, &j, &j.Type, typeSend); err != nil {

@@ -97,7 +97,7 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) (id 
 
 	known := func(flag uint32) bool { return h.Flags&flag != 0 }
 	*e = Event{
-		Time: clock.Boot.Add(time.Duration(h.TimeNS)),
+		Time: clock.Boot.Add(time.Duration(h.TimeNS)), BootTime: time.Duration(h.TimeNS),
 		Sender: Sender{
 			PID: h.PID, TID: h.TID, PPID: h.PPID, NSPID: h.NSPID,
 			Comm: cString(h.Comm[:]), UID: h.UID, GID: h.GID,
@@ -120,7 +120,10 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) (id 
 		}
 	}
 	if known(flagReceiver) {
-		e.Receiver = &Receiver{UID: h.ReceiverUID, NetNS: h.ReceiverNetNS, CgroupID: h.ReceiverCgroupID}
+		uid := h.ReceiverUID
+		e.Receiver = &Receiver{UID: &uid, NetNS: h.ReceiverNetNS, CgroupID: h.ReceiverCgroupID}
+	} else {
+		e.Socket.SenderNetNS = h.ReceiverNetNS
 	}
 	e.Result = wireResult(&h)
 	if known(flagSize) {

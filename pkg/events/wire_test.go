@@ -45,7 +45,7 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 		t.Errorf("receipts come for %+v, want %+v", id, want)
 	}
 	want := Event{
-		Time: time.Unix(1002, 0),
+		Time: time.Unix(1002, 0), BootTime: 2 * time.Second,
 		Sender: Sender{
 			PID: 812, TID: 813, PPID: 1, NSPID: 7, Comm: "nginx", UID: 33, GID: 34,
 			CgroupID: 4711, Cgroup: "/system.slice/nginx.service", CgroupController: "memory",
@@ -53,7 +53,7 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 		},
 		Claimed:  &Claimed{PID: 1, NSPID: 2, UID: ptr(uint32(3)), GID: ptr(uint32(4))},
 		Socket:   Socket{Address: "/run/systemd/notify", Bound: "@a\x00bc", Inode: 21044, Type: "dgram"},
-		Receiver: &Receiver{UID: 51, NetNS: 50, CgroupID: 99},
+		Receiver: &Receiver{UID: ptr(uint32(51)), NetNS: 50, CgroupID: 99},
 		Result:   Result{Bytes: ptr(uint32(7)), Latency: 3100, Delivered: ptr(true)},
 		Size:     ptr(uint32(7)), Payload: []byte("READY=1"),
 		FDs: []FD{{"pipe"}, {"socket"}},

@@ -47,8 +47,9 @@ func TestTheReceiverIsWhoMadeTheSocket(t *testing.T) {
 		sender.do(t, step{Op: "sendto", Sock: "s", Addr: pathAddr(dir + "/gone/notify.sock"), Parts: parts("READY=1")})
 
 		id := identity.Parse(in.path)
+		uid := uint32(4242)
 		want := &events.Receiver{
-			UID: 4242, NetNS: procLink(t, fmt.Sprintf("/proc/%d/ns/net", manager.pid)),
+			UID: &uid, NetNS: procLink(t, fmt.Sprintf("/proc/%d/ns/net", manager.pid)),
 			CgroupID: in.id(t), Cgroup: in.path, Unit: id.Unit, UserUnit: id.UserUnit, Slice: id.Slice,
 		}
 		unconnected := want
@@ -63,6 +64,31 @@ func TestTheReceiverIsWhoMadeTheSocket(t *testing.T) {
 			t.Errorf("(-want +captured):\n%s", diff)
 		}
 	})
+}
+
+// Abstract addresses are looked up where the socket was made, not where its user is.
+func TestTheNamespaceOfTheSendersSocketIsItsOwn(t *testing.T) {
+	dir := filepath.Join(root, "moved")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	addr := pathAddr(filepath.Join(dir, "notify.sock"))
+	manager := startAgent(t, agentSpec{comm: "sdt-manager"})
+	manager.must(t,
+		step{Op: "socket", Sock: "own", Type: unix.SOCK_DGRAM},
+		step{Op: "bind", Sock: "own", Addr: addr})
+	sender := startAgent(t, agentSpec{comm: "sdt-sender"})
+	before := procLink(t, fmt.Sprintf("/proc/%d/task/%d/ns/net", sender.pid, sender.tid(t)))
+	c := named(t, "tracepoint")
+	sender.must(t,
+		step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+		step{Op: "unshare network"},
+		step{Op: "sendto", Sock: "s", Addr: addr, Parts: parts("READY=1")})
+	after := procLink(t, fmt.Sprintf("/proc/%d/task/%d/ns/net", sender.pid, sender.tid(t)))
+	got := from(c.collect(t), sender)
+	if len(got) != 1 || got[0].Sender.NetNS != after || got[0].Socket.SenderNetNS != before || before == after {
+		t.Errorf("captured %+v, want a sender in network namespace %d with a socket of %d", got, after, before)
+	}
 }
 
 func TestTheReceiversCgroupIsAbsentWhenItIsGone(t *testing.T) {
