@@ -24,7 +24,7 @@ import (
 // What this test binary is told by its environment when it is another process.
 const (
 	// hold: bind datagram sockets to the arguments, and wait until stdin is closed;
-	// count: say how much an inventory could not look at.
+	// send: see sendOnDemand; count: say how much an inventory could not look at.
 	roleEnv = "SDTRACE_INVENTORY_ROLE"
 	rootEnv = "SDTRACE_INVENTORY_ROOT" // to call chroot(2) with, if set
 )
@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case "hold":
 		hold(os.Args[1:])
+		return
+	case "send":
+		sendOnDemand()
 		return
 	case "count":
 		inv, err := inventory.Take(context.Background(), inventory.Options{})

@@ -37,12 +37,17 @@ func reach(c *Client) (ClientState, uint32) {
 // connectTo connects to the file of a socket and returns the socket's inode number in
 // state ClientOK. The state is "" for an error that says nothing about the socket.
 func connectTo(fd int) (ClientState, uint32) {
+	return connectToAddress("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// connectToAddress is the same for an address, of the thread's network namespace.
+func connectToAddress(address string) (ClientState, uint32) {
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", 0
 	}
 	defer unix.Close(s)
-	err = unix.Connect(s, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(fd)})
+	err = unix.Connect(s, &unix.SockaddrUnix{Name: address})
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return ClientNobody, 0
@@ -64,9 +69,7 @@ func peerOf(fd int) (uint32, error) {
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return 0, err
 	}
-	request := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
-	request.AddData(diagRequest{inode: uint32(stat.Ino), show: showPeer})
-	messages, err := request.Execute(unix.NETLINK_SOCK_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+	messages, err := diagnose(uint32(stat.Ino), showPeer)
 	if err != nil {
 		return 0, err
 	}
@@ -82,4 +85,20 @@ func peerOf(fd int) (uint32, error) {
 		}
 	}
 	return 0, errors.New("the kernel does not say which socket it is")
+}
+
+// diagnose asks for one socket of the thread's network namespace.
+func diagnose(inode, show uint32) ([][]byte, error) {
+	request := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
+	request.AddData(diagRequest{inode: inode, show: show})
+	return request.Execute(unix.NETLINK_SOCK_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+}
+
+// socketHere describes a bound socket of the thread's network namespace.
+func socketHere(inode uint32) (boundSocket, bool) {
+	messages, err := diagnose(inode, showName|showUID)
+	if err != nil || len(messages) == 0 {
+		return boundSocket{}, false
+	}
+	return parseDiag(messages[0])
 }

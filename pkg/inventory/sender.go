@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"bytes"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// clockTick is the unit of times in /proc/PID/stat: USER_HZ is 100 on all
+// architectures there are programs for.
+const clockTick = 10 * time.Millisecond
+
+// openSender opens the directory of a sending thread in /proc, which is gone if the process
+// with its number is another one by now. A thread can have a root directory and namespaces
+// of its own.
+func openSender(s *Send) (processDir, error) {
+	process, err := openProcess(int(s.PID))
+	if err != nil {
+		return process, err
+	}
+	defer process.close()
+	stat, err := process.read("stat")
+	if err != nil {
+		return process, err
+	}
+	if started, ok := startTicks(stat); !ok || started != s.StartTime/uint64(clockTick) {
+		return process, unix.ESRCH
+	}
+	fd, err := process.open("task/"+strconv.FormatUint(uint64(s.TID), 10), unix.O_PATH|unix.O_DIRECTORY)
+	return processDir{pid: process.pid, fd: fd}, err
+}
+
+// startTicks reads the start time out of /proc/PID/stat, in ticks of CLOCK_BOOTTIME.
+func startTicks(stat []byte) (ticks uint64, ok bool) {
+	// "pid (comm) state …", where comm may hold anything; starttime is the 22nd.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	const startTime = 22 - 3
+	if len(fields) <= startTime {
+		return 0, false
+	}
+	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
+	return ticks, err == nil
+}
+
+// askIn runs ask in the network namespace of a send's socket, if the sender is in it still.
+func askIn(s *Send, ask func()) {
+	thread, err := openSender(s)
+	if err != nil {
+		return
+	}
+	defer thread.close()
+	namespace, err := thread.open("ns/net", unix.O_RDONLY)
+	if err != nil {
+		return
+	}
+	defer unix.Close(namespace)
+	var stat unix.Stat_t
+	if unix.Fstat(namespace, &stat) != nil || stat.Ino != uint64(s.NetNS) {
+		return
+	}
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		// The thread stays in the namespace and ends with this goroutine.
+		runtime.LockOSThread()
+		if netns.Set(netns.NsHandle(namespace)) == nil {
+			ask()
+		}
+	}()
+	<-asked
+}
+
+// ownNamespace is the inode number of the network namespace of this process, 0 if that
+// cannot be told.
+func ownNamespace() uint64 {
+	d, err := openProcess(unix.Getpid())
+	if err != nil {
+		return 0
+	}
+	defer d.close()
+	inode, _ := d.inode("ns/net", "net")
+	return inode
+}
