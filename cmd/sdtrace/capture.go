@@ -145,6 +145,8 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer func() { _ = t.Close() }()
+	destinations := watchDestinations(t.Backend())
+	defer destinations.Close()
 	for _, note := range filters.notes {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %s\n", note)
 	}
@@ -153,7 +155,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
-	s := &stream{flags: f, tracer: t, encoder: encoder, holders: holders}
+	s := &stream{flags: f, tracer: t, encoder: encoder, holders: holders, destinations: destinations}
 	return s.run(cmd, filters.containers)
 }
 

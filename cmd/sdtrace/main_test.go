@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 		"sdtrace-locked-down":  lockedDown,
 		"sd-send":              sdSend,
 		"sd-send-notify":       sdSendNotify,
+		"sd-send-until":        sdSendUntil,
 	})
 }
 
@@ -45,6 +47,7 @@ func TestMain(m *testing.M) {
 //	fits-schema FILE      hold every line of FILE against the JSON Schema
 //	sd-send [-c] SOCKET [PAYLOAD …]   a sender of its own process; -c connects
 //	sd-send-notify [PAYLOAD …]        the same, to $NOTIFY_SOCKET
+//	sd-send-until FILE TEXT SOCKET PAYLOAD   one that sends until a line of FILE matches TEXT
 //
 // and the conditions [fentry], of the backend, and [misses], of a kernel that skips
 // programs in emulation.
@@ -258,6 +261,22 @@ func sdSendNotify() {
 		fmt.Fprintln(os.Stderr, "sd-send-notify:", err)
 		os.Exit(1)
 	}
+}
+
+func sdSendUntil() {
+	file, text, address, payload := os.Args[1], regexp.MustCompile(os.Args[2]), os.Args[3], os.Args[4]
+	const patience = 3 * time.Minute // as in await
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err := send(address, []string{payload}, false); err != nil {
+			fmt.Fprintln(os.Stderr, "sd-send-until:", err)
+			os.Exit(1)
+		}
+		if content, err := os.ReadFile(file); err == nil && text.Match(content) {
+			return
+		}
+	}
+	fmt.Fprintln(os.Stderr, "sd-send-until: no such line")
+	os.Exit(1)
 }
 
 func send(address string, payloads []string, connect bool) error {

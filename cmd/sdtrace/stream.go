@@ -35,7 +35,9 @@ type stream struct {
 	tracer  *tracer.Tracer
 	encoder encoder
 	holders *inventory.Holders
-	hops    hops.Tracker
+	// destinations is nil if the backend sees every receiver.
+	destinations *inventory.Destinations
+	hops         hops.Tracker
 
 	out         *bufio.Writer
 	line        []byte
@@ -143,6 +145,7 @@ func (s *stream) write(item tracer.Item) error {
 	case item.Event != nil:
 		s.shown++
 		s.seen = item.Event.Time
+		addDestination(item.Event, s.destinations)
 		addHolder(item.Event, s.holders)
 		s.hops.Sent(item.Event)
 		line = s.encoder.AppendEvent(line, item.Event)
