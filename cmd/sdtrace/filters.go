@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/pkg/containers"
 	"github.com/sdtrace/sdtrace/pkg/identity"
 	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
@@ -125,7 +126,7 @@ func (f *filterFlags) resolveContainers(cmd *cobra.Command) (all, unresolved, no
 			return nil, nil, nil, usage(cmd, err)
 		}
 		byID, err := patternsOfContainer(cmd.Context(), name)
-		if errors.Is(err, identity.ErrNotFound) {
+		if errors.Is(err, containers.ErrNotFound) {
 			unresolved = append(unresolved, name)
 		} else if err != nil {
 			return nil, nil, nil, err
@@ -141,7 +142,7 @@ func (f *filterFlags) resolveContainers(cmd *cobra.Command) (all, unresolved, no
 
 // patternsOfContainer are those of the id behind a name.
 func patternsOfContainer(ctx context.Context, name string) ([]string, error) {
-	id, err := identity.ResolveContainerName(ctx, name)
+	id, err := containers.Resolve(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -174,7 +174,7 @@ func (s *containerScan) container(component string) (runtime, name string, ok bo
 		// puts its guest into a cgroup of this name.
 		name = nspawnMachine(s.above)
 		return "nspawn", name, name != ""
-	case isContainerID(component):
+	case IsContainerID(component):
 		if s.above == "docker" {
 			runtime = "docker"
 		}
@@ -205,7 +205,7 @@ var prefixes = [...]struct {
 func (s *containerScan) prefixed(component string) (runtime, name string, ok bool) {
 	rest, isScope := strings.CutSuffix(component, ".scope")
 	cut := len(rest) - containerIDLen
-	if cut < 1 || !isContainerID(rest[cut:]) {
+	if cut < 1 || !IsContainerID(rest[cut:]) {
 		return "", "", false
 	}
 	prefix, separator, name := rest[:cut-1], rest[cut-1], rest[cut:]
@@ -236,7 +236,9 @@ func isConmon(component string) bool {
 // containerIDLen is the length of an id in hexadecimal digits.
 const containerIDLen = 64
 
-func isContainerID(s string) bool { return len(s) == containerIDLen && isHex(s) }
+// IsContainerID reports whether s has the form of the ids that docker, podman, containerd
+// and CRI-O draw by lot: 64 lower-case hexadecimal digits.
+func IsContainerID(s string) bool { return len(s) == containerIDLen && isHex(s) }
 
 func isHex(s string) bool {
 	for i := range len(s) {

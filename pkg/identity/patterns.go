@@ -86,8 +86,8 @@ const prefixMin = 4
 // ContainerPatterns returns the names that the cgroup of a container can have,
 // as glob patterns like those of [UnitPatterns]. It takes an id or its first
 // digits, at least 4, or the name of a container of lxc, nspawn or runc. Names
-// that docker and podman give are nowhere in a cgroup path: see
-// [ResolveContainerName]. The error says what is wrong with the name.
+// that docker and podman give are nowhere in a cgroup path: package
+// containers finds the id. The error says what is wrong with the name.
 func ContainerPatterns(idOrName string) ([]string, error) {
 	if idOrName == "" {
 		return nil, fmt.Errorf("container name is empty")

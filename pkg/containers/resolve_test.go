@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package identity
+package containers
 
 import (
 	"context"
@@ -9,9 +9,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sdtrace/sdtrace/pkg/identity"
 )
 
-// writeState puts files below a new root, as the runtimes leave them.
+const (
+	idA = "3f2a9c41d7e05b8863f1c2aa90be7d64158e03f7c9ab26d4e1705f38b6c2d9a0"
+	idB = "81c0774e5d1f2b3a96e8d0c4b5a7f6190213e4d5c6b7a8990f1e2d3c4b5a6978"
+)
+
+// writeState puts files below a new root, as the runtimes leave them. "-> " in front of
+// a content makes it the target of a symbolic link.
 func writeState(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -20,6 +28,12 @@ func writeState(t *testing.T, files map[string]string) string {
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if target, ok := strings.CutPrefix(content, "-> "); ok {
+			if err := os.Symlink(target, name); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -27,10 +41,8 @@ func writeState(t *testing.T, files map[string]string) string {
 	return root
 }
 
-func TestResolveContainerNameReadsEachRuntimesState(t *testing.T) {
-	idC := strings.Repeat("c", containerIDLen)
-	idD := strings.Repeat("d", containerIDLen)
-	root := os.DirFS(writeState(t, map[string]string{
+func TestResolveReadsEachRuntimesState(t *testing.T) {
+	root := writeState(t, map[string]string{
 		"var/lib/docker/containers/" + idA + "/config.v2.json":                        `{"State":{"Running":true},"ID":"` + idA + `","Name":"/web","Driver":"overlay2"}`,
 		"var/lib/docker/containers/" + idB + "/config.v2.json":                        `{"ID":"` + idB + `","Name":"/twin"}`,
 		"var/lib/docker/containers/broken/config.v2.json":                             `{"ID":`,
@@ -42,7 +54,7 @@ func TestResolveContainerNameReadsEachRuntimesState(t *testing.T) {
 		"run/runc/unit/state.json":                                                    `{"id":"unit","cgroup_paths":{"":"/sys/fs/cgroup/system.slice/runc-unit.scope"}}`,
 		"run/runc/bare/state.json":                                                    `{"id":"bare"}`,
 		"run/runc/st[a]r/state.json":                                                  `{"id":"st[a]r"}`,
-	}))
+	})
 	for _, tt := range []struct{ name, want string }{
 		{"web", idA},
 		{"db", idC},
@@ -55,49 +67,49 @@ func TestResolveContainerNameReadsEachRuntimesState(t *testing.T) {
 		{"st[a]r", "st[a]r"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := resolveContainerName(context.Background(), root, tt.name)
+			got, err := resolve(context.Background(), root, tt.name)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			if _, err := ContainerPatterns(got); err != nil {
+			if _, err := identity.ContainerPatterns(got); err != nil {
 				t.Errorf("ContainerPatterns refuses it: %v", err)
 			}
 		})
 	}
 
-	if id, err := resolveContainerName(context.Background(), root, "twin"); err == nil || errors.Is(err, ErrNotFound) ||
+	if id, err := resolve(context.Background(), root, "twin"); err == nil || errors.Is(err, ErrNotFound) ||
 		!strings.Contains(err.Error(), idB) || !strings.Contains(err.Error(), idC) {
 		t.Errorf("a name of two containers: got %q and error %v, want an error that gives both ids", id, err)
 	}
-	if id, err := resolveContainerName(context.Background(), root, "nobody"); err == nil || !strings.Contains(err.Error(), "broken/config.v2.json") {
+	if id, err := resolve(context.Background(), root, "nobody"); err == nil || !strings.Contains(err.Error(), "broken/config.v2.json") {
 		t.Errorf("nothing found and a file not readable: got %q and error %v, want one that names the file", id, err)
 	}
-	if id, err := resolveContainerName(context.Background(), root, "*"); err == nil {
+	if id, err := resolve(context.Background(), root, "*"); err == nil {
 		t.Errorf("got %q for a glob", id)
 	}
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := resolveContainerName(done, root, "web"); !errors.Is(err, context.Canceled) {
+	if _, err := resolve(done, root, "web"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got error %v after the context was cancelled", err)
 	}
 }
 
-func TestResolveContainerNameTellsWhenThereIsNone(t *testing.T) {
-	empty := os.DirFS(t.TempDir())
-	if id, err := resolveContainerName(context.Background(), empty, "web"); !errors.Is(err, ErrNotFound) {
+func TestResolveTellsWhenThereIsNone(t *testing.T) {
+	empty := t.TempDir()
+	if id, err := resolve(context.Background(), empty, "web"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %q and error %v, want ErrNotFound", id, err)
 	}
-	other := os.DirFS(writeState(t, map[string]string{
+	other := writeState(t, map[string]string{
 		"var/lib/docker/containers/" + idA + "/config.v2.json": `{"ID":"` + idA + `","Name":"/web2"}`,
-	}))
-	if id, err := resolveContainerName(context.Background(), other, "web"); !errors.Is(err, ErrNotFound) {
+	})
+	if id, err := resolve(context.Background(), other, "web"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %q and error %v, want ErrNotFound", id, err)
 	}
 	for _, name := range []string{"", "..", "../etc"} {
-		if id, err := resolveContainerName(context.Background(), empty, name); err == nil || errors.Is(err, ErrNotFound) {
+		if id, err := resolve(context.Background(), empty, name); err == nil || errors.Is(err, ErrNotFound) {
 			t.Errorf("%q: got %q and error %v, want a refusal", name, id, err)
 		}
 	}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package containers
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sdtrace/sdtrace/pkg/identity"
+)
+
+// process is one of a runtime's, which knows where that keeps its state or what a
+// container is called.
+type process struct {
+	pid string
+	// comm is one of runtimeComms.
+	comm string
+	args []string
+	// uid is the real user: the one who chose the arguments, also of a set-user-ID program.
+	uid uint32
+	// container is the id of the one that the process is in itself, or "".
+	container string
+	// started tells it from a later process of the same number.
+	started string
+}
+
+// runtimeComms are the names of processes, of 15 bytes at most, and the runtimes whose
+// containers they know.
+var runtimeComms = map[string][]string{
+	"dockerd":         {"docker"},
+	"conmon":          {"podman", "cri-o"},
+	"containerd-shim": {"containerd"},
+}
+
+// knows reports whether a process can tell the name of a container, and is believed.
+func (p process) knows(c Container) bool {
+	return (c.Runtime == "" || slices.Contains(runtimeComms[p.comm], c.Runtime)) && c.believes(p.uid) &&
+		(p.container == "" || c.isInside(p.container))
+}
+
+// option is the value of the first of the arguments with one of these names; after
+// it may come what a user chose.
+func (p process) option(names ...string) string {
+	for i, arg := range p.args {
+		name, value, joined := strings.Cut(arg, "=")
+		switch {
+		case !slices.Contains(names, name):
+		case joined:
+			return value
+		case i+1 < len(p.args):
+			return p.args[i+1]
+		}
+	}
+	return ""
+}
+
+// processes finds runtimes' processes.
+type processes struct {
+	root string
+
+	mu    sync.Mutex
+	found []process
+	began time.Time
+	rest  time.Time // nothing is looked at again before
+}
+
+// since returns those that run now or, if a look at all processes began after asked
+// or ended just now, those that ran then: at most a tenth of the time is spent looking.
+func (l *processes) since(ctx context.Context, asked time.Time) []process {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	began := time.Now()
+	if !l.began.Before(asked) || began.Before(l.rest) {
+		return l.found
+	}
+	found := l.look(ctx)
+	if ctx.Err() == nil {
+		l.found, l.began = found, began
+	}
+	ended := time.Now()
+	l.rest = ended.Add(9 * ended.Sub(began))
+	return found
+}
+
+func (l *processes) look(ctx context.Context) []process {
+	dir, err := os.Open(filepath.Join(l.root, "proc"))
+	if err != nil {
+		return nil
+	}
+	names, _ := dir.Readdirnames(-1)
+	dir.Close()
+	var found []process
+	for _, name := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		if _, err := strconv.Atoi(name); err != nil {
+			continue
+		}
+		comm, err := os.ReadFile(l.path(name, "comm"))
+		if err != nil || runtimeComms[string(bytes.TrimSuffix(comm, []byte{'\n'}))] == nil {
+			continue
+		}
+		if p, ok := l.describe(name); ok {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+func (l *processes) path(pid, name string) string { return filepath.Join(l.root, "proc", pid, name) }
+
+func (l *processes) describe(pid string) (process, bool) {
+	p := process{pid: pid}
+	p.comm, p.started = l.start(pid)
+	if runtimeComms[p.comm] == nil {
+		return process{}, false
+	}
+	cmdline, err := os.ReadFile(l.path(pid, "cmdline"))
+	if err != nil {
+		return process{}, false
+	}
+	for arg := range strings.SplitSeq(strings.TrimSuffix(string(cmdline), "\x00"), "\x00") {
+		p.args = append(p.args, arg)
+	}
+	status, err := os.ReadFile(l.path(pid, "status"))
+	if err != nil {
+		return process{}, false
+	}
+	uid, ok := realUser(status)
+	if !ok {
+		return process{}, false
+	}
+	p.uid = uid
+	cgroups, err := os.ReadFile(l.path(pid, "cgroup"))
+	if err != nil {
+		return process{}, false
+	}
+	for line := range strings.SplitSeq(string(cgroups), "\n") {
+		if id := identity.Parse(line[strings.LastIndexByte(line, ':')+1:]).ContainerID; id != "" {
+			p.container = id
+			break
+		}
+	}
+	return p, l.lives(p)
+}
+
+// start reads the name and the start time off /proc/PID/stat (proc(5)).
+func (l *processes) start(pid string) (comm, started string) {
+	stat, err := os.ReadFile(l.path(pid, "stat"))
+	if err != nil {
+		return "", ""
+	}
+	const startTime = 22 - 3 // field 22 of the file, of those behind the name from the third on
+	head, rest, ok := cutLast(string(stat), ") ")
+	fields := strings.Fields(rest)
+	_, comm, named := strings.Cut(head, " (")
+	if !ok || !named || len(fields) <= startTime {
+		return "", ""
+	}
+	return comm, fields[startTime]
+}
+
+func cutLast(s, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
+
+// lives reports whether the process is still the one that was found, so that what was
+// read below its /proc/PID is its own.
+func (l *processes) lives(p process) bool {
+	_, started := l.start(p.pid)
+	return started != "" && started == p.started
+}
+
+func realUser(status []byte) (uint32, bool) {
+	for line := range strings.SplitSeq(string(status), "\n") {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			fields := strings.Fields(ids)
+			if len(fields) == 0 {
+				return 0, false
+			}
+			uid, err := strconv.ParseUint(fields[0], 10, 32)
+			return uint32(uid), err == nil
+		}
+	}
+	return 0, false
+}
