@@ -88,13 +88,18 @@ type Sender struct {
 	StartTime uint64
 }
 
-// Container is what a cgroup path tells about the container a process is in.
+// Container is what a cgroup path tells about the container a process is in, and what
+// its runtime calls it.
 type Container struct {
 	// Runtime is "docker", "podman", "containerd", "cri-o", "lxc", "nspawn",
 	// or empty when the path does not tell.
 	Runtime string `json:"runtime,omitempty"`
 	// ID is the container's id or, for lxc and nspawn, its name.
 	ID string `json:"id,omitempty"`
+	// Name is what the runtime calls a container whose ID is not its name, looked up
+	// after the event in the runtime's own files (package containers); empty while it
+	// is not known. In Kubernetes it is unique in the pod alone.
+	Name string `json:"name,omitempty"`
 	// PodUID is the UID of the Kubernetes pod, with dashes.
 	PodUID string `json:"pod_uid,omitempty"`
 }

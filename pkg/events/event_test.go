@@ -4,6 +4,7 @@ package events_test
 
 import (
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -21,7 +22,7 @@ func fullEvent() *events.Event {
 			PID: 812, TID: 815, PPID: 1, NSPID: 7, Comm: "nginx", Exe: "/usr/sbin/nginx", UID: 33, GID: 34,
 			CgroupID: 4711, Cgroup: "/system.slice/nginx.service", CgroupController: "pids",
 			Unit: "nginx.service", UserUnit: "web.service", Slice: "system.slice",
-			Container: &events.Container{Runtime: "nspawn", ID: "web", PodUID: "2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"},
+			Container: &events.Container{Runtime: "cri-o", ID: "4f", Name: "web", PodUID: "2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"},
 			MntNS:     4026531841, NetNS: 4026531840, PIDNS: 4026531836, UserNS: 4026531837, CgroupNS: 4026531835,
 		},
 		Claimed: &events.Claimed{PID: 1, NSPID: 2, UID: ptr(uint32(0)), GID: ptr(uint32(5))},
@@ -29,7 +30,7 @@ func fullEvent() *events.Event {
 		Receiver: &events.Receiver{
 			UID: ptr(uint32(0)), NetNS: 4026531840, CgroupID: 42, Cgroup: "/init.scope", PID: 1, Comm: "systemd",
 			Unit: "init.scope", UserUnit: "u.service", Slice: "-.slice",
-			Container: &events.Container{Runtime: "nspawn", ID: "web", PodUID: "2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"},
+			Container: &events.Container{Runtime: "cri-o", ID: "4f", Name: "web", PodUID: "2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"},
 		},
 		Result:  events.Result{Bytes: ptr(uint32(22)), Latency: 3100, Delivered: ptr(true)},
 		Size:    ptr(uint32(22)),
@@ -115,7 +116,7 @@ func randomEvent(rng *rand.Rand) *events.Event {
 		Truncated: some(),
 	}
 	if some() {
-		e.Sender.Container = &events.Container{Runtime: pick("", "lxc"), ID: pick("", "web"), PodUID: pick("", "1-2")}
+		e.Sender.Container = &events.Container{Runtime: pick("", "lxc"), ID: pick("", "web"), Name: strings.ToValidUTF8(text(99), ""), PodUID: pick("", "1-2")}
 	}
 	if some() {
 		e.Claimed = &events.Claimed{PID: num(), NSPID: num(), UID: opt(), GID: opt()}

@@ -376,7 +376,7 @@ func jsonContainer(c *Container) *Container {
 	if c == nil {
 		return nil
 	}
-	return &Container{onlyUTF8(c.Runtime), onlyUTF8(c.ID), onlyUTF8(c.PodUID)}
+	return &Container{Runtime: onlyUTF8(c.Runtime), ID: onlyUTF8(c.ID), Name: onlyUTF8(c.Name), PodUID: onlyUTF8(c.PodUID)}
 }
 
 // splitUTF8 sorts s into the field for text or the one for other bytes.

@@ -37,12 +37,12 @@ func TestJSONOfAnEvent(t *testing.T) {
 				`"cgroup_id":4711,"cgroup":"/system.slice/nginx.service","cgroup_controller":"pids",` +
 				`"unit":"nginx.service","user_unit":"web.service","slice":"system.slice",` +
 				`"mntns":4026531841,"netns":4026531840,"pidns":4026531836,"userns":4026531837,"cgroupns":4026531835,` +
-				`"container":{"runtime":"nspawn","id":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
+				`"container":{"runtime":"cri-o","id":"4f","name":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
 				`"claimed":{"pid":1,"ns_pid":2,"uid":0,"gid":5},` +
 				`"socket":{"address":"/run/host/notify","bound":"/run/systemd/notify","inode":21044,"type":"dgram"},` +
 				`"receiver":{"pid":1,"comm":"systemd","uid":0,"netns":4026531840,"cgroup_id":42,"cgroup":"/init.scope",` +
 				`"unit":"init.scope","user_unit":"u.service","slice":"-.slice",` +
-				`"container":{"runtime":"nspawn","id":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
+				`"container":{"runtime":"cri-o","id":"4f","name":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
 				`"result":{"bytes":22,"errno":"","latency_ns":3100,"delivered":true},"hop_of":41,` +
 				`"size":22,"truncated":false,"payload":"READY=1\nSTATUS=Serving",` +
 				`"message":[{"key":"READY","value":"1"},{"key":"STATUS","value":"Serving"}],` +
@@ -78,7 +78,7 @@ func TestJSONOfAnEvent(t *testing.T) {
 			event: plain("", func(e *events.Event) {
 				e.Time = at.Truncate(time.Second).In(time.FixedZone("east", 3600))
 				e.Sender.Comm, e.Sender.Exe, e.Sender.Cgroup, e.Sender.Unit = "\xff", "/\xff", "/\xff.service", "\xff.service"
-				e.Sender.Container = &events.Container{Runtime: "lxc", ID: "\xff"}
+				e.Sender.Container = &events.Container{Runtime: "lxc", ID: "\xff", Name: "\xff"}
 			}),
 			want: `{"type":"send","seq":1,"time":"2026-11-23T16:01:46.000000000Z","backend":"tracepoint","sender":{"pid":812,"tid":812,"comm_base64":"/w==","exe_base64":"L/8=","uid":0,"gid":0,` +
 				`"cgroup_base64":"L/8uc2VydmljZQ==","container":{"runtime":"lxc"}},"socket":{"address":"/run/systemd/notify"},"result":{"errno":""},"truncated":false,"payload":"","message":[]}`,

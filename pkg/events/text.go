@@ -3,6 +3,7 @@
 package events
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -238,11 +239,11 @@ type group struct {
 	Cgroup, CgroupController string
 }
 
-// appendGroup appends what the process belongs to: its container, else its
-// unit, else its cgroup.
+// appendGroup appends what the process belongs to: its container by name or id, else
+// its unit, else its cgroup.
 func appendGroup(b []byte, s group) []byte {
 	if c := s.Container; c != nil && (c.Runtime != "" || c.ID != "" || c.PodUID != "") {
-		runtime, name := c.Runtime, shortID(c.ID)
+		runtime, name := c.Runtime, cmp.Or(c.Name, shortID(c.ID))
 		if runtime == "" {
 			runtime = "container"
 		}

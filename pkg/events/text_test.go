@@ -59,6 +59,18 @@ func TestTextOfAnEvent(t *testing.T) {
 			`nginx[812]             docker:3f2a1c9e8b7d    -> /run/systemd/notify   sent READY=1`,
 		},
 		{
+			"random id and name of a container", func(e *events.Event) {
+				e.Sender.Container = &events.Container{Runtime: "docker", ID: id, Name: "web"}
+			},
+			`nginx[812]             docker:web             -> /run/systemd/notify   sent READY=1`,
+		},
+		{
+			"hostile name of a container", func(e *events.Event) {
+				e.Sender.Container = &events.Container{Runtime: "docker", ID: id, Name: "a -> \x1b[2J"}
+			},
+			`nginx[812]             "docker:a -> \x1b[2J"  -> /run/systemd/notify   sent READY=1`,
+		},
+		{
 			"name of a container", func(e *events.Event) { e.Sender.Container = &events.Container{ID: "web"} },
 			`nginx[812]             container:web          -> /run/systemd/notify   sent READY=1`,
 		},
@@ -363,7 +375,7 @@ func FuzzText(f *testing.F) {
 		checkText(t, e)
 		e.Sender.Unit, e.Sender.UserUnit, e.Socket.Bound = group, group, comm
 		checkText(t, e)
-		e.Sender.Container = &events.Container{Runtime: comm, ID: group}
+		e.Sender.Container = &events.Container{Runtime: comm, ID: group, Name: address}
 		e.Result.Errno, e.FDs = comm, []events.FD{{Type: group}}
 		checkText(t, e)
 	})
