@@ -57,6 +57,7 @@ func listSockets(cmd *cobra.Command, options inventory.Options, output string, t
 	if err != nil {
 		return err
 	}
+	nameContainers(inv)
 	out := cmd.OutOrStdout()
 	switch {
 	case output == "json":

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/pkg/containers"
 	"github.com/sdtrace/sdtrace/pkg/hops"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/pkg/tracer"
@@ -37,7 +38,9 @@ type stream struct {
 	holders *inventory.Holders
 	// destinations is nil if the backend sees every receiver.
 	destinations *inventory.Destinations
+	names        *containers.Names
 	hops         hops.Tracker
+	items        chan captured
 
 	out         *bufio.Writer
 	line        []byte
@@ -52,7 +55,7 @@ type captured struct {
 }
 
 // run copies the capture to stdout until something ends it.
-func (s *stream) run(cmd *cobra.Command, containers []string) error {
+func (s *stream) run(cmd *cobra.Command, waitFor []string) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	if s.flags.duration > 0 {
@@ -65,7 +68,7 @@ func (s *stream) run(cmd *cobra.Command, containers []string) error {
 	}
 	stopped := make(chan error, 1)
 	go func() {
-		err := awaitContainers(ctx, s.tracer, containers)
+		err := awaitContainers(ctx, s.tracer, waitFor)
 		if err == nil {
 			<-ctx.Done()
 		}
@@ -78,13 +81,15 @@ func (s *stream) run(cmd *cobra.Command, containers []string) error {
 	case <-time.After(firstLook):
 	case <-ctx.Done():
 	}
-	items := make(chan captured, buffered)
-	go s.read(items)
+	s.names = containers.Watch()
+	defer s.names.Close()
+	s.items = make(chan captured, buffered)
+	go s.read()
 	s.out = bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
-	err := s.copy(items)
+	err := s.copy()
 	cancel()
 	// Reading ends after Stop; only then is the rest of the tracer at hand.
-	for range items {
+	for range s.items {
 	}
 	if flushed := s.out.Flush(); err == nil {
 		err = flushed
@@ -99,11 +104,11 @@ func (s *stream) run(cmd *cobra.Command, containers []string) error {
 }
 
 // read reads the capture to its end, so that it is not the output that waits.
-func (s *stream) read(items chan<- captured) {
-	defer close(items)
+func (s *stream) read() {
+	defer close(s.items)
 	for {
 		item, err := s.tracer.Read()
-		items <- captured{item, err}
+		s.items <- captured{item, err}
 		if err != nil {
 			return
 		}
@@ -111,25 +116,25 @@ func (s *stream) read(items chan<- captured) {
 }
 
 // copy writes until the capture ends, or enough was shown.
-func (s *stream) copy(items <-chan captured) error {
+func (s *stream) copy() error {
 	judge := time.NewTicker(judgeEvery)
 	defer judge.Stop()
 	for s.flags.count == 0 || s.shown < s.flags.count {
 		var err error
 		select {
-		case c := <-items:
+		case c := <-s.items:
 			if errors.Is(c.err, tracer.ErrFlushed) {
 				return nil
 			}
 			err = errors.Join(c.err, s.write(c.item))
 		case now := <-judge.C:
 			// What waits here may be what was passed on.
-			if now = now.Add(-readingLag); len(items) > 0 && s.seen.Before(now) {
+			if now = now.Add(-readingLag); len(s.items) > 0 && s.seen.Before(now) {
 				now = s.seen
 			}
 			err = s.judge(now)
 		}
-		if err == nil && len(items) == 0 {
+		if err == nil && len(s.items) == 0 {
 			err = s.out.Flush()
 		}
 		if err != nil {
@@ -147,10 +152,15 @@ func (s *stream) write(item tracer.Item) error {
 		s.seen = item.Event.Time
 		addDestination(item.Event, s.destinations)
 		addHolder(item.Event, s.holders)
+		s.addName(item.Event.Sender.Container, item.Event.Sender.Cgroup)
+		if r := item.Event.Receiver; r != nil {
+			s.addName(r.Container, r.Cgroup)
+		}
 		s.hops.Sent(item.Event)
 		line = s.encoder.AppendEvent(line, item.Event)
 	case item.Receipt != nil:
 		s.seen = item.Receipt.Time
+		s.addName(item.Receipt.By.Container, item.Receipt.By.Cgroup)
 		s.hops.Read(item.Receipt)
 		if s.flags.output != "text" || s.flags.reads || !item.Receipt.Ordinary() {
 			line = s.encoder.AppendReceipt(line, item.Receipt)

@@ -112,7 +112,10 @@ type Process struct {
 type Container struct {
 	Runtime string `json:"runtime,omitempty"`
 	ID      string `json:"id,omitempty"`
-	PodUID  string `json:"pod_uid,omitempty"`
+	// Name is what the runtime calls it, if that is something else than ID; [Take] leaves
+	// it empty. It holds UTF-8.
+	Name   string `json:"name,omitempty"`
+	PodUID string `json:"pod_uid,omitempty"`
 }
 
 // Client is a process with NOTIFY_SOCKET in its environment, as that was when it

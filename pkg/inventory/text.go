@@ -80,12 +80,13 @@ func (inv *Inventory) WriteTree(w io.Writer) error {
 	}
 	groups := make(map[string][]*branch)
 	for _, b := range processes {
-		groups[b.process.group()] = append(groups[b.process.group()], b)
+		key := b.process.groupKey()
+		groups[key] = append(groups[key], b)
 	}
 	var out strings.Builder
-	for _, name := range sortedKeys(groups) {
-		fmt.Fprintln(&out, name)
-		branches := groups[name]
+	for _, key := range sortedKeys(groups) {
+		branches := groups[key]
+		fmt.Fprintln(&out, branches[0].process.group())
 		slices.SortFunc(branches, func(a, b *branch) int { return cmp.Compare(a.process.PID, b.process.PID) })
 		for i, b := range branches {
 			twig, indent := twigs(i == len(branches)-1)
@@ -165,11 +166,19 @@ func (p *Process) group() string {
 	switch {
 	case p.Container != nil && p.Container.ID != "":
 		runtime := cmp.Or(p.Container.Runtime, "container")
-		return printable(runtime + ":" + shortID(p.Container.ID))
+		return printable(runtime + ":" + cmp.Or(p.Container.Name, shortID(p.Container.ID)))
 	case p.UserUnit != "":
 		return printable(p.Unit + "/" + p.UserUnit)
 	}
 	return printable(cmp.Or(p.Unit, p.Cgroup, "-"))
+}
+
+// groupKey tells containers of the same name apart. Groups are in its order.
+func (p *Process) groupKey() string {
+	if p.Container == nil {
+		return p.group()
+	}
+	return p.group() + "\x00" + p.Container.ID
 }
 
 // shortID cuts a random id the way the runtimes do.

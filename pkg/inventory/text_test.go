@@ -99,6 +99,34 @@ web.service
 	}
 }
 
+func TestContainersAreCalledByName(t *testing.T) {
+	a := Process{PID: 7, Comm: "a", Container: &Container{Runtime: "containerd", ID: strings.Repeat("a", 64), Name: "web"}}
+	b := Process{PID: 6, Comm: "b", Container: &Container{Runtime: "containerd", ID: strings.Repeat("b", 64), Name: "web"}}
+	inv := &Inventory{Clients: []Client{{Process: b, NotifySocket: "@n"}, {Process: a, NotifySocket: "@n"}}}
+	var table, tree strings.Builder
+	if err := inv.WriteTable(&table, 40); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(table.String(), " containerd:web "); got != 2 {
+		t.Errorf("the table says it %d times, want 2:\n%s", got, table.String())
+	}
+	if err := inv.WriteTree(&tree); err != nil {
+		t.Fatal(err)
+	}
+	// In Kubernetes, containers of several pods have one name.
+	want := `
+containerd:web
+└─ a[7]
+   └─ notifies @n: unknown
+containerd:web
+└─ b[6]
+   └─ notifies @n: unknown
+`
+	if diff := cmp.Diff(want[1:], tree.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestJSON(t *testing.T) {
 	inv := example()
 	inv.Sockets, inv.Clients = inv.Sockets[1:4:4], inv.Clients[1:3]
