@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -302,8 +303,14 @@ func TestNothingIsLookedForAfterTheTimeLimit(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	}
-	if got := f.find(t.Context(), Container{ID: idA}); got != "web" {
-		t.Errorf("got %q before the limit", got)
+	f.processes.rest = time.Time{} // after a look that came to nothing, too
+	for id, want := range map[string]string{idA: "web", idB: "db"} {
+		if got := f.find(t.Context(), Container{ID: id}); got != want {
+			t.Errorf("got %q before the limit, want %q", got, want)
+		}
+	}
+	if got := f.byConmonOfLastLook(done, idB); got != "" {
+		t.Errorf("got %q of processes that were known", got)
 	}
 }
 
@@ -341,10 +348,14 @@ func TestOneLookAtAllProcessesIsForAllThatWaited(t *testing.T) {
 	f.find(t.Context(), Container{ID: idA})
 	first := f.processes.began
 	running{pid: 42, comm: "conmon", args: []string{"conmon", "-c", idC, "-n", "c"}}.start(t, root)
+	f.processes.rest = time.Now().Add(time.Hour)
+	if got := f.find(t.Context(), Container{ID: idC}); got != "" || f.processes.began != first {
+		t.Errorf("got %q although it is time to rest", got)
+	}
+	f.processes.rest = time.Time{}
 	if got := f.byConmonOfLastLook(t.Context(), idC); got != "" || f.processes.began != first {
 		t.Errorf("got %q of a process that was not there at the look that was asked for", got)
 	}
-	f.processes.rest = first // the time to rest is over
 	if got := f.find(t.Context(), Container{ID: idC}); got != "c" {
 		t.Errorf("got %q, want c", got)
 	}

@@ -70,19 +70,21 @@ func (n *Names) Close() { n.stop() }
 // Name returns what a container is called, if that is known by now. It never waits:
 // the first call for a container, and now and then a later one, has it looked for.
 func (n *Names) Name(c Container) (name string, known bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	e := n.want(c)
 	if e == nil {
 		return "", false
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	return e.name, e.name != ""
 }
 
 // Await is Name, but waits until the container has been looked for once, for limit at
 // most. For one that was looked for before it does not wait.
 func (n *Names) Await(c Container, limit time.Duration) (name string, known bool) {
+	n.mu.Lock()
 	e := n.want(c)
+	n.mu.Unlock()
 	if e == nil {
 		return "", false
 	}
@@ -103,14 +105,12 @@ func (n *Names) Await(c Container, limit time.Duration) (name string, known bool
 }
 
 // want returns what there is about a container, and has it looked for if it is time;
-// nil is for one that has no name.
+// nil is for one that has no name. n.mu is held.
 func (n *Names) want(c Container) *entry {
 	c, ok := c.key()
 	if !ok {
 		return nil
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	e := n.byContainer[c]
 	if e == nil {
 		if len(n.byContainer) >= containersMax {

@@ -52,9 +52,11 @@ func check(t *testing.T, n *Names, c Container, want string) {
 var web = Container{Runtime: "docker", ID: idA, Cgroup: "/docker/" + idA}
 
 func TestANameIsFoundBesideTheStream(t *testing.T) {
-	l := &lookup{answer: "web"}
+	l := &lookup{answer: "web", hangs: true}
 	inBubble(t, l, func(t *testing.T, n *Names) {
 		check(t, n, web, "")
+		check(t, n, web, "")
+		close(l.goOn)
 		synctest.Wait()
 		check(t, n, web, "web")
 		inside := web
