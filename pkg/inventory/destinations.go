@@ -157,7 +157,7 @@ func (d *Destinations) Find(s Send) (Destination, bool) {
 	a := d.tracks[key]
 	if a == nil || s.Ended > a.until {
 		began := bootTime()
-		if !d.budget.allows(began, s.Ended) {
+		if !d.budget.allows(began) {
 			return Destination{}, false
 		}
 		if a == nil {
