@@ -131,6 +131,8 @@ type capture struct {
 	receipts []*events.Receipt
 	// lost adds up the Lost records read, missed what of it the kernel skipped.
 	lost, missed uint64
+	// unfollowed adds up the receipts that are missing at most.
+	unfollowed uint64
 	// failed is why this capture cannot be used any more.
 	failed error
 }
@@ -198,7 +200,7 @@ func shared(t *testing.T, in map[string]*capture, o tracer.Options) *capture {
 	if _, err := c.flush(); err != nil {
 		t.Fatal(err)
 	}
-	c.lost, c.missed, c.receipts = 0, 0, nil
+	c.lost, c.missed, c.unfollowed, c.receipts = 0, 0, 0, nil
 	return c
 }
 
@@ -239,6 +241,7 @@ func (c *capture) flush() ([]*events.Event, error) {
 		case item.Lost != nil:
 			c.lost += item.Lost.Count()
 			c.missed += item.Lost.Missed
+			c.unfollowed += item.Lost.Receipts
 			continue
 		}
 		c.seq++
