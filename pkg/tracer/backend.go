@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -33,10 +34,10 @@ const withReceipts = "unix_dgram_sendmsg, unix_dgram_recvmsg"
 // so that none is seen by halves.
 var sendPrograms = []attachment{
 	rawTracepoint("thread_exit", "sched_process_exit"),
-	trampoline("send_exit", "fexit/unix_dgram_sendmsg"),
-	trampoline(receiverFound, "fentry/security_unix_may_send"),
-	trampoline(payloadCopied, "fexit/skb_copy_datagram_from_iter"),
-	trampoline("send_enter", "fentry/unix_dgram_sendmsg").andCounted(),
+	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", ""),
+	trampoline(receiverFound, "fentry/security_unix_may_send", "socket", "socket"),
+	trampoline(payloadCopied, "fexit/skb_copy_datagram_from_iter", "sk_buff", "", "iov_iter", ""),
+	trampoline("send_enter", "fentry/unix_dgram_sendmsg", "socket", "msghdr", "").andCounted(),
 }
 
 // The flavours, the preferred first.
@@ -49,10 +50,10 @@ var flavours = []flavour{
 		variables: map[string]any{"follow_receipts": true},
 		// What follows a datagram comes before what begins to.
 		programs: append([]attachment{
-			trampoline("pipe_released", "fentry/pipe_release"),
+			trampoline("pipe_released", "fentry/pipe_release", "inode", "file"),
 			rawTracepoint("datagram_discarded", "kfree_skb"),
-			trampoline(datagramRead, "fexit/unix_dgram_recvmsg"),
-			trampoline(datagramTaken, "fexit/__skb_try_recv_datagram"),
+			trampoline(datagramRead, "fexit/unix_dgram_recvmsg", "socket", "msghdr", "", ""),
+			trampoline(datagramTaken, "fexit/__skb_try_recv_datagram", "sock", "sk_buff_head", "", "", "", ""),
 		}, sendPrograms...),
 	},
 	{
@@ -82,15 +83,18 @@ type attachment struct {
 	name       string // of the program
 	hook       string // for people
 	tracepoint string // the raw tracepoint, empty for a trampoline
-	counted    bool   // a run that the kernel skips is a datagram lost
-	attach     func(*ebpf.Program) (link.Link, error)
+	// params are the structs that the parameters of a trampoline's function point to, ""
+	// for any other type.
+	params  []string
+	counted bool // a run that the kernel skips is a datagram lost
+	attach  func(*ebpf.Program) (link.Link, error)
 }
 
-func trampoline(name, hook string) attachment {
+func trampoline(name, hook string, params ...string) attachment {
 	attach := func(p *ebpf.Program) (link.Link, error) {
 		return link.AttachTracing(link.TracingOptions{Program: p})
 	}
-	return attachment{name: name, hook: hook, attach: attach}
+	return attachment{name: name, hook: hook, params: params, attach: attach}
 }
 
 func rawTracepoint(name, tracepoint string) attachment {
@@ -130,9 +134,11 @@ func flavoursOf(backend string) ([]flavour, error) {
 	return found, nil
 }
 
-// possible looks for the tracepoints before anything is loaded: that a kernel has no
-// such thing costs a look into its BTF, but seconds to find out by the verifier on a
-// slow machine. What is there is still found to work by attaching alone.
+// possible looks for the tracepoints and functions before anything is loaded: that a kernel
+// has no such thing costs a look into its BTF, but seconds to find out by the verifier on a
+// slow machine. That a function takes something else than it did when the programs were
+// written would not be found out at all: they would read one struct for another. What is
+// there is still found to work by attaching alone.
 func (f flavour) possible() error {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
@@ -140,6 +146,9 @@ func (f flavour) possible() error {
 	}
 	for _, p := range f.programs {
 		if p.tracepoint == "" {
+			if err := p.fits(kernel); err != nil {
+				return fmt.Errorf("attaching %s: %w", p.hook, err)
+			}
 			continue
 		}
 		if _, err := kernel.AnyTypesByName("btf_trace_" + p.tracepoint); errors.Is(err, btf.ErrNotFound) {
@@ -161,4 +170,30 @@ func (f flavour) spec() (*ebpf.CollectionSpec, error) {
 		}
 	}
 	return spec, nil
+}
+
+// fits reports whether the kernel has the function of a trampoline as the program knows it.
+func (a attachment) fits(kernel *btf.Spec) error {
+	_, name, _ := strings.Cut(a.hook, "/")
+	var function *btf.Func
+	if err := kernel.TypeByName(name, &function); err != nil {
+		return fs.ErrNotExist
+	}
+	proto, ok := function.Type.(*btf.FuncProto)
+	if !ok || len(proto.Params) != len(a.params) {
+		return fmt.Errorf("%w: it takes other parameters here", ebpf.ErrNotSupported)
+	}
+	for i, want := range a.params {
+		if want == "" {
+			continue
+		}
+		pointer, ok := btf.UnderlyingType(proto.Params[i].Type).(*btf.Pointer)
+		if !ok {
+			return fmt.Errorf("%w: its %s is no pointer here", ebpf.ErrNotSupported, proto.Params[i].Name)
+		}
+		if to, ok := btf.UnderlyingType(pointer.Target).(*btf.Struct); !ok || to.Name != want {
+			return fmt.Errorf("%w: its %s is no struct %s here", ebpf.ErrNotSupported, proto.Params[i].Name, want)
+		}
+	}
+	return nil
 }

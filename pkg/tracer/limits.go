@@ -20,7 +20,7 @@ func Limits(backend, hook string) []string {
 		receipts,
 		"result.latency_ns",
 		"result.delivered: when the sender gave an address, or the receiver has a socket filter",
-		"socket.bound, socket.inode, receiver: when the sender gave an address",
+		"socket.bound, socket.inode, receiver: when the sender gave an address, and since when that leads there cannot be proven",
 		"socket.address: when a connected receiver has gone (ECONNREFUSED)",
 		"claimed.pid, claimed.uid, claimed.gid: when the sender is in another pid or user namespace",
 		"payload: by io_uring, splice, sendfile and 32-bit programs, or of memory that cannot be read",

@@ -56,6 +56,43 @@ func passages(items []tracer.Item) (list []passage) {
 	return list
 }
 
+// conmon passes on for podman; the container is started by it, with a runtime that has no
+// part in this.
+func TestWhatConmonPassesOnAndWithholdsIsSeen(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		if backend != "fentry" {
+			t.Skip("not declared: this backend sees only sends")
+		}
+		if _, err := exec.LookPath("podman"); err != nil {
+			t.Skip("not declared: no podman in this machine")
+		}
+		e := startPodman(t)
+		address := filepath.Join(privateDirectory(t), "notify.sock")
+		c := open(t, backend, tracer.Filter{})
+		l := listen(t, address)
+		run := []string{
+			"--mount", "--propagation", "private", "sh", "-c", likeAService, "sh",
+			"podman", "run", "--rm", "--sdnotify", "container", exampleImage,
+			"STATUS=starting", "READY=1\nSTATUS=up\nX_MORE=1",
+		}
+		cmd := exec.CommandContext(deadline(t), "unshare", run...)
+		cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + base, "NOTIFY_SOCKET=" + address}, e.env...)
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("running a container: %v\n%s", err, output)
+		}
+		if _, err := l.finish(); err != nil {
+			t.Fatal(err)
+		}
+		want := []passage{
+			{Said: "STATUS=starting", Withheld: "STATUS=starting\n"},
+			{Said: "READY=1\nSTATUS=up\nX_MORE=1", PassedOn: "READY=1", Withheld: "STATUS=up\nX_MORE=1\n"},
+		}
+		if diff := cmp.Diff(want, passages(c.items(t))); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 // A relay's datagram is tied to the container's, and what it drops is told of.
 func TestWhatRuntimesPassOnAndWithholdIsSeen(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {

@@ -47,7 +47,9 @@ var sdtrace = sync.OnceValues(func() (string, error) {
 // likeAService gives a command what a service manager would: it is told in
 // WATCHDOG_PID that the watchdog is meant for it. It gets a /run of its own, where
 // runtimes keep their state, and cgroups of version 2 alone, as most of them want.
-const likeAService = `mount -t tmpfs tmpfs /run && mount -t cgroup2 cgroup2 /sys/fs/cgroup && WATCHDOG_PID=$$ exec "$@"`
+const likeAService = `mount -t tmpfs tmpfs /run &&
+	{ [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup; } &&
+	WATCHDOG_PID=$$ exec "$@"`
 
 var directories atomic.Int64
 

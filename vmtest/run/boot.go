@@ -111,7 +111,7 @@ func bootVirtme(ctx context.Context, opts *options, kernel vmtest.Kernel, b *bui
 		Output: filepath.Join(dir, "console.log"),
 		// /run is the guest's own tmpfs, and short: 107 bytes are all a socket's
 		// path may have.
-		Env: append(kernel.Env(), "HOME=/root", "USER=root", "LANG=C.UTF-8", "TMPDIR=/run",
+		Env: append(kernel.Env(), "HOME=/root", "USER=root", "LANG=C.UTF-8", "TMPDIR=/run", "SDTRACE_BINARY="+b.sdtrace,
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
 	}
 	for _, t := range b.tests {

@@ -21,8 +21,9 @@ import (
 
 // built is what a machine of one architecture needs from this one.
 type built struct {
-	init  string // path of the static vmtest/init
-	tests []builtTest
+	init    string // path of the static vmtest/init
+	sdtrace string // path of the command, for tier 2
+	tests   []builtTest
 }
 
 type builtTest struct {
@@ -41,6 +42,12 @@ func build(ctx context.Context, opts *options, tier, arch string) (*built, error
 	b := &built{init: filepath.Join(bin, "init")}
 	if err := goTool(ctx, opts, arch, "build", "-o", b.init, "./vmtest/init"); err != nil {
 		return nil, fmt.Errorf("building vmtest/init: %w", err)
+	}
+	if tier == "2" {
+		b.sdtrace = filepath.Join(bin, "sdtrace")
+		if err := goTool(ctx, opts, arch, "build", "-o", b.sdtrace, "./cmd/sdtrace"); err != nil {
+			return nil, fmt.Errorf("building sdtrace: %w", err)
+		}
 	}
 	packages := opts.packages
 	if packages == nil {
