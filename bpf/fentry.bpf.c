@@ -231,6 +231,30 @@ int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *f
 	return 0;
 }
 
+/*
+ * Whether a datagram will be shown, by what is known now. All but those with a wanted
+ * key among others: to follow what is not shown costs its sender and sdtrace something.
+ */
+static __always_inline bool worth_following(struct send *send)
+{
+	struct scratch *s = scratch_get(SLOT_FOUND);
+	__u64 id = bpf_get_current_pid_tgid();
+	struct copied *c;
+
+	/* Only failures are asked for: of these nothing becomes. */
+	if (!follow_receipts || filter_failed || !send->copied)
+		return false;
+	if (send->interest == INTEREST_YES)
+		return true;
+	c = bpf_map_lookup_elem(&copies, &id);
+	if (c && reads_like_notification(c->payload, c->len))
+		return true;
+	if (!s)
+		return false;
+	s->send.dst = send->dst;
+	return destination_interest(SLOT_FOUND) == INTEREST_YES;
+}
+
 /* Runs again when a blocked send is retried: the last time holds. */
 static __always_inline void found(struct socket *other)
 {
@@ -241,8 +265,7 @@ static __always_inline void found(struct socket *other)
 		return;
 	resolve(&send->dst, BPF_CORE_READ(other, sk));
 	send->permitted = 1;
-	/* Only failures are asked for: of these nothing becomes. */
-	if (send->skb && follow_receipts && !filter_failed)
+	if (worth_following(send))
 		follow(send);
 }
 

@@ -10,6 +10,7 @@
 enum scratch_slot {
 	SLOT_ENTER,
 	SLOT_COPY,
+	SLOT_FOUND,
 	SLOT_EXIT,
 	SLOTS,
 };

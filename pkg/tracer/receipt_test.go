@@ -426,6 +426,28 @@ func TestReceiptsComeOnlyForWhatIsShown(t *testing.T) {
 	})
 }
 
+func TestWhatIsOfNoInterestLeavesNothingInTheRing(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listen(t, abstractAddr("no-interest"), unix.SOCK_DGRAM)
+		r.discard(t)
+		a := startAgent(t, agentSpec{comm: "sdt-flood"})
+		// So small that it would be full soon.
+		c := openCapture(t, tracer.Options{
+			Backend: backend, RingSize: uint32(os.Getpagesize()), Filter: tracer.Filter{PIDs: []uint32{a.pid}},
+		})
+		a.must(t,
+			step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+			step{Op: "flood", Sock: "s", Addr: r.addr, Parts: parts("FOO=1"), N: 5000})
+		stats, err := c.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.Captured > 0 || stats.RingFull > 0 || stats.Receipts > 0 && !mayMiss() {
+			t.Errorf("something was in the ring buffer: %+v", stats)
+		}
+	})
+}
+
 // Readers on another CPU are often faster than the senders' own return.
 func TestEveryDatagramOfAFloodHasOneReceipt(t *testing.T) {
 	each := 100_000
