@@ -426,24 +426,32 @@ func TestReceiptsComeOnlyForWhatIsShown(t *testing.T) {
 	})
 }
 
-func TestWhatIsOfNoInterestLeavesNothingInTheRing(t *testing.T) {
+func TestOnlyWhatIsOfInterestIsFollowed(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
-		r := listen(t, abstractAddr("no-interest"), unix.SOCK_DGRAM)
-		r.discard(t)
-		a := startAgent(t, agentSpec{comm: "sdt-flood"})
-		// So small that it would be full soon.
-		c := openCapture(t, tracer.Options{
-			Backend: backend, RingSize: uint32(os.Getpagesize()), Filter: tracer.Filter{PIDs: []uint32{a.pid}},
-		})
-		a.must(t,
-			step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
-			step{Op: "flood", Sock: "s", Addr: r.addr, Parts: parts("FOO=1"), N: 5000})
-		stats, err := c.Stats()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if stats.Captured > 0 || stats.RingFull > 0 || stats.Receipts > 0 && !mayMiss() {
-			t.Errorf("something was in the ring buffer: %+v", stats)
+		for _, test := range []struct {
+			name, payload string
+			addr          []byte
+			followed      bool
+		}{
+			{"by what it says", "READY=1", abstractAddr("interest"), true},
+			{"by the name of the socket", "FOO=1", pathAddr(filepath.Join(root, "interest/notify.sock")), true},
+			{"neither", "FOO=1", abstractAddr("interest"), false},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				r := listen(t, test.addr, unix.SOCK_DGRAM)
+				a := startAgent(t, agentSpec{comm: "sdt-interest"})
+				c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{PIDs: []uint32{a.pid}}})
+				a.must(t,
+					step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+					step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts(test.payload)})
+				got, err := c.Followed(a.pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := test.followed && c.Receipts(); got != want && !(mayMiss() && want) {
+					t.Errorf("followed: %v, want %v", got, want)
+				}
+			})
 		}
 	})
 }
