@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/containers"
+	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/hops"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/pkg/tracer"
@@ -162,6 +163,9 @@ func (s *stream) write(item tracer.Item) error {
 		s.seen = item.Receipt.Time
 		s.addName(item.Receipt.By.Container, item.Receipt.By.Cgroup)
 		s.hops.Read(item.Receipt)
+		if r := item.Receipt; r.Kind == events.ReceiptRead {
+			s.holders.Saw(r.Send.Socket.Inode, int(r.By.PID))
+		}
 		if s.flags.output != "text" || s.flags.reads || !item.Receipt.Ordinary() {
 			line = s.encoder.AppendReceipt(line, item.Receipt)
 		}

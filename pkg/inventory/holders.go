@@ -92,6 +92,20 @@ func (h *Holders) Find(inode uint64, cgroup string) (Process, bool) {
 	return found.process, true
 }
 
+// Saw tells that a process was seen reading from the socket with this inode number, so
+// that Find knows it if it holds the socket still.
+func (h *Holders) Saw(inode uint64, pid int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if found := h.byInode[uint32(inode)]; found != nil && found.process.PID != 0 {
+		return
+	}
+	now := time.Now()
+	if p := ifHolds(pid, uint32(inode)); p.PID != 0 {
+		h.byInode[uint32(inode)] = &held{process: p, checked: now}
+	}
+}
+
 // want asks for another look.
 func (h *Holders) want() {
 	select {
@@ -178,17 +192,29 @@ func holderIn(cgroup string, inode uint32) Process {
 		}
 		for _, text := range pids {
 			pid, err := strconv.Atoi(text)
-			if err != nil || !holds(pid, inode) {
+			if err != nil {
 				continue
 			}
-			if d, err := openProcess(pid); err == nil {
-				defer d.close()
-				p, _ := d.describe()
+			if p := ifHolds(pid, inode); p.PID != 0 {
 				return p
 			}
 		}
 	}
 	return Process{}
+}
+
+// ifHolds describes a process if it has a file descriptor of a socket. PID 0 is none.
+func ifHolds(pid int, inode uint32) Process {
+	if !holds(pid, inode) {
+		return Process{}
+	}
+	d, err := openProcess(pid)
+	if err != nil {
+		return Process{}
+	}
+	defer d.close()
+	p, _ := d.describe()
+	return p
 }
 
 // holds reports whether a process has a file descriptor of a socket.

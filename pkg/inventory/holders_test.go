@@ -75,6 +75,21 @@ func TestTheHolderOfANewSocketIsFoundAtOnceInItsCgroup(t *testing.T) {
 	}
 }
 
+func TestAProcessThatReadsASocketIsItsHolderAtOnce(t *testing.T) {
+	requireRoot(t)
+	h := inventory.WatchHolders()
+	defer h.Close()
+	<-h.Looked()
+	address := filepath.Join(dir(t), "read")
+	p := start(t, "", nil, address)
+	inode := uint64(heldBy(take(t, inventory.Options{All: true}), p)[address].Inode)
+	h.Saw(inode, os.Getpid()) // which has not got it
+	h.Saw(inode, p.pid)
+	if got, found := h.Find(inode, ""); !found || got.PID != p.pid {
+		t.Errorf("held by %v, want process %d", got, p.pid)
+	}
+}
+
 func TestASocketThatNobodyHoldsHasNoHolder(t *testing.T) {
 	requireRoot(t)
 	h := inventory.WatchHolders()
