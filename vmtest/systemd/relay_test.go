@@ -131,7 +131,7 @@ func reloadItself(t *testing.T, m *manager, clock int) {
 
 func TestWatchdogLivesByTheContainersPings(t *testing.T) {
 	eachVersion(t, func(t *testing.T, m *manager) {
-		s := m.define(t, unit{service: []string{"Type=notify", "WatchdogSec=2s", "TimeoutAbortSec=1s"}, clock: ahead})
+		s := m.define(t, unit{service: []string{"Type=notify", "WatchdogSec=10s", "TimeoutAbortSec=1s"}, clock: ahead})
 		c := s.started(t)
 		c.call(t, request{Op: "ping", N: 120}) // every half second
 		c.barrier(t)
