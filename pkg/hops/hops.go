@@ -11,6 +11,7 @@ package hops
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -167,19 +168,25 @@ func passesOn(message events.Message, r *read) bool {
 		if slices.Contains(translated, a.Key) {
 			continue
 		}
-		if !slices.Contains(r.message, a) {
+		if !slices.ContainsFunc(r.message, func(said events.Assignment) bool { return standsFor(a, said) }) {
 			return false
 		}
-		something = something || slices.Contains(r.unlinked, a)
+		something = something || slices.ContainsFunc(r.unlinked, func(said events.Assignment) bool { return standsFor(a, said) })
 	}
 	return something
 }
 
-// without returns the assignments of m that a message does not hold.
+// without returns the assignments of m that a message does not stand for.
 func without(m, message events.Message) events.Message {
-	return slices.DeleteFunc(m, func(a events.Assignment) bool {
-		return slices.ContainsFunc(message, func(b events.Assignment) bool {
-			return a == b || a.Key == b.Key && slices.Contains(translated, a.Key)
+	return slices.DeleteFunc(m, func(said events.Assignment) bool {
+		return slices.ContainsFunc(message, func(a events.Assignment) bool {
+			return standsFor(a, said) || a.Key == said.Key && slices.Contains(translated, a.Key)
 		})
 	})
+}
+
+// standsFor reports whether an assignment is another one, passed on. systemd-nspawn
+// puts "Container running: " before a status.
+func standsFor(a, said events.Assignment) bool {
+	return a == said || a.Key == "STATUS" && said.Key == "STATUS" && strings.HasSuffix(a.Value, ": "+said.Value)
 }

@@ -75,6 +75,8 @@ func TestADatagramIsLinkedToTheOneItPassesOn(t *testing.T) {
 		{"with the main process put in", "READY=1", "MAINPID=4711\nREADY=1", true},
 		{"with the main process translated", "MAINPID=1\nREADY=1", "MAINPID=4711\nREADY=1", true},
 		{"nothing but the main process", "MAINPID=1", "MAINPID=4711", false},
+		{"a status with a word before it", "STATUS=up", "STATUS=Container running: up", true},
+		{"a status that is but like it", "STATUS=up", "STATUS=wake-up", false},
 		{"another value", "STATUS=up", "STATUS=down", false},
 		{"something of its own too", "READY=1", "READY=1\nSTATUS=Startup finished in 2.1s.", false},
 		{"nothing that can be read", "READY=1", "READY=1\x00\x00", false},

@@ -44,7 +44,8 @@ func passages(items []tracer.Item) (list []passage) {
 			list = append(list, passage{Said: string(e.Payload)})
 		default:
 			if tracker.Sent(e); e.HopOf != nil {
-				at(e.HopOf).PassedOn += strings.TrimSuffix(string(e.Payload), "\n")
+				p := at(e.HopOf)
+				p.PassedOn += separator(p.PassedOn) + strings.TrimSuffix(string(e.Payload), "\n")
 			}
 		}
 	}
@@ -54,6 +55,13 @@ func passages(items []tracer.Item) (list []passage) {
 		}
 	}
 	return list
+}
+
+func separator(before string) string {
+	if before == "" {
+		return ""
+	}
+	return "|"
 }
 
 // conmon passes on for podman; the container is started by it, with a runtime that has no
@@ -95,37 +103,69 @@ func TestWhatConmonPassesOnAndWithholdsIsSeen(t *testing.T) {
 
 // A relay's datagram is tied to the container's, and what it drops is told of.
 func TestWhatRuntimesPassOnAndWithholdIsSeen(t *testing.T) {
-	eachBackend(t, func(t *testing.T, backend string) {
-		if backend != "fentry" {
-			t.Skip("not declared: this backend sees only sends")
+	steps := []string{"STATUS=starting", "READY=1\nSTATUS=up\nX_MORE=1"}
+	likeRunc := func(runtime string) func(*testing.T) []string {
+		return func(t *testing.T) []string {
+			state, id := privateDirectory(t), newContainerID(t)[:12]
+			t.Cleanup(func() { _ = exec.Command(runtime, "--root", state, "delete", "--force", id).Run() })
+			return []string{runtime, "--root", state, "run", "--bundle", relayBundle(t, steps), id}
 		}
-		for _, runtime := range []string{"runc", "crun"} {
-			t.Run(runtime, func(t *testing.T) {
-				if _, err := exec.LookPath(runtime); err != nil {
-					t.Skipf("not declared: no %s in this machine", runtime)
+	}
+	onlyReady := []passage{
+		{Said: steps[0], Withheld: "STATUS=starting\n"},
+		{Said: steps[1], PassedOn: "READY=1", Withheld: "STATUS=up\nX_MORE=1\n"},
+	}
+	for _, test := range []struct {
+		runtime string
+		command func(t *testing.T) []string
+		want    []passage
+	}{
+		{"runc", likeRunc("runc"), onlyReady},
+		{"crun", likeRunc("crun"), onlyReady},
+		{"systemd-nspawn", func(t *testing.T) []string {
+			root := filepath.Join(makeBundle(t), "rootfs")
+			for _, dir := range []string{"usr/lib", "etc"} {
+				if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+					t.Fatal(err)
 				}
-				bundle := relayBundle(t, []string{"STATUS=starting", "READY=1\nSTATUS=up\nX_MORE=1"})
+			}
+			if err := os.WriteFile(filepath.Join(root, "usr/lib/os-release"), []byte("ID=sdtrace\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			return append([]string{
+				"systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--notify-ready=yes", "--pipe",
+				"--setenv=" + roleEnv + "=relayed", "--directory", root, "/container",
+			}, steps...)
+		}, []passage{
+			// It says of a status whose it is.
+			{Said: steps[0], PassedOn: "STATUS=Container running: starting"},
+			{Said: steps[1], PassedOn: "READY=1|STATUS=Container running: up", Withheld: "X_MORE=1\n"},
+		}},
+	} {
+		t.Run(test.runtime, func(t *testing.T) {
+			eachBackend(t, func(t *testing.T, backend string) {
+				if backend != "fentry" {
+					t.Skip("not declared: this backend sees only sends")
+				}
+				if _, err := exec.LookPath(test.runtime); err != nil {
+					t.Skipf("not declared: no %s in this machine", test.runtime)
+				}
+				argv := test.command(t)
 				address := filepath.Join(privateDirectory(t), "notify.sock")
 				c := open(t, backend, tracer.Filter{})
 				l := listen(t, address)
-				state, id := privateDirectory(t), newContainerID(t)[:12]
-				cmd := exec.CommandContext(deadline(t), runtime, "--root", state, "run", "--bundle", bundle, id)
+				cmd := exec.CommandContext(deadline(t), argv[0], argv[1:]...)
 				cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "NOTIFY_SOCKET=" + address}
 				if output, err := cmd.CombinedOutput(); err != nil {
-					_ = exec.Command(runtime, "--root", state, "delete", "--force", id).Run()
 					t.Fatalf("running a container: %v\n%s", err, output)
 				}
 				if _, err := l.finish(); err != nil {
 					t.Fatal(err)
 				}
-				want := []passage{
-					{Said: "STATUS=starting", Withheld: "STATUS=starting\n"},
-					{Said: "READY=1\nSTATUS=up\nX_MORE=1", PassedOn: "READY=1", Withheld: "STATUS=up\nX_MORE=1\n"},
-				}
-				if diff := cmp.Diff(want, passages(c.items(t))); diff != "" {
+				if diff := cmp.Diff(test.want, passages(c.items(t))); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 			})
-		}
-	})
+		})
+	}
 }
