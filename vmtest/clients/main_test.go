@@ -95,7 +95,8 @@ func open(t *testing.T, backend string, filter tracer.Filter) capture {
 // returned before it is called are in it.
 func (c capture) drain(t *testing.T) (got []*events.Event) {
 	t.Helper()
-	for _, item := range c.items(t) {
+	items, _ := c.items(t)
+	for _, item := range items {
 		if item.Event != nil {
 			got = append(got, item.Event)
 		}
@@ -103,9 +104,10 @@ func (c capture) drain(t *testing.T) (got []*events.Event) {
 	return got
 }
 
-// items are what was captured, and what became of it.
-func (c capture) items(t *testing.T) (got []tracer.Item) {
+// items are what was captured, and what became of it: all of that if complete.
+func (c capture) items(t *testing.T) (got []tracer.Item, complete bool) {
 	t.Helper()
+	complete = true
 	if err := c.Flush(); err != nil {
 		t.Fatalf("flushing the capture: %v", err)
 	}
@@ -119,10 +121,8 @@ func (c capture) items(t *testing.T) (got []tracer.Item) {
 			t.Fatalf("reading the capture: %v", err)
 		}
 		if l := item.Lost; l != nil && l.Missed == l.Count() && mayMiss() {
-			missed = true
-			continue
-		}
-		if l := item.Lost; l != nil && l.Count() == 0 && mayMiss() {
+			missed = missed || l.Missed > 0
+			complete = complete && l.Receipts == 0
 			continue
 		}
 		if item.Lost != nil {
@@ -135,7 +135,7 @@ func (c capture) items(t *testing.T) (got []tracer.Item) {
 		// Counted, as it has to be; what else there is is not the whole.
 		t.Skip("not declared: this emulated kernel skipped a program while it preempted itself")
 	}
-	return got
+	return got, complete
 }
 
 // mayMiss reports whether an emulated kernel may miss a datagram, and count it, since
