@@ -133,7 +133,7 @@ func TestWatchdogLivesByTheContainersPings(t *testing.T) {
 	eachVersion(t, func(t *testing.T, m *manager) {
 		s := m.define(t, unit{service: []string{"Type=notify", "WatchdogSec=10s", "TimeoutAbortSec=1s"}, clock: ahead})
 		c := s.started(t)
-		c.call(t, request{Op: "ping", N: 120}) // every half second
+		c.call(t, request{Op: "ping", N: 24}) // every two and a half seconds
 		c.barrier(t)
 		s.expect(t, properties{"ActiveState": "active", "Result": "success", "NRestarts": "0"})
 		if got := await(t, "the end", s.ended); got.Result != "watchdog" {
