@@ -155,7 +155,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
-	s := &stream{flags: f, tracer: t, encoder: encoder, holders: holders, destinations: destinations}
+	s := &stream{flags: f, tracer: t, encoder: encoder, holders: holders, destinations: destinations, seesAll: filters.seesAll()}
 	return s.run(cmd, filters.containers)
 }
 

@@ -56,6 +56,9 @@ type resolved struct {
 	containers []string
 }
 
+// seesAll reports whether nothing is filtered out.
+func (r resolved) seesAll() bool { return r.filter.Empty() && len(r.containers) == 0 }
+
 // resolve turns names into what the kernel can compare.
 func (f *filterFlags) resolve(cmd *cobra.Command) (r resolved, err error) {
 	r.filter = tracer.Filter{

@@ -41,6 +41,7 @@ type stream struct {
 	destinations *inventory.Destinations
 	names        *containers.Names
 	hops         hops.Tracker
+	seesAll      bool // nothing is filtered out
 	items        chan captured
 
 	out         *bufio.Writer
@@ -171,6 +172,7 @@ func (s *stream) write(item tracer.Item) error {
 		}
 	case item.Lost != nil:
 		s.lost += item.Lost.Count()
+		s.hops.Lost()
 		line = s.encoder.AppendLost(line, item.Lost)
 	}
 	s.line = line
@@ -181,6 +183,10 @@ func (s *stream) write(item tracer.Item) error {
 // judge writes what relays have withheld.
 func (s *stream) judge(now time.Time) error {
 	for _, w := range s.hops.Due(now) {
+		// What was passed on may be what was filtered out.
+		if !s.seesAll {
+			continue
+		}
 		s.line = s.encoder.AppendWithheld(s.line[:0], w)
 		if _, err := s.out.Write(s.line); err != nil {
 			return err

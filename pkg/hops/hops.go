@@ -106,6 +106,16 @@ func (t *Tracker) Sent(e *events.Event) {
 	}
 }
 
+// Lost takes note that datagrams were lost: they may have been what was passed on, so
+// that nothing can be said to be withheld of what was read until now.
+func (t *Tracker) Lost() {
+	for _, p := range t.processes {
+		for _, r := range p.reads {
+			r.judged = true
+		}
+	}
+}
+
 // Due returns what relays have withheld of the datagrams that they read [Grace] before
 // now or longer ago, each once and in the order of Seq.
 func (t *Tracker) Due(now time.Time) (due []*events.Withheld) {

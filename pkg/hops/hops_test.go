@@ -189,6 +189,16 @@ func TestWhatARelayKeepsToItselfIsWithheld(t *testing.T) {
 	}
 }
 
+func TestNothingIsSaidToBeWithheldOnceDatagramsWereLost(t *testing.T) {
+	s := newStory()
+	s.reads(50, "conmon", "STATUS=lost, perhaps")
+	s.tracker.Lost()
+	later := s.reads(50, "conmon", "STATUS=later")
+	if diff := cmp.Diff([]string{fmt.Sprint(later.Seq, " STATUS=later")}, s.due(hops.Grace)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	s := newStory()
 	for pid := range uint32(5000) {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -43,6 +44,12 @@ type Filter struct {
 	Components [][]string
 	// Failed lets only datagrams pass that are known not to have arrived.
 	Failed bool
+}
+
+// Empty reports whether every datagram passes.
+func (f Filter) Empty() bool {
+	return len(f.Cgroups)+len(f.PIDs)+len(f.UIDs)+len(f.Comms)+len(f.NetNS)+len(f.Sockets)+len(f.Keys) == 0 && !f.Failed &&
+		!slices.ContainsFunc(f.Components, func(globs []string) bool { return len(globs) > 0 })
 }
 
 // The limits of bpf/settings.h.
