@@ -36,12 +36,12 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	dir := ""
+	dir, name := "", "sdt"
 	if os.Getenv("SDTRACE_VM") == "1" {
-		dir = "/dev/shm" // /run, where TMPDIR is, is another one for runtimes
+		dir, name = "/dev/shm", "s" // /run, where TMPDIR is, is another one for runtimes
 	}
 	var err error
-	if base, err = os.MkdirTemp(dir, "sdt"); err != nil {
+	if base, err = os.MkdirTemp(dir, name); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
