@@ -101,7 +101,8 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 				}
 			}
 			for name, s := range services {
-				if sent[name] != rounds || attributed[name] == 0 {
+				// In emulation a tenth of the time may not be enough for a proof.
+				if sent[name] != rounds || attributed[name] == 0 && !inVM {
 					t.Errorf("%s: of %d datagrams %d were captured and %d attributed", s.m.version, rounds, sent[name], attributed[name])
 				}
 				if backend == "fentry" && (attributed[name] != rounds || read[name] != rounds) {
