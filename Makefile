@@ -70,19 +70,19 @@ $(GOLANGCI_LINT):
 
 # go vet and the unit and integration tests on this machine's kernel, with real
 # systemds and container runtimes. Tests of the capture count what is sent on the
-# whole machine, so the relay's floods come by themselves.
-RELAY := ./pkg/relay
-OTHERS = $$(go list ./... | grep -v '/pkg/relay$$')
+# whole machine, and the relay's flood it, so both run by themselves.
+ALONE := ./pkg/tracer ./pkg/relay
+OTHERS = $$(go list ./... | grep -v -e '/pkg/tracer$$' -e '/pkg/relay$$')
 .PHONY: test-native
 test-native: packages build
 	go test $(OTHERS)
-	go test $(RELAY)
+	go test -p 1 $(ALONE)
 
 # The same without what takes a minute.
 .PHONY: test-short
 test-short: packages build
 	go test -short $(OTHERS)
-	go test -short $(RELAY)
+	go test -short -p 1 $(ALONE)
 
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
 .PHONY: test-race
