@@ -87,7 +87,7 @@ test-short: packages build
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
 .PHONY: test-race
 test-race: packages
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -skip NoAllocationPer ./pkg/containers ./pkg/events ./pkg/identity ./pkg/relay
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -p 1 -skip NoAllocationPer ./pkg/containers ./pkg/events ./pkg/identity ./pkg/relay
 
 FUZZED := pkg/events pkg/identity pkg/relay
 .PHONY: fuzz

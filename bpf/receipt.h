@@ -221,6 +221,12 @@ static __always_inline void take(struct sk_buff *skb)
 		return;
 	t.skb = (__u64)skb;
 	t.time_ns = bpf_ktime_get_boot_ns();
+	/*
+	 * The thread was in unix_dgram_recvmsg() already when datagram_read was
+	 * attached, which does not see it return then.
+	 */
+	if (!bpf_map_delete_elem(&reading, &id))
+		count(COUNT_RECEIPT_LOST);
 	if (bpf_map_update_elem(&reading, &id, &t, BPF_ANY))
 		count(COUNT_RECEIPT_LOST);
 }
