@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sdtrace/sdtrace/pkg/identity"
+	"github.com/sdtrace/sdtrace/pkg/procstat"
 )
 
 // process is one of a runtime's, which knows where that keeps its state or what a
@@ -28,7 +29,7 @@ type process struct {
 	// container is the id of the one that the process is in itself, or "".
 	container string
 	// started tells it from a later process of the same number.
-	started string
+	started uint64 // ticks, 0 for one that is gone
 }
 
 // runtimeComms are the names of processes, of 15 bytes at most, and the runtimes whose
@@ -118,8 +119,8 @@ func (l *processes) look(ctx context.Context) []process {
 func (l *processes) path(pid, name string) string { return filepath.Join(l.root, "proc", pid, name) }
 
 func (l *processes) describe(pid string) (process, bool) {
-	p := process{pid: pid}
-	p.comm, p.started = l.start(pid)
+	stat := l.stat(pid)
+	p := process{pid: pid, comm: stat.Comm, started: stat.StartTicks}
 	if runtimeComms[p.comm] == nil {
 		return process{}, false
 	}
@@ -152,35 +153,21 @@ func (l *processes) describe(pid string) (process, bool) {
 	return p, l.lives(p)
 }
 
-// start reads the name and the start time off /proc/PID/stat (proc(5)).
-func (l *processes) start(pid string) (comm, started string) {
-	stat, err := os.ReadFile(l.path(pid, "stat"))
+// stat is the process's /proc/PID/stat; the zero value is that of one that is gone.
+func (l *processes) stat(pid string) procstat.Stat {
+	content, err := os.ReadFile(l.path(pid, "stat"))
 	if err != nil {
-		return "", ""
+		return procstat.Stat{}
 	}
-	const startTime = 22 - 3 // field 22 of the file, of those behind the name from the third on
-	head, rest, ok := cutLast(string(stat), ") ")
-	fields := strings.Fields(rest)
-	_, comm, named := strings.Cut(head, " (")
-	if !ok || !named || len(fields) <= startTime {
-		return "", ""
-	}
-	return comm, fields[startTime]
-}
-
-func cutLast(s, separator string) (before, after string, found bool) {
-	i := strings.LastIndex(s, separator)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(separator):], true
+	stat, _ := procstat.Parse(content)
+	return stat
 }
 
 // lives reports whether the process is still the one that was found, so that what was
 // read below its /proc/PID is its own.
 func (l *processes) lives(p process) bool {
-	_, started := l.start(p.pid)
-	return started != "" && started == p.started
+	started := l.stat(p.pid).StartTicks
+	return started != 0 && started == p.started
 }
 
 func realUser(status []byte) (uint32, bool) {

@@ -3,19 +3,14 @@
 package inventory
 
 import (
-	"bytes"
 	"runtime"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-// clockTick is the unit of times in /proc/PID/stat: USER_HZ is 100 on all
-// architectures there are programs for.
-const clockTick = 10 * time.Millisecond
+	"github.com/sdtrace/sdtrace/pkg/procstat"
+)
 
 // openSender opens the directory of a sending thread in /proc, which is gone if the process
 // with its number is another one by now. A thread can have a root directory and namespaces
@@ -30,23 +25,11 @@ func openSender(s *Send) (processDir, error) {
 	if err != nil {
 		return process, err
 	}
-	if started, ok := startTicks(stat); !ok || started != s.StartTime/uint64(clockTick) {
+	if now, ok := procstat.Parse(stat); !ok || !now.StartedAt(s.StartTime) {
 		return process, unix.ESRCH
 	}
 	fd, err := process.open("task/"+strconv.FormatUint(uint64(s.TID), 10), unix.O_PATH|unix.O_DIRECTORY)
 	return processDir{pid: process.pid, fd: fd}, err
-}
-
-// startTicks reads the start time out of /proc/PID/stat, in ticks of CLOCK_BOOTTIME.
-func startTicks(stat []byte) (ticks uint64, ok bool) {
-	// "pid (comm) state …", where comm may hold anything; starttime is the 22nd.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	const startTime = 22 - 3
-	if len(fields) <= startTime {
-		return 0, false
-	}
-	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
-	return ticks, err == nil
 }
 
 // askIn runs ask in the network namespace of a send's socket, if the sender is in it still.

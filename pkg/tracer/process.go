@@ -3,20 +3,15 @@
 package tracer
 
 import (
-	"bytes"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/procstat"
 )
-
-// clockTick is the unit of times in /proc/PID/stat: USER_HZ is 100 on all
-// architectures there are programs for.
-const clockTick = 10 * time.Millisecond
 
 // exeCache remembers executables, so that a busy sender is looked up once.
 type exeCache struct {
@@ -57,16 +52,7 @@ func readExe(key exeKey) string {
 	if err != nil {
 		return ""
 	}
-	// "pid (comm) state …", where comm may hold anything; starttime is the 22nd.
-	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	if open < 0 || end < open {
-		return ""
-	}
-	fields := strings.Fields(string(stat[end+1:]))
-	const startTime = 22 - 3
-	if len(fields) <= startTime ||
-		fields[startTime] != strconv.FormatUint(key.startTime/uint64(clockTick), 10) ||
-		string(stat[open+1:end]) != key.comm {
+	if now, ok := procstat.Parse(stat); !ok || !now.StartedAt(key.startTime) || now.Comm != key.comm {
 		return ""
 	}
 	return path
