@@ -532,3 +532,41 @@ func TestEveryDatagramOfAFloodHasOneReceipt(t *testing.T) {
 		}
 	})
 }
+
+// A trampoline is entered with the call: who waited in it before is not seen to return.
+func TestAReaderThatWaitedBeforeTheCaptureIsCounted(t *testing.T) {
+	eachFollowing(t, func(t *testing.T, _ *capture) {
+		r := listenPath(t, "waited/notify.sock")
+		if err := unix.SetNonblock(r.fd, false); err != nil {
+			t.Fatal(err)
+		}
+		a := startAgent(t, agentSpec{comm: "sdt-late"})
+		tid, read := make(chan int), make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			tid <- unix.Gettid()
+			for range 2 {
+				_, err := unix.Read(r.fd, make([]byte, 64))
+				read <- err
+			}
+		}()
+		for reader := <-tid; !inSyscall(t, uint32(os.Getpid()), reader, unix.SYS_READ); {
+			runtime.Gosched()
+		}
+		c := openCapture(t, tracer.Options{Backend: "fentry", Filter: tracer.Filter{PIDs: []uint32{a.pid}}})
+		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		for _, payload := range []string{"READY=1", "STOPPING=1"} {
+			a.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts(payload)})
+			if err := <-read; err != nil {
+				t.Fatal(err)
+			}
+		}
+		stats, err := c.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.Receipts == 0 {
+			t.Errorf("nothing is said to be missing: %+v", stats)
+		}
+	})
+}
