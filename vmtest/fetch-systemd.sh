@@ -1,15 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Makes root file systems with nothing but a systemd and what it depends on, once,
-# in a cache outside the tree: about 14 MB and five seconds each. The packages are
-# unpacked, not installed: none of their scripts is run. Needs no root.
+# Makes root file systems with a systemd and what it depends on, once, in a cache
+# outside the tree. The packages are unpacked, not installed: none of their scripts
+# is run. Needs no root.
 #
-#   fetch-systemd.sh [SUITE...]     suites of Debian; without one: bookworm
-#                                   (systemd 252), trixie (257) and sid (the newest)
+#   fetch-systemd.sh [SUITE[-runtimes]...]
 #
-# Result: $CACHE/systemd/SUITE/{root,version}. A directory is there only when it
-# is complete. It is never updated; delete it to get the present version.
+# SUITE is Debian's; without one: bookworm (systemd 252), trixie (257) and sid (the
+# newest), with nothing but systemd, about 14 MB and five seconds each. With -runtimes
+# there are a message bus, a shell, runc, crun, podman, docker and containerd, too:
+# about 500 MB and a minute.
+#
+# Result: $CACHE/systemd/NAME/{root,version,versions}: systemd's version, and those of
+# all packages. A directory is there only when it is complete. It is never updated;
+# delete it to get the present versions.
 
 set -eu
 
@@ -18,9 +23,23 @@ name=fetch-systemd
 
 [ $# -gt 0 ] || set -- bookworm trixie sid
 
-# The package and all it depends on, in an otherwise empty system.
-closure() { # CONF PACKAGE
-	APT_CONFIG=$1 apt-get --simulate --no-install-recommends install "$2" |
+packages_of() { # NAME
+	echo systemd
+	case $1 in
+	*-runtimes)
+		echo systemd-container libpam-systemd dbus dash bash coreutils util-linux procps grep sed
+		echo runc crun conmon podman docker.io containerd
+		# The client of docker is in docker.io up to bookworm.
+		[ "${1%-runtimes}" = bookworm ] || echo docker-cli
+		;;
+	esac
+}
+
+# The packages and all they depend on, in an otherwise empty system.
+closure() { # CONF PACKAGE...
+	conf=$1
+	shift
+	APT_CONFIG=$conf apt-get --simulate --no-install-recommends install "$@" |
 		sed -n 's/^Inst \([^ ]*\) .*/\1/p'
 }
 
@@ -32,14 +51,40 @@ unpack() { # ROOT DEB
 		die "unpacking $(basename "$2") failed"
 }
 
-fetch_root() { # SUITE
+# What the packages' scripts would have made.
+configure() { # ROOT
+	root=$1
+	mkdir -p "$root/dev" "$root/proc" "$root/run" "$root/sys" "$root/tmp" "$root/root" "$root/var/tmp" "$root/etc/pam.d"
+	cat >"$root/etc/passwd" <<-END
+		root:x:0:0:root:/root:/bin/sh
+		messagebus:x:101:101::/nonexistent:/usr/sbin/nologin
+		web:x:1000:1000::/tmp:/bin/sh
+		nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+	END
+	cat >"$root/etc/group" <<-END
+		root:x:0:
+		messagebus:x:101:
+		docker:x:102:
+		web:x:1000:
+		nogroup:x:65534:
+	END
+	for stack in account auth password session session-noninteractive; do
+		echo "${stack%-noninteractive} required pam_permit.so" >"$root/etc/pam.d/common-$stack"
+	done
+	# Without an id this would be a first boot, which enables units.
+	echo 5d7ace0000000000000000000005d7ac >"$root/etc/machine-id"
+	[ ! -e "$root/usr/bin/dash" ] || ln -sf dash "$root/usr/bin/sh"
+}
+
+fetch_root() { # NAME
 	dest=$cache/systemd/$1
-	if [ -e "$dest/version" ]; then
+	if [ -e "$dest/versions" ]; then
 		return
 	fi
-	conf=$(private_apt "$1" "$(dpkg --print-architecture)")
-	packages=$(closure "$conf" systemd)
-	[ -n "$packages" ] || die "$1: apt finds no way to install systemd"
+	conf=$(private_apt "${1%-runtimes}" "$(dpkg --print-architecture)")
+	# shellcheck disable=SC2046 # one word a package
+	packages=$(closure "$conf" $(packages_of "$1"))
+	[ -n "$packages" ] || die "$1: apt finds no way to install $(packages_of "$1" | tr '\n' ' ')"
 	tmp=$(mktemp -d "$cache/systemd/.$1.XXXXXX")
 	trap 'rm -rf "$tmp"' EXIT
 	# shellcheck disable=SC2086 # one word a package
@@ -52,14 +97,10 @@ fetch_root() { # SUITE
 	done
 	for deb in "$tmp"/*.deb; do
 		unpack "$root" "$deb"
-	done
-	mkdir -p "$root/dev" "$root/proc" "$root/run" "$root/sys" "$root/tmp" "$root/root" "$root/var/tmp"
-	echo root:x:0:0:root:/root:/bin/sh >"$root/etc/passwd"
-	echo root:x:0: >"$root/etc/group"
-	# Without an id this would be a first boot, which enables units.
-	echo 5d7ace0000000000000000000005d7ac >"$root/etc/machine-id"
-	APT_CONFIG=$conf apt-cache show --no-all-versions systemd |
-		sed -n 's/^Version: //p' >"$tmp/done/version"
+		dpkg-deb --show --showformat '${Package} ${Version}\n' "$deb"
+	done >"$tmp/done/versions"
+	configure "$root"
+	sed -n 's/^systemd //p' "$tmp/done/versions" >"$tmp/done/version"
 	rm -rf "$dest"
 	mv "$tmp/done" "$dest"
 	rm -rf "$tmp"
@@ -70,7 +111,7 @@ fetch_root() { # SUITE
 open_cache tar
 mkdir -p "$cache/systemd"
 rm -rf "$cache"/systemd/.*.??????
-for suite in "$@"; do
-	fetch_root "$suite"
+for root_name in "$@"; do
+	fetch_root "$root_name"
 done
 rm -rf "$cache/apt"
