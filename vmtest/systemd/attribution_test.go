@@ -54,9 +54,9 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, s := range services {
-		socket, found := socketOf(inv, s.m.cmd.Process.Pid, "/run/systemd/notify")
+		socket, found := socketOf(inv, s.m.PID(), "/run/systemd/notify")
 		if !found {
-			t.Fatalf("the notify socket of pid %d is missing", s.m.cmd.Process.Pid)
+			t.Fatalf("the notify socket of pid %d is missing", s.m.PID())
 		}
 		inodes[name] = uint64(socket.Inode)
 	}
@@ -76,8 +76,8 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 			for _, record := range end() {
 				if r := record.Receipt; r != nil && of[r.Seq] != nil {
 					read[of[r.Seq].name]++
-					if want := of[r.Seq].m.cmd.Process.Pid; int(r.By.PID) != want {
-						t.Errorf("%s: a datagram for %d was read by %s[%d]", of[r.Seq].m.version, want, r.By.Comm, r.By.PID)
+					if want := of[r.Seq].m.PID(); int(r.By.PID) != want {
+						t.Errorf("%s: a datagram for %d was read by %s[%d]", of[r.Seq].m.Version, want, r.By.Comm, r.By.PID)
 					}
 				}
 				e := record.Event
@@ -88,25 +88,25 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 				s := services[name]
 				of[e.Seq] = s
 				sent[name]++
-				if want := "/" + filepath.Base(s.m.cgroup) + "/system.slice/" + name + ".service"; e.Sender.Cgroup != want {
-					t.Errorf("%s: the sender is in %s, want %s", s.m.version, e.Sender.Cgroup, want)
+				if want := "/" + filepath.Base(s.m.Cgroup) + "/system.slice/" + name + ".service"; e.Sender.Cgroup != want {
+					t.Errorf("%s: the sender is in %s, want %s", s.m.Version, e.Sender.Cgroup, want)
 				}
 				if e.Receiver == nil || e.Receiver.PID == 0 {
 					continue
 				}
 				attributed[name]++
-				if want := s.m.cmd.Process.Pid; int(e.Receiver.PID) != want || e.Socket.Inode != inodes[name] {
-					t.Errorf("%s: went to socket %d of %s[%d], want %d of %d", s.m.version, e.Socket.Inode, e.Receiver.Comm,
+				if want := s.m.PID(); int(e.Receiver.PID) != want || e.Socket.Inode != inodes[name] {
+					t.Errorf("%s: went to socket %d of %s[%d], want %d of %d", s.m.Version, e.Socket.Inode, e.Receiver.Comm,
 						e.Receiver.PID, inodes[name], want)
 				}
 			}
 			for name, s := range services {
 				// In emulation a tenth of the time may not be enough for a proof.
 				if sent[name] != rounds || attributed[name] == 0 && !inVM {
-					t.Errorf("%s: of %d datagrams %d were captured and %d attributed", s.m.version, rounds, sent[name], attributed[name])
+					t.Errorf("%s: of %d datagrams %d were captured and %d attributed", s.m.Version, rounds, sent[name], attributed[name])
 				}
 				if backend == "fentry" && (attributed[name] != rounds || read[name] != rounds) {
-					t.Errorf("%s: of %d datagrams %d were attributed and %d read", s.m.version, rounds, attributed[name], read[name])
+					t.Errorf("%s: of %d datagrams %d were attributed and %d read", s.m.Version, rounds, attributed[name], read[name])
 				}
 			}
 		})
@@ -122,7 +122,7 @@ func startCapture(t *testing.T, args ...string) (end func() []events.Record) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ready.Close() })
-	cmd := exec.CommandContext(t.Context(), managers[0].sdtrace, args...)
+	cmd := exec.CommandContext(t.Context(), sdtrace, args...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

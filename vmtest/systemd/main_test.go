@@ -8,8 +8,6 @@ package systemd_test
 
 import (
 	"context"
-	"debug/elf"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,12 +21,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/vmtest"
+	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
 // roles are what this binary does instead of running tests, by its first
 // argument.
 var roles = map[string]func(args []string) error{
-	"boot":      playBoot,
 	"container": playContainer,
 	"inside":    playInside,
 	"report":    playReport,
@@ -40,6 +38,7 @@ var roles = map[string]func(args []string) error{
 func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
+	pid1.Play()
 	if len(os.Args) > 1 {
 		if play := roles[os.Args[1]]; play != nil {
 			if err := play(os.Args[2:]); err != nil {
@@ -55,8 +54,14 @@ func TestMain(m *testing.M) {
 // suites are Debian's, in the order of their systemd's version.
 var suites = []string{"bookworm", "trixie", "sid"}
 
+// sdtrace is the program to be tested.
+var sdtrace string
+
 // managers are the booted systemds, in the order of suites.
 var managers []*manager
+
+// manager is a systemd to which units can be added.
+type manager struct{ *pid1.Systemd }
 
 // inVM says that this is an emulated machine, in which three systemds take a minute to
 // boot: they do so on one kernel, for what takes trampolines.
@@ -99,22 +104,13 @@ func bootAll() (stop func(), err error) {
 	}
 	stop = func() {
 		for _, m := range managers {
-			if err := m.stop(); err != nil {
-				fmt.Fprintf(os.Stderr, "systemd of %s: %v\n", m.suite, err)
+			if err := m.Stop(); err != nil {
+				fmt.Fprintf(os.Stderr, "systemd of %s: %v\n", m.Name, err)
 			}
 		}
 		os.RemoveAll(base)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return stop, err
-	}
-	if static, err := isStatic(self); err != nil {
-		return stop, err
-	} else if !static {
-		return stop, errors.New("this binary runs in other root file systems: it needs CGO_ENABLED=0")
-	}
-	sdtrace := os.Getenv("SDTRACE_BINARY") // of the machine that runs virtual ones
+	sdtrace = os.Getenv("SDTRACE_BINARY") // of the machine that runs virtual ones
 	if sdtrace == "" {
 		sdtrace = filepath.Join(base, "sdtrace")
 		build := exec.Command("go", "build", "-o", sdtrace, "github.com/sdtrace/sdtrace/cmd/sdtrace")
@@ -128,45 +124,30 @@ func bootAll() (stop func(), err error) {
 	if err := fetch.Run(); err != nil {
 		return stop, fmt.Errorf("fetching systemd: %w", err)
 	}
-	mount, err := cgroup2()
+	mount, err := pid1.Cgroup2()
 	if err != nil {
 		return stop, err
 	}
-	removeStaleCgroups(mount)
+	pid1.RemoveStaleCgroups(mount)
 	cache, err := vmtest.CacheDir()
 	if err != nil {
 		return stop, err
 	}
 	for _, suite := range suites {
-		m, err := boot(filepath.Join(cache, "systemd", suite), filepath.Join(base, suite), sdtrace)
+		m, err := pid1.Boot(filepath.Join(cache, "systemd", suite), filepath.Join(base, suite), sdtrace)
 		if m != nil {
-			managers = append(managers, m)
+			managers = append(managers, &manager{m})
 		}
 		if err != nil {
 			return stop, fmt.Errorf("booting systemd of %s: %w", suite, err)
 		}
 	}
 	for _, m := range managers {
-		if err := m.awaitReady(); err != nil {
-			return stop, fmt.Errorf("booting systemd of %s: %w\n%s", m.suite, err, m.console.String())
+		if err := m.AwaitReady(); err != nil {
+			return stop, fmt.Errorf("booting systemd of %s: %w\n%s", m.Name, err, m.Console.String())
 		}
 	}
 	return stop, nil
-}
-
-// isStatic reports whether an executable asks for no dynamic loader.
-func isStatic(exe string) (bool, error) {
-	f, err := elf.Open(exe)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // eachVersion runs f for each systemd, side by side.
@@ -183,7 +164,7 @@ func eachVersion(t *testing.T, f func(t *testing.T, m *manager)) {
 	}
 	t.Parallel()
 	for _, m := range managers {
-		t.Run(m.version, func(t *testing.T) {
+		t.Run(m.Version, func(t *testing.T) {
 			t.Parallel()
 			f(t, m)
 		})

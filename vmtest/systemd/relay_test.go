@@ -28,7 +28,7 @@ func TestContainerHasNamespacesOfItsOwn(t *testing.T) {
 			t.Errorf("the container's first process is %d in its pid namespace", c.PID)
 		}
 		for name, inside := range c.Namespaces {
-			link, err := os.Readlink(filepath.Join(m.inside("/proc/1/ns"), name))
+			link, err := os.Readlink(filepath.Join(m.Inside("/proc/1/ns"), name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestReload(t *testing.T) {
 	for name, clock := range map[string]int{"clock ahead": ahead, "clock behind": -int(uptime.Sec / 2)} {
 		t.Run(name, func(t *testing.T) {
 			eachVersion(t, func(t *testing.T, m *manager) {
-				if m.major < 253 {
+				if m.Major < 253 {
 					t.Run("RELOADING without notify-reload", func(t *testing.T) { reloadItself(t, m, clock) })
 					return
 				}
@@ -217,7 +217,7 @@ func TestMainPIDIsHandedToTheContainer(t *testing.T) {
 // handler for it.
 func TestReloadOfAMainProcessInTheContainer(t *testing.T) {
 	eachVersion(t, func(t *testing.T, m *manager) {
-		if m.major < 253 {
+		if m.Major < 253 {
 			t.Skip("not declared: Type=notify-reload needs systemd 253")
 		}
 		s := m.define(t, unit{service: []string{"Type=notify-reload", "NotifyAccess=main", "TimeoutStartSec=30s"}, clock: ahead})
@@ -247,10 +247,10 @@ func TestBarrierWaitsForSystemd(t *testing.T) {
 		m = m.another(t)
 		s := m.define(t, notifyUnit)
 		c := s.started(t)
-		if err := m.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		if err := m.Signal(unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = m.cmd.Process.Signal(unix.SIGCONT) })
+		t.Cleanup(func() { _ = m.Signal(unix.SIGCONT) })
 		c.notify(t, "STATUS=unread")
 		passed := c.begin(request{Op: "barrier"})
 		for range 500 { // the relay's chance to be wrong
@@ -261,7 +261,7 @@ func TestBarrierWaitsForSystemd(t *testing.T) {
 			t.Fatal("the barrier was passed while systemd stood still")
 		default:
 		}
-		if err := m.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		if err := m.Signal(unix.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
 		finish(t, "the barrier", passed)
@@ -340,10 +340,10 @@ func TestStrangerIsNotHeard(t *testing.T) {
 			eachVersion(t, func(t *testing.T, m *manager) {
 				s := m.define(t, notifyUnit)
 				c, starting := s.start(t)
-				stranger := m.command(t.Context(), "/roles", "send", "/run/"+s.name+"/notify.sock", "READY=1", "STATUS=stranger")
+				stranger := m.Command(t.Context(), "/roles", "send", "/run/"+s.name+"/notify.sock", "READY=1", "STATUS=stranger")
 				if test.inUnit {
 					group := s.show(t, properties{"ControlGroup": ""})["ControlGroup"]
-					cgroup, err := os.Open(filepath.Join(m.cgroup, group))
+					cgroup, err := os.Open(filepath.Join(m.Cgroup, group))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -446,10 +446,10 @@ func TestNothingIsLostWhenSystemdReexecutes(t *testing.T) {
 			storing <- nil
 		}()
 		for range 3 {
-			if _, err := m.systemctl(t.Context(), "daemon-reexec"); err != nil {
+			if _, err := m.Systemctl(t.Context(), "daemon-reexec"); err != nil {
 				t.Fatal(err)
 			}
-			if err := m.awaitReady(); err != nil {
+			if err := m.AwaitReady(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -70,10 +70,10 @@ func (m *manager) define(t *testing.T, u unit) *service {
 	t.Cleanup(func() {
 		if t.Failed() {
 			logged, _ := os.ReadFile(m.path(s.name + ".log"))
-			t.Logf("what the unit logged:\n%s\nwhat systemd says about it:\n%s", indent(string(logged)), indent(m.console.about(s.name)))
+			t.Logf("what the unit logged:\n%s\nwhat systemd says about it:\n%s", indent(string(logged)), indent(m.Console.About(s.name)))
 		}
 		// That of the test has ended.
-		_, _ = m.systemctl(context.Background(), "kill", "--signal=KILL", s.name+".service")
+		_, _ = m.Systemctl(context.Background(), "kill", "--signal=KILL", s.name+".service")
 		l.Close()
 	})
 
@@ -96,18 +96,33 @@ func (m *manager) define(t *testing.T, u unit) *service {
 		"ExecStart=" + strings.Join(argv, " ") + "\n" +
 		"ExecStopPost=/roles report " + s.name + "\n" +
 		strings.Join(u.service, "\n") + "\n"
-	if err := os.WriteFile(m.inside("/run/systemd/system/"+s.name+".service"), []byte(file), 0o644); err != nil {
+	if err := os.WriteFile(m.Inside("/run/systemd/system/"+s.name+".service"), []byte(file), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
 // path is where a file of /shared is on this side.
-func (m *manager) path(name string) string { return filepath.Join(m.shared, name) }
+func (m *manager) path(name string) string { return filepath.Join(m.Shared, name) }
 
-// inside is where a file of systemd's root is on this side.
-func (m *manager) inside(path string) string {
-	return fmt.Sprintf("/proc/%d/root%s", m.cmd.Process.Pid, path)
+// another boots one more of the same version for a test that disturbs it.
+func (m *manager) another(t *testing.T) *manager {
+	t.Helper()
+	own, err := m.Another()
+	if own != nil {
+		t.Cleanup(func() {
+			if err := own.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err == nil {
+		err = own.AwaitReady()
+	}
+	if err != nil {
+		t.Fatalf("booting systemd %s: %v", m.Version, err)
+	}
+	return &manager{own}
 }
 
 func (s *service) accept(l *net.UnixListener) {
@@ -149,7 +164,7 @@ func playReport(args []string) error {
 func (s *service) do(t *testing.T, verb string) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.m.systemctl(t.Context(), verb, s.name+".service")
+		_, err := s.m.Systemctl(t.Context(), verb, s.name+".service")
 		done <- err
 	}()
 	return done
@@ -208,7 +223,7 @@ func (s *service) show(t *testing.T, like properties) properties {
 	for name := range like {
 		args = append(args, "--property="+name)
 	}
-	out, err := s.m.systemctl(t.Context(), args...)
+	out, err := s.m.Systemctl(t.Context(), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +238,7 @@ func (s *service) show(t *testing.T, like properties) properties {
 // signal sends a signal to the relay.
 func (s *service) signal(t *testing.T, name string) {
 	t.Helper()
-	if _, err := s.m.systemctl(t.Context(), "kill", "--kill-whom=main", "--signal="+name, s.name+".service"); err != nil {
+	if _, err := s.m.Systemctl(t.Context(), "kill", "--kill-whom=main", "--signal="+name, s.name+".service"); err != nil {
 		t.Fatal(err)
 	}
 }

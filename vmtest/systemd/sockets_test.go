@@ -21,9 +21,9 @@ func TestSocketsOfSeveralSystemdsAreToldApart(t *testing.T) {
 		}
 		c.notify(t, "STOPPING=1")
 
-		manager, found := socketOf(inv, m.cmd.Process.Pid, "/run/systemd/notify")
+		manager, found := socketOf(inv, m.PID(), "/run/systemd/notify")
 		if !found {
-			t.Fatalf("the notify socket of pid %d is missing", m.cmd.Process.Pid)
+			t.Fatalf("the notify socket of pid %d is missing", m.PID())
 		}
 		if len(manager.Holders) != 1 || manager.File == nil || manager.File.State != inventory.FileThere || manager.File.Mode != "0777" {
 			t.Errorf("got %+v with file %+v, want one holder and a file of mode 0777", manager, manager.File)

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package systemd_test
+// Package pid1 boots systemds as PID 1 of namespaces and a control group of their own,
+// on this machine's kernel: in two seconds, several versions side by side. It needs root,
+// and a root file system by fetch-systemd.sh.
+package pid1
 
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -19,54 +23,71 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// manager is a systemd that is PID 1 of its own namespaces.
-type manager struct {
-	// suite is Debian's, version systemd's first number.
-	suite, version string
-	major          int
-	// dir is a directory of its own, the one shared in it is /shared on the other side.
-	dir, shared string
-	// root is what fetch-systemd.sh made, sdtrace the program to be tested.
-	root, sdtrace string
-	// cgroup is the directory of its cgroup on this side.
-	cgroup string
+// Systemd is one that is PID 1 of its own namespaces.
+type Systemd struct {
+	// Name is that of its root file system: Debian's suite.
+	Name string
+	// Version is systemd's, the first number of it, and Major the same as a number.
+	Version string
+	Major   int
+	// Shared is the directory that is /shared on the other side.
+	Shared string
+	// Cgroup is the directory of its control group on this side.
+	Cgroup string
+	// Console is what it has written to its console.
+	Console Console
+
+	// dir is a directory of its own, root what fetch-systemd.sh made, sdtrace the
+	// program that is /sdtrace inside.
+	dir, root, sdtrace string
 	// notify receives what it says to its own NOTIFY_SOCKET.
-	notify  *net.UnixConn
-	cmd     *exec.Cmd
-	exited  chan struct{}
-	console output
-	others  atomic.Int64 // booted by another
+	notify *net.UnixConn
+	cmd    *exec.Cmd
+	exited chan struct{}
+	others atomic.Int64 // booted by Another
 }
+
+// patience bounds what never happens.
+const patience = 2 * time.Minute
 
 // bootTarget is reached at once: the default target would start services that
 // nobody needs here.
 const bootTarget = "[Unit]\nDefaultDependencies=no\n"
 
-// boot starts the systemd of a root made by fetch-systemd.sh, with a directory
-// of its own. The manager is not nil once there is something to stop.
-func boot(root, dir, sdtrace string) (*manager, error) {
+// Boot starts the systemd of a directory made by fetch-systemd.sh, with dir, which it
+// makes, as a directory of its own and sdtrace as /sdtrace inside. This binary is /roles
+// there; its main function has to call [Play]. The result is not nil once there is
+// something to stop.
+func Boot(root, dir, sdtrace string) (*Systemd, error) {
+	if static, err := isStatic("/proc/self/exe"); err != nil {
+		return nil, err
+	} else if !static {
+		return nil, errors.New("this binary runs in other root file systems: it needs CGO_ENABLED=0")
+	}
 	version, err := os.ReadFile(filepath.Join(root, "version"))
 	if err != nil {
 		return nil, err
 	}
-	m := &manager{suite: filepath.Base(root), root: root, sdtrace: sdtrace, dir: dir, shared: filepath.Join(dir, "shared"), exited: make(chan struct{})}
-	m.version, _, _ = strings.Cut(string(version), ".")
-	if m.major, err = strconv.Atoi(m.version); err != nil {
+	m := &Systemd{
+		Name: filepath.Base(root), root: root, sdtrace: sdtrace, dir: dir,
+		Shared: filepath.Join(dir, "shared"), exited: make(chan struct{}),
+	}
+	m.Version, _, _ = strings.Cut(string(version), ".")
+	if m.Major, err = strconv.Atoi(m.Version); err != nil {
 		return nil, fmt.Errorf("version of systemd: %w", err)
 	}
 	top := filepath.Join(dir, "top")
-	for _, d := range []string{dir, m.shared, top} {
+	for _, d := range []string{dir, m.Shared, top} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
-	m.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(m.shared, "manager.sock")})
+	m.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(m.Shared, "manager.sock")})
 	if err != nil {
 		return nil, err
 	}
@@ -74,23 +95,23 @@ func boot(root, dir, sdtrace string) (*manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a terminal: %w", err)
 	}
-	go func() { _, _ = io.Copy(&m.console, master) }()
-	mount, err := cgroup2()
+	go func() { _, _ = io.Copy(&m.Console, master) }()
+	mount, err := Cgroup2()
 	if err != nil {
 		return nil, err
 	}
-	m.cgroup = filepath.Join(mount, fmt.Sprintf("sdtrace-%d-%s", os.Getpid(), filepath.Base(dir)))
-	if err := os.Mkdir(m.cgroup, 0o755); err != nil {
+	m.Cgroup = filepath.Join(mount, fmt.Sprintf("sdtrace-%d-%s", os.Getpid(), filepath.Base(dir)))
+	if err := os.Mkdir(m.Cgroup, 0o755); err != nil {
 		return nil, err
 	}
-	cgroup, err := os.Open(m.cgroup)
+	cgroup, err := os.Open(m.Cgroup)
 	if err != nil {
 		return m, err
 	}
 	defer cgroup.Close()
 
-	m.cmd = exec.Command("/proc/self/exe", "boot", filepath.Join(root, "root"), top, m.shared, slave, sdtrace)
-	m.cmd.Stderr = &m.console
+	m.cmd = exec.Command("/proc/self/exe", role, filepath.Join(root, "root"), top, m.Shared, slave, sdtrace)
+	m.cmd.Stderr = &m.Console
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:     true,
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWPID,
@@ -111,8 +132,8 @@ func boot(root, dir, sdtrace string) (*manager, error) {
 	return m, nil
 }
 
-// awaitReady waits until systemd says that it is ready.
-func (m *manager) awaitReady() error {
+// AwaitReady waits until systemd says that it is ready.
+func (m *Systemd) AwaitReady() error {
 	ready := make(chan error, 1)
 	go func() {
 		buffer := make([]byte, 4096)
@@ -133,34 +154,55 @@ func (m *manager) awaitReady() error {
 	}
 }
 
-// stop ends systemd and everything that it started.
-func (m *manager) stop() error {
+// Stop ends systemd and everything that it started.
+func (m *Systemd) Stop() error {
 	if m.cmd != nil {
 		_ = m.cmd.Process.Kill()
 		<-m.exited
 	}
 	_ = m.notify.Close()
-	return removeCgroup(m.cgroup)
+	return removeCgroup(m.Cgroup)
 }
 
-// another boots one more of the same version for a test that disturbs it.
-func (m *manager) another(t *testing.T) *manager {
-	t.Helper()
-	own, err := boot(m.root, fmt.Sprintf("%s-%d", m.dir, m.others.Add(1)), m.sdtrace)
-	if own != nil {
-		t.Cleanup(func() {
-			if err := own.stop(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	if err == nil {
-		err = own.awaitReady()
-	}
+// isStatic reports whether an executable asks for no dynamic loader.
+func isStatic(exe string) (bool, error) {
+	f, err := elf.Open(exe)
 	if err != nil {
-		t.Fatalf("booting systemd %s: %v", m.version, err)
+		return false, err
 	}
-	return own
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Another boots one more of the same version, for what disturbs it.
+func (m *Systemd) Another() (*Systemd, error) {
+	return Boot(m.root, fmt.Sprintf("%s-%d", m.dir, m.others.Add(1)), m.sdtrace)
+}
+
+// Signal sends a signal to systemd itself.
+func (m *Systemd) Signal(signal os.Signal) error { return m.cmd.Process.Signal(signal) }
+
+// PID is that of systemd on this side.
+func (m *Systemd) PID() int { return m.cmd.Process.Pid }
+
+// Inside is where a file of systemd's root is on this side.
+func (m *Systemd) Inside(path string) string { return fmt.Sprintf("/proc/%d/root%s", m.PID(), path) }
+
+// role is the first argument of this binary when it is to boot.
+const role = "boot-pid1"
+
+// Play boots instead of returning, where this process was started for that.
+func Play() {
+	if len(os.Args) < 2 || os.Args[1] != role {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "booting:", playBoot(os.Args[2:]))
+	os.Exit(101)
 }
 
 // playBoot makes the namespaces it is in a machine and becomes its PID 1.
@@ -251,7 +293,18 @@ func playBoot(args []string) error {
 			return err
 		}
 	}
-	if err := mkdir("run/systemd/system"); err != nil {
+	// What container runtimes look for.
+	if err := makeAll(mkdir, "dev/pts", "dev/shm", "dev/mqueue", "run/systemd/system"); err != nil {
+		return err
+	}
+	if err := do(
+		mount{"devpts", "dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
+		mount{"tmpfs", "dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		mount{"mqueue", "dev/mqueue", "mqueue", strict, ""},
+	); err != nil {
+		return err
+	}
+	if err := os.Symlink("pts/ptmx", "dev/ptmx"); err != nil {
 		return err
 	}
 	if err := os.WriteFile("run/systemd/system/boot.target", []byte(bootTarget), 0o644); err != nil {
@@ -271,17 +324,17 @@ func playBoot(args []string) error {
 		[]string{"container=sdtrace", "PATH=/usr/sbin:/usr/bin", "SYSTEMD_COLORS=0", "NOTIFY_SOCKET=/shared/manager.sock"})
 }
 
-// command is a program of systemd's root that is run in systemd's namespaces.
-func (m *manager) command(ctx context.Context, argv ...string) *exec.Cmd {
-	target := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--"}
+// Command is a program of systemd's root that is run in systemd's namespaces.
+func (m *Systemd) Command(ctx context.Context, argv ...string) *exec.Cmd {
+	target := []string{"--target", strconv.Itoa(m.PID()), "--mount", "--uts", "--ipc", "--net", "--pid", "--"}
 	cmd := exec.CommandContext(ctx, "nsenter", append(target, argv...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_COLORS=0", "SYSTEMD_PAGER="}
 	return cmd
 }
 
-// systemctl runs it and returns what it prints to stdout.
-func (m *manager) systemctl(ctx context.Context, args ...string) (string, error) {
-	cmd := m.command(ctx, append([]string{"systemctl"}, args...)...)
+// Systemctl runs it and returns what it prints to stdout.
+func (m *Systemd) Systemctl(ctx context.Context, args ...string) (string, error) {
+	cmd := m.Command(ctx, append([]string{"systemctl"}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -290,8 +343,8 @@ func (m *manager) systemctl(ctx context.Context, args ...string) (string, error)
 	return stdout.String(), nil
 }
 
-// removeStaleCgroups removes those of runs that were killed.
-func removeStaleCgroups(mount string) {
+// RemoveStaleCgroups removes those of runs that were killed.
+func RemoveStaleCgroups(mount string) {
 	stale, _ := filepath.Glob(filepath.Join(mount, "sdtrace-*-*"))
 	for _, dir := range stale {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), "sdtrace-"), "-")
@@ -316,8 +369,8 @@ func removeCgroup(dir string) error {
 	return err
 }
 
-// cgroup2 finds where cgroup v2 is mounted.
-func cgroup2() (string, error) {
+// Cgroup2 finds where cgroup v2 is mounted.
+func Cgroup2() (string, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
@@ -354,26 +407,55 @@ func openTerminal() (master *os.File, slave string, err error) {
 	return os.NewFile(uintptr(fd), "ptmx"), slave, nil
 }
 
-// output keeps what was written to it.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+// Console keeps what was written to it.
+type Console struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	more chan struct{} // closed by the next write, when somebody waits for it
 }
 
-func (o *output) Write(p []byte) (int, error) {
+// Write implements [io.Writer].
+func (o *Console) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	return o.buf.Write(p)
 }
 
-func (o *output) String() string {
+// Await waits until ok accepts all that was written, and reports whether it did so before
+// the context ended.
+func (o *Console) Await(ctx context.Context, ok func(all string) bool) bool {
+	for {
+		o.mu.Lock()
+		all := o.buf.String()
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		more := o.more
+		o.mu.Unlock()
+		if ok(all) {
+			return true
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// String returns all of it.
+func (o *Console) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
 }
 
-// about returns the lines that contain a word.
-func (o *output) about(word string) string {
+// About returns the lines that contain a word.
+func (o *Console) About(word string) string {
 	var lines strings.Builder
 	for line := range strings.Lines(o.String()) {
 		if strings.Contains(line, word) {
