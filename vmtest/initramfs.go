@@ -67,6 +67,54 @@ func (a *Initramfs) AddTree(name, dir string) error {
 	})
 }
 
+// AddRoot writes the files, directories and symbolic links below dir on this
+// machine as the root file system, owned by root, but not those of which leaveOut
+// says so; it is asked with the path below dir. Anything else is refused.
+func (a *Initramfs) AddRoot(dir string, leaveOut func(name string) bool) error {
+	return filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, file)
+		if err != nil || name == "." {
+			return err
+		}
+		switch {
+		case leaveOut(name) && d.IsDir():
+			return filepath.SkipDir
+		case leaveOut(name):
+			return nil
+		case d.IsDir():
+			return a.Mkdir(name)
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(file)
+			if err != nil {
+				return err
+			}
+			return a.Symlink(name, target)
+		case !d.Type().IsRegular():
+			return fmt.Errorf("packing %s: neither file, directory nor link", file)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		return a.Add(name, info.Mode(), data)
+	})
+}
+
+// Symlink writes a symbolic link to target.
+func (a *Initramfs) Symlink(name, target string) error {
+	name = strings.TrimPrefix(path.Clean(name), "/")
+	a.mkdir(path.Dir(name))
+	a.entry(name, 0o120777, 0, 0, []byte(target))
+	return a.err
+}
+
 // Mkdir makes a directory and its parents.
 func (a *Initramfs) Mkdir(name string) error {
 	a.mkdir(strings.TrimPrefix(path.Clean(name), "/"))

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package document
+
+import "regexp"
+
+// form is something that another run writes in another way.
+type form struct {
+	written     *regexp.Regexp
+	replacement string
+}
+
+// forms are what is different in every run: times, and the numbers that a kernel
+// hands out. Process 1 and process 0 (none) are always the same, and stay.
+var forms = []form{
+	// A clock's time, as sdtrace writes it.
+	{regexp.MustCompile(`\b\d\d:\d\d:\d\d\.\d{6}\b`), "TIME"},
+	// Seconds since a beginning, in front of a line.
+	{regexp.MustCompile(`(?m)^ *\d+\.\d{3,6}\b`), "SECONDS"},
+	// How long something took: "read after 2.1ms", "sender gone for 1.8ms".
+	{regexp.MustCompile(`\b(after|for) \d+(?:\.\d+)?(?:ns|µs|ms|s)(?:$|\b)`), "$1 DURATION"},
+	// A process: comm[123], and [123] in what a relay logs.
+	{regexp.MustCompile(`\[(?:[2-9]|[1-9]\d+)\]`), "[PID]"},
+	{regexp.MustCompile(`\b(MAINPID|MainPID|WATCHDOG_PID|SYSTEMD_EXEC_PID)=(?:[2-9]|[1-9]\d+)\b`), "$1=PID"},
+	{regexp.MustCompile(`/proc/(?:[2-9]|[1-9]\d+)\b`), "/proc/PID"},
+	// What a relay logs of a main process.
+	{regexp.MustCompile(`\b(MAINPID (?:added|rewritten)[^"\n]*) "\d+"`), `$1 "PID"`},
+	{regexp.MustCompile(`\b(MAINPIDFDID (?:added|rewritten)[^"\n]*) "\d+"`), `$1 "ID"`},
+	{regexp.MustCompile(`\bMAINPIDFDID=\d+`), "MAINPIDFDID=ID"},
+	{regexp.MustCompile(`\b(MONOTONIC_USEC(?:=| added "| forwarded "| rewritten[^"\n]* "))\d+`), "${1}TIME"},
+	// Sockets and namespaces.
+	{regexp.MustCompile(`\bsocket \d+ of\b`), "socket INODE of"},
+	{regexp.MustCompile(`\b40265\d{5}\b`), "NAMESPACE"},
+	// Columns are as wide as what stands in them.
+	{regexp.MustCompile(`(\S) {2,}(\S)`), "$1 $2"},
+}
+
+// Normalize replaces what no two runs have in common by names: times and
+// durations, process ids, inode numbers of sockets and namespaces, and how wide
+// that makes a column. Everything else is left as it is.
+func Normalize(text string) string {
+	for _, f := range forms {
+		text = f.written.ReplaceAllString(text, f.replacement)
+	}
+	return text
+}
