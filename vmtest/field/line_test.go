@@ -99,6 +99,8 @@ func (s *stage) describe(e *events.Event) *sent {
 	case r != nil && r.Comm != "":
 		d.to = r.Comm
 	case d.errno != "":
+	case s.holders[e.Socket.Inode] != "" && e.Backend == "tracepoint":
+		d.to = s.holders[e.Socket.Inode]
 	case d.address == host && e.Backend == "tracepoint":
 		// An unconnected send by a process that is gone by the time one looks: in these
 		// namespaces only PID 1 has bound it, which fentry holds true.
@@ -127,7 +129,7 @@ func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 			return key + "=<pidfd>"
 		}
 		pid, err := strconv.ParseUint(value, 10, 32)
-		if err != nil {
+		if err != nil || pid == 0 {
 			return assignment
 		}
 		return key + "=<" + s.commOf(e, uint32(pid)) + ">"

@@ -23,6 +23,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
@@ -32,6 +33,7 @@ type stage struct {
 	suite, root string
 	webs        *net.UnixListener
 	captured    chan *events.Event // what was sent below its control group
+	holders     map[uint64]string  // of sockets, by inode
 	curtains    int                // how often it was told apart what comes before and after
 
 	// Of the scenario that plays.
@@ -44,19 +46,21 @@ type stage struct {
 
 // app is the web that runs.
 type app struct {
-	conn     *net.UnixConn
-	notices  chan notice // closed at its end
-	failures chan notice // of sending
+	conn    *net.UnixConn
+	notices chan notice // closed at its end
 }
 
 // curtain tells scenarios apart in the stream of what was captured.
 const curtain = "X_CURTAIN="
 
-// everyUnit lets units start in a system whose basic.target never is.
-const everyUnit = "[Unit]\nDefaultDependencies=no\n"
+// everyUnit lets units start in a system whose basic.target never is, and keeps what they print.
+const everyUnit = "[Unit]\nDefaultDependencies=no\n" +
+	"[Service]\nStandardOutput=append:/shared/" + unitsLog + "\nStandardError=inherit\n"
+
+const unitsLog = "units.log"
 
 func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
-	s := &stage{m: m, suite: suite, root: root, captured: make(chan *events.Event, 1<<16)}
+	s := &stage{m: m, suite: suite, root: root, captured: make(chan *events.Event, 1<<16), holders: map[uint64]string{}}
 	socket := filepath.Join(m.Shared, webSocket)
 	var err error
 	if s.webs, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket}); err != nil {
@@ -151,8 +155,7 @@ func webBundle() specs.Spec {
 // play runs a scenario and returns what it came to.
 func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) []line {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := t.Context()
 	for _, f := range scenario.files {
 		if err := s.write(path(f.Name), f.Data); err != nil {
 			t.Fatal(err)
@@ -185,12 +188,25 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 		got = append(got, text)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s\nAll of it:\n%s\nThe console:\n%s", scenario.name, diff, strings.Join(got, "\n"), s.m.Console.String()[s.logged:])
+		t.Errorf("%s (-want +got):\n%s\nAll of it:\n%s\nThe console:\n%s\nWhat units printed:\n%s",
+			scenario.name, diff, strings.Join(got, "\n"), s.m.Console.String()[s.logged:], s.printed())
 	}
 	if diff := cmp.Diff(wantLost, lost(s.lines)); diff != "" && !t.Failed() {
 		t.Errorf("%s: what is lost (-want +got):\n%s", scenario.name, diff)
 	}
 	return s.lines
+}
+
+// printed is what units have printed since the last time.
+func (s *stage) printed() string {
+	text, err := os.ReadFile(filepath.Join(s.m.Shared, unitsLog))
+	if err != nil {
+		return err.Error()
+	}
+	if err := os.Truncate(filepath.Join(s.m.Shared, unitsLog), 0); err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 var (
@@ -201,6 +217,8 @@ var (
 // follow does what a line says, or waits for what it is about, and returns what there was.
 func (s *stage) follow(t *testing.T, ctx context.Context, want string) line {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	switch {
 	case strings.HasPrefix(want, "$ "):
 		l := line{at: time.Since(s.began), text: want}
@@ -276,21 +294,17 @@ func (s *stage) startOfWeb(ctx context.Context) line {
 	if conn == nil {
 		return s.line("web: does not start")
 	}
-	s.app = &app{conn: conn, notices: make(chan notice, 16), failures: make(chan notice, 16)}
-	go func(notices, failures chan<- notice) {
+	s.app = &app{conn: conn, notices: make(chan notice, 16)}
+	go func(notices chan<- notice) {
 		defer close(notices)
 		for read := json.NewDecoder(bufio.NewReader(conn)); ; {
 			var n notice
 			if read.Decode(&n) != nil {
 				return
 			}
-			if n.Failed {
-				failures <- n
-				continue
-			}
 			notices <- n
 		}
-	}(s.app.notices, s.app.failures)
+	}(s.app.notices)
 	select {
 	case n := <-s.app.notices:
 		switch {
@@ -299,10 +313,28 @@ func (s *stage) startOfWeb(ctx context.Context) line {
 		case *n.Socket == "":
 			return s.line("web: starts without NOTIFY_SOCKET")
 		}
+		if err := s.learnHolders(ctx); err != nil {
+			return s.line("web starts, but " + err.Error())
+		}
 		return s.line("web: starts with NOTIFY_SOCKET=" + *n.Socket)
 	case <-ctx.Done():
 		return s.line("web: says nothing")
 	}
+}
+
+// learnHolders notes who holds which socket, while they do: the reader of a datagram may be gone
+// before a capture that only sees sends can look.
+func (s *stage) learnHolders(ctx context.Context) error {
+	inv, err := inventory.Take(ctx, inventory.Options{All: true})
+	if err != nil {
+		return err
+	}
+	for _, socket := range inv.Sockets {
+		if len(socket.Holders) > 0 {
+			s.holders[uint64(socket.Inode)] = socket.Holders[0].Comm
+		}
+	}
+	return nil
 }
 
 func (s *stage) noticeOfWeb(ctx context.Context) line {
@@ -356,16 +388,16 @@ func (s *stage) logLine(ctx context.Context, want string) line {
 // systemd knows already: it asks its notify socket before its bus.
 func (s *stage) stateOf(ctx context.Context, want string) line {
 	unit := inUnit.FindStringSubmatch(want)[1]
-	for {
+	for last := s.line(unit + ": unknown"); ; {
 		state, err := s.state(ctx, unit)
+		if ctx.Err() != nil {
+			return last
+		}
 		if err != nil {
 			state = err.Error()
 		}
-		if l := s.line(unit + ": " + state); l.text == want || ctx.Err() != nil {
-			return l
-		}
-		if time.Since(s.began) > patience/4 {
-			return s.line(unit + ": " + state)
+		if last = s.line(unit + ": " + state); last.text == want {
+			return last
 		}
 	}
 }
@@ -402,17 +434,9 @@ func (s *stage) state(ctx context.Context, unit string) (string, error) {
 
 // nextSent waits for the next datagram.
 func (s *stage) nextSent(ctx context.Context) line {
-	ctx, cancel := context.WithTimeout(ctx, patience/4)
-	defer cancel()
-	var notices chan notice
-	if s.app != nil {
-		notices = s.app.failures
-	}
 	select {
 	case e := <-s.captured:
 		return s.lineOf(e)
-	case n := <-notices:
-		return s.line("web: " + n.Text)
 	case <-ctx.Done():
 		return s.line("no datagram is sent")
 	}
@@ -425,6 +449,8 @@ func (s *stage) lineOf(e *events.Event) line {
 // drawCurtain returns what was sent up to now and not yet looked at.
 func (s *stage) drawCurtain(t *testing.T, ctx context.Context) (rest []line) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	s.curtains++
 	mark := curtain + strconv.Itoa(s.curtains)
 	if output, err := s.m.Command(ctx, "systemctl", "start", fmt.Sprintf("curtain@%d.service", s.curtains)).CombinedOutput(); err != nil {
