@@ -138,6 +138,14 @@ func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
+// withoutClock replaces a time.
+func withoutClock(assignment string) string {
+	if key, _, _ := strings.Cut(assignment, "="); key == "MONOTONIC_USEC" {
+		return key + "=<clock>"
+	}
+	return assignment
+}
+
 // commOf is the name of a process as the sender numbers it, else as PID 1 does.
 func (s *stage) commOf(e *events.Event, pid uint32) string {
 	for _, proc := range []string{fmt.Sprintf("/proc/%d/root/proc", e.Sender.PID), s.m.Inside("/proc")} {

@@ -32,7 +32,7 @@ import (
 // package that does not exist or has no tests is left out.
 var defaultPackages = map[string][]string{
 	"1": {"./vmtest/init", "./pkg/tracer", "./pkg/queues"},
-	"2": {"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./pkg/relay", "./vmtest/clients", "./vmtest/systemd"},
+	"2": {"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./pkg/relay", "./vmtest/clients", "./vmtest/systemd", "./vmtest/field"},
 }
 
 var errUsage = errors.New("wrong usage")
