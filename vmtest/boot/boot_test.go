@@ -16,18 +16,28 @@ func TestBoot(t *testing.T) {
 	if os.Getenv("SDTRACE_VM") == "1" {
 		t.Skip("not declared: boots a machine itself")
 	}
-	r := runMachine(t, []step{
-		{"systemctl is-system-running --wait"},
-		{"systemctl --failed --no-legend"},
-		{"systemd-analyze; systemd-analyze blame | head -40"},
-		{"systemctl list-units --type=service --no-legend"},
-		{"systemctl show '*.service' -p Id,Type,ActiveState,SubState,MainPID,NotifyAccess"},
-		{"cat /proc/1/mountinfo | head; docker info | head -60"},
-		{"journalctl -b -p warning --no-pager | tail -60"},
-	})
+	text, err := os.ReadFile("testdata/tutorial.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tutorial, err := parseSession(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := runMachine(t, append([]step{
+		{Line: "systemctl is-system-running --wait"},
+		{Line: "systemctl --failed --no-legend"},
+		{Line: "journalctl -u docker --no-pager | tail -30"},
+		{Line: "systemctl show '*' -p Id,Type,ActiveState,SubState,MainPID,NotifyAccess,After"},
+	}, tutorial.steps...))
 	os.WriteFile("/tmp/boot-capture.json", r.capture, 0o644)
+	os.WriteFile("/tmp/boot-tutorial.md", []byte(tutorial.render(r.walked[4:])), 0o644)
+	os.WriteFile("/tmp/boot-show", []byte(r.walked[3].Output), 0o644)
 	for _, w := range r.walked {
-		t.Logf("# %s  [%d, %.1f s]\n%s", w.Line, w.Status, w.Took, w.Output)
+		t.Logf("%7.1f# %s  [%d, %.1f s]\n%s", w.Began.Seconds(), w.Line, w.Status, w.Took.Seconds(), w.Output)
+		for _, w := range w.Meanwhile {
+			t.Logf("%7.1f     # %s  [%d, %.1f s]", w.Began.Seconds(), w.Line, w.Status, w.Took.Seconds())
+		}
 	}
 	t.Logf("console:\n%s", r.console)
 }

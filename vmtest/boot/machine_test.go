@@ -5,6 +5,7 @@
 package boot_test
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +33,7 @@ const (
 const patience = 2 * time.Minute
 
 // bootLimit bounds a whole run of the machine, which takes a minute or two.
-const bootLimit = 10 * time.Minute
+const bootLimit = 5 * time.Minute
 
 // run is what a machine has told.
 type run struct {
@@ -61,6 +63,7 @@ func runMachine(t *testing.T, steps []step) *run {
 		"-chardev", "file,id=walk,path="+walk, "-device", "virtserialport,chardev=walk",
 		"-kernel", kernel(t).Image(cache), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 systemd.show_status=no")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
 	console, err := cmd.CombinedOutput()
 	t.Logf("the machine ran for %.0f s", time.Since(start).Seconds())
@@ -123,7 +126,7 @@ func fetchAll(t *testing.T) string {
 // leftOut are files and directories of the root that no step uses.
 var leftOut = map[string]bool{
 	"usr/bin/podman": true, "usr/bin/crun": true, "usr/bin/conmon": true, "usr/bin/ctr": true,
-	"usr/bin/containerd-shim": true, "usr/bin/containerd-shim-runc-v1": true, "usr/sbin/docker-proxy": true,
+	"usr/bin/containerd-shim": true, "usr/bin/containerd-shim-runc-v1": true,
 	"usr/lib/podman": true, "usr/libexec/podman": true, "usr/lib/cni": true, "usr/lib/gnupg": true, "usr/bin/perl": true,
 	"usr/share": true, // but for what is below
 }
@@ -160,7 +163,8 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 	if err != nil {
 		return err
 	}
-	for name, file := range map[string]string{"init": self, "usr/bin/sdtrace": build(t, "./cmd/sdtrace")} {
+	web := build(t, "./vmtest/boot/web")
+	for name, file := range map[string]string{"init": self, "usr/bin/sdtrace": build(t, "./cmd/sdtrace"), "srv/web/rootfs/web": web} {
 		program, err := os.ReadFile(file)
 		if err != nil {
 			return err
@@ -169,11 +173,33 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 			return err
 		}
 	}
+	image, err := imageOf(web)
+	if err != nil {
+		return err
+	}
+	if err := archive.Add("root/web.tar", 0o644, image); err != nil {
+		return err
+	}
 	list, err := json.Marshal(steps)
 	if err != nil {
 		return err
 	}
 	return errors.Join(archive.Add(walkFile, 0o644, list), archive.Close(), out.Flush())
+}
+
+// imageOf is an archive of the files of a container in which nothing but a program is.
+func imageOf(file string) ([]byte, error) {
+	program, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	archive := new(bytes.Buffer)
+	w := tar.NewWriter(archive)
+	if err := w.WriteHeader(&tar.Header{Name: "web", Mode: 0o755, Size: int64(len(program))}); err != nil {
+		return nil, err
+	}
+	_, err = w.Write(program)
+	return archive.Bytes(), errors.Join(err, w.Close())
 }
 
 // build makes a program of the module that runs without any library.
@@ -188,37 +214,6 @@ func build(t *testing.T, pkg string) string {
 	return file
 }
 
-// own are the files of this machine, beside Debian's.
-var own = map[string]string{
-	"etc/hostname": "machine\n",
-	// A user whose service manager runs from boot on, and a service of this user.
-	"var/lib/systemd/linger/web": "",
-	"etc/pam.d/systemd-user":     "account required pam_permit.so\nsession required pam_limits.so\nsession optional pam_systemd.so\n",
-	"etc/systemd/user/greeter.service": `[Unit]
-Description=A service of a user
-
-[Service]
-Type=notify
-NotifyAccess=all
-ExecStart=/bin/sh -c 'systemd-notify --ready --status="Hello" && exec sleep infinity'
-`,
-	// Without modules of the kernel there is no bridge, and no overlay.
-	"etc/systemd/system/docker.service.d/machine.conf": `[Service]
-ExecStart=
-ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs
-`,
-	"etc/systemd/system/walk.service": `[Unit]
-Description=What is done in this machine
-After=multi-user.target user@1000.service
-Wants=user@1000.service
-
-[Service]
-Type=exec
-ExecStart=/init walk
-StandardError=journal+console
-`,
-}
-
 // enabled are the units that are started at boot, beside those that Debian's
 // packages come with.
 var enabled = map[string]string{
@@ -230,15 +225,14 @@ var enabled = map[string]string{
 	"serial-getty@ttyS0.service": "/dev/null",
 	"getty@tty1.service":         "/dev/null",
 	// Emulated, these take their time, and nobody uses what they make.
+	"systemd-modules-load.service":           "/dev/null",
 	"ldconfig.service":                       "/dev/null",
 	"systemd-journal-catalog-update.service": "/dev/null",
 }
 
 func addOwn(archive *vmtest.Initramfs) error {
-	for name, text := range own {
-		if err := archive.Add(name, 0o644, []byte(text)); err != nil {
-			return err
-		}
+	if err := archive.AddTree("/", "testdata/root"); err != nil {
+		return err
 	}
 	for name, target := range enabled {
 		if err := archive.Symlink("etc/systemd/system/"+name, target); err != nil {
