@@ -31,8 +31,10 @@ const (
 
 // The files in the machine.
 const (
-	walkFile  = "/walk.json"
-	guestPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	walkFile = "/walk.json"
+	// moduleFile lists sockets. Elsewhere the kernel has it loaded when it is asked for.
+	moduleFile = "/unix_diag.ko"
+	guestPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
 // playInit is the first process: it starts a capture, and becomes systemd.
@@ -42,6 +44,9 @@ func playInit() error {
 	}
 	if err := mountAll(); err != nil {
 		return err
+	}
+	if err := loadModule(moduleFile); err != nil {
+		return fmt.Errorf("loading %s: %w", moduleFile, err)
 	}
 	if err := startCapture(); err != nil {
 		return fmt.Errorf("starting the capture: %w", err)
@@ -90,6 +95,15 @@ func mountAll() error {
 		}
 	}
 	return nil
+}
+
+func loadModule(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.FinitModule(int(f.Fd()), "", 0)
 }
 
 // startCapture returns once sdtrace captures. It goes on below the systemd that

@@ -48,7 +48,7 @@ func runMachine(t *testing.T, steps []step) *run {
 	cache := fetchAll(t)
 	dir := t.TempDir()
 	initrd := filepath.Join(dir, "initramfs.cpio")
-	if err := packMachine(t, initrd, filepath.Join(cache, "systemd", rootName, "root"), steps); err != nil {
+	if err := packMachine(t, initrd, cache, steps); err != nil {
 		t.Fatalf("packing the initramfs: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
@@ -144,7 +144,7 @@ func isLeftOut(name string) bool {
 
 // packMachine writes the whole machine: Debian's files, the machine's own, sdtrace,
 // this binary, and what it is to do.
-func packMachine(t *testing.T, file, root string, steps []step) (err error) {
+func packMachine(t *testing.T, file, cache string, steps []step) (err error) {
 	t.Helper()
 	f, err := os.Create(file)
 	if err != nil {
@@ -153,7 +153,7 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	out := bufio.NewWriterSize(f, 1<<20)
 	archive := vmtest.NewInitramfs(out)
-	if err := archive.AddRoot(root, isLeftOut); err != nil {
+	if err := archive.AddRoot(filepath.Join(cache, "systemd", rootName, "root"), isLeftOut); err != nil {
 		return err
 	}
 	if err := addOwn(archive); err != nil {
@@ -180,11 +180,28 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 	if err := archive.Add("root/web.tar", 0o644, image); err != nil {
 		return err
 	}
+	module, err := unpackModule(t, cache, "kernel/net/unix/unix_diag.ko.xz")
+	if err != nil {
+		return err
+	}
+	if err := archive.Add(moduleFile, 0o644, module); err != nil {
+		return err
+	}
 	list, err := json.Marshal(steps)
 	if err != nil {
 		return err
 	}
 	return errors.Join(archive.Add(walkFile, 0o644, list), archive.Close(), out.Flush())
+}
+
+// unpackModule reads a module of the machine's kernel.
+func unpackModule(t *testing.T, cache, name string) ([]byte, error) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(cache, "kernels", kernelName, "lib/modules/*", name))
+	if err != nil || len(found) != 1 {
+		return nil, fmt.Errorf("%d modules %s in the cache (%w)", len(found), name, err)
+	}
+	return exec.CommandContext(t.Context(), "xz", "--decompress", "--stdout", found[0]).Output()
 }
 
 // imageOf is an archive of the files of a container in which nothing but a program is.
@@ -238,6 +255,10 @@ func addOwn(archive *vmtest.Initramfs) error {
 		if err := archive.Symlink("etc/systemd/system/"+name, target); err != nil {
 			return err
 		}
+	}
+	// Made by a script of Debian's, not by a package.
+	if err := archive.Symlink("var/run", "/run"); err != nil {
+		return err
 	}
 	return archive.Symlink("etc/systemd/user/default.target.wants/greeter.service", "/etc/systemd/user/greeter.service")
 }
