@@ -73,8 +73,10 @@ func TestBoot(t *testing.T) {
 	m.rest = m.capture.sends[len(m.boot):]
 
 	t.Run("every service is ready by its own word", m.checkReady)
+	t.Run("systemd has read everything", m.checkRead)
 	t.Run("in the order that units ask for", m.checkOrder)
 	t.Run("a user's service tells the user's manager", m.checkUser)
+	t.Run("runc passes on that it is ready", m.checkRunc)
 	t.Run("the end", m.checkEnd)
 	t.Run("guide", func(t *testing.T) { document.Check(t, guide, "boot", m.describe(t)) })
 	t.Run("tutorial", func(t *testing.T) {
@@ -93,32 +95,16 @@ type machine struct {
 	kernel       time.Time // when its kernel began
 }
 
-// readyBy is the first READY=1 of a process to a socket, that arrived and was read by
-// the process it is for.
-func (m *machine) readyBy(t *testing.T, pid int, socket string, reader int) *record {
-	t.Helper()
-	for _, r := range m.boot {
-		if r.Sender.PID != pid || r.Socket.Address != socket || !r.says("READY", "1") {
-			continue
-		}
-		if !r.Result.Delivered || r.Result.Errno != "" || r.Receiver.PID != reader {
-			t.Errorf("it did not arrive: %s", r.text())
-		}
-		if read := m.capture.reads[r.Seq]; read == nil || read.Reader.PID != reader || read.Errno != "" || read.Truncated {
-			t.Errorf("it was not read by [%d], but %+v: %s", reader, read, r.text())
-		}
-		return r
-	}
-	return nil
-}
-
 // ready is the first READY=1 of each service that systemd waits for.
 func (m *machine) ready(t *testing.T) map[string]*record {
 	t.Helper()
 	ready := map[string]*record{}
 	for _, unit := range m.system.notifying() {
-		if r := m.readyBy(t, m.system.mainPID(t, unit), systemSocket, 1); r != nil {
-			ready[unit] = r
+		pid := m.system.mainPID(t, unit)
+		for _, r := range m.boot {
+			if ready[unit] == nil && r.Sender.PID == pid && r.Socket.Address == systemSocket && r.Result.Delivered && r.says("READY", "1") {
+				ready[unit] = r
+			}
 		}
 	}
 	return ready
@@ -149,6 +135,19 @@ func (m *machine) checkReady(t *testing.T) {
 	}
 }
 
+// All that is sent to process 1 arrives, and is read by it.
+func (m *machine) checkRead(t *testing.T) {
+	for _, r := range m.boot {
+		if r.Socket.Address != systemSocket {
+			continue
+		}
+		read := m.capture.reads[r.Seq]
+		if !r.Result.Delivered || r.Receiver.PID != 1 || read == nil || read.Reader.PID != 1 || read.Errno != "" || read.Truncated {
+			t.Errorf("%s: %s, read: %+v", r.group(), r.text(), read)
+		}
+	}
+}
+
 // A unit is started once those before it are ready, so it is ready later.
 func (m *machine) checkOrder(t *testing.T) {
 	ready := m.ready(t)
@@ -157,9 +156,8 @@ func (m *machine) checkOrder(t *testing.T) {
 	for _, name := range names {
 		for _, before := range m.system.after(name, names) {
 			pairs++
-			if read := m.capture.reads[ready[before].Seq]; !read.Time.Before(ready[name].Time) {
-				t.Errorf("%s is started after %s, but READY=1 was read of the one at %s and said by the other at %s",
-					name, before, read.Time, ready[name].Time)
+			if read := m.capture.reads[ready[before].Seq]; read == nil || !read.Time.Before(ready[name].Time) {
+				t.Errorf("%s is started after %s, but said READY=1 at %s, before the other's was read: %+v", name, before, ready[name].Time, read)
 			}
 		}
 	}
@@ -187,6 +185,19 @@ func (m *machine) checkUser(t *testing.T) {
 	}
 	if read := m.capture.reads[r.Seq]; read == nil || read.Reader.PID != manager {
 		t.Errorf("it was not read by the user's manager: %+v", read)
+	}
+}
+
+// runc withholds all that is not READY=1.
+func (m *machine) checkRunc(t *testing.T) {
+	var got []string
+	for _, r := range m.capture.withheld {
+		if r.Relay.Comm == "runc" && r.Relay.Unit == "web-runc.service" {
+			got = append(got, r.assignments())
+		}
+	}
+	if diff := cmp.Diff([]string{` STATUS="Serving requests"`, ` STOPPING=1 STATUS=Goodbye`}, got); diff != "" {
+		t.Errorf("runc withheld (-want +got):\n%s", diff)
 	}
 }
 

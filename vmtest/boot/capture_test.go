@@ -35,6 +35,7 @@ type record struct {
 	FDs     []struct{ Type string }
 
 	Reader    process
+	Relay     process
 	Errno     string
 	Truncated bool
 }
@@ -57,6 +58,8 @@ func (r *record) says(key, value string) bool {
 type captured struct {
 	sends []*record          // in the order of the kernel
 	reads map[uint64]*record // by the number of the datagram
+	// withheld is what relays did not pass on.
+	withheld []*record
 }
 
 // parseCapture reads what sdtrace has written, and fails if there is a loss in it.
@@ -76,6 +79,8 @@ func parseCapture(t *testing.T, text []byte) *captured {
 			}
 		case "read":
 			c.reads[r.Seq] = r
+		case "withheld":
+			c.withheld = append(c.withheld, r)
 		case "lost":
 			t.Errorf("something is lost: %s", line)
 		}
@@ -99,17 +104,24 @@ func (r *record) text() string {
 	if r.Result.Errno != "" {
 		b.WriteString(" FAILED " + r.Result.Errno)
 	}
-	for _, a := range r.Message {
-		if strings.ContainsAny(a.Value, " \"") {
-			a.Value = fmt.Sprintf("%q", a.Value)
-		}
-		fmt.Fprintf(&b, " %s=%s", a.Key, a.Value)
-	}
+	b.WriteString(r.assignments())
 	for _, fd := range r.FDs {
 		fmt.Fprintf(&b, " +%s", fd.Type)
 	}
 	if r.Claimed != nil && r.Claimed.PID != r.Sender.PID {
 		fmt.Fprintf(&b, " (in the name of [%d])", r.Claimed.PID)
+	}
+	return b.String()
+}
+
+// assignments are those of the datagram, each behind a blank.
+func (r *record) assignments() string {
+	var b strings.Builder
+	for _, a := range r.Message {
+		if strings.ContainsAny(a.Value, " \"") {
+			a.Value = fmt.Sprintf("%q", a.Value)
+		}
+		fmt.Fprintf(&b, " %s=%s", a.Key, a.Value)
 	}
 	return b.String()
 }
@@ -125,11 +137,14 @@ func (r *record) group() string {
 // timeline lists what each unit has said, in the order of the units' names: units
 // that do not wait for one another take turns in another way in each boot. What a
 // unit says again and again is there once, and what it says of several things at
-// once in the order of their names.
+// once in the order of their names. How long it waits already, which a user's systemd
+// says when it is slow, is left out.
 func timeline(sends []*record, boot time.Time) string {
 	units := map[string][]*record{}
 	for _, r := range sends {
-		units[r.group()] = append(units[r.group()], r)
+		if !strings.HasPrefix(r.assignments(), ` STATUS="User job `) {
+			units[r.group()] = append(units[r.group()], r)
+		}
 	}
 	var b strings.Builder
 	for _, unit := range sortedKeys(units) {

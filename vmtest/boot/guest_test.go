@@ -126,8 +126,11 @@ func startCapture() error {
 		return err
 	}
 	line, err := bufio.NewReader(says).ReadString('\n')
-	if err != nil || !strings.Contains(line, ": capturing with fentry") {
-		return fmt.Errorf("it says %q (%v)", line, err)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(line, ": capturing with fentry") {
+		return fmt.Errorf("it says %q", line)
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func (u units) ranks(names []string) [][]string {
 func (u units) diagram() string {
 	names := u.notifying()
 	var b strings.Builder
-	b.WriteString("sequenceDiagram\n    participant s as systemd[1]\n")
+	b.WriteString("sequenceDiagram\n    participant s as systemd\n")
 	ids := map[string]string{}
 	var ranks [][]string
 	for _, rank := range u.ranks(names) {
