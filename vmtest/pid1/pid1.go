@@ -47,10 +47,14 @@ type Systemd struct {
 	dir, root, sdtrace string
 	// notify receives what it says to its own NOTIFY_SOCKET.
 	notify *net.UnixConn
+	ready  chan struct{} // it has said READY=1
 	cmd    *exec.Cmd
 	exited chan struct{}
 	others atomic.Int64 // booted by Another
 }
+
+// NotifySocket is the socket to which systemd itself says how it is, inside.
+const NotifySocket = "/shared/manager.sock"
 
 // patience bounds what never happens.
 const patience = 2 * time.Minute
@@ -75,7 +79,7 @@ func Boot(root, dir, sdtrace string) (*Systemd, error) {
 	}
 	m := &Systemd{
 		Name: filepath.Base(root), root: root, sdtrace: sdtrace, dir: dir,
-		Shared: filepath.Join(dir, "shared"), exited: make(chan struct{}),
+		Shared: filepath.Join(dir, "shared"), exited: make(chan struct{}), ready: make(chan struct{}, 1),
 	}
 	m.Version, _, _ = strings.Cut(string(version), ".")
 	if m.Major, err = strconv.Atoi(m.Version); err != nil {
@@ -87,10 +91,11 @@ func Boot(root, dir, sdtrace string) (*Systemd, error) {
 			return nil, err
 		}
 	}
-	m.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(m.Shared, "manager.sock")})
+	m.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(m.Shared, filepath.Base(NotifySocket))})
 	if err != nil {
 		return nil, err
 	}
+	go m.listen()
 	master, slave, err := openTerminal()
 	if err != nil {
 		return nil, fmt.Errorf("opening a terminal: %w", err)
@@ -132,25 +137,35 @@ func Boot(root, dir, sdtrace string) (*Systemd, error) {
 	return m, nil
 }
 
-// AwaitReady waits until systemd says that it is ready.
-func (m *Systemd) AwaitReady() error {
-	ready := make(chan error, 1)
-	go func() {
-		buffer := make([]byte, 4096)
-		for {
-			_ = m.notify.SetReadDeadline(time.Now().Add(patience))
-			n, err := m.notify.Read(buffer)
-			if err != nil || slices.Contains(strings.Split(string(buffer[:n]), "\n"), "READY=1") {
-				ready <- err
-				return
+// listen reads what systemd says to its own NOTIFY_SOCKET: it would wait for somebody to do so.
+func (m *Systemd) listen() {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := m.notify.Read(buffer)
+		if err != nil {
+			return
+		}
+		if slices.Contains(strings.Split(string(buffer[:n]), "\n"), "READY=1") {
+			select {
+			case m.ready <- struct{}{}:
+			default:
 			}
 		}
-	}()
+	}
+}
+
+// AwaitReady waits until systemd says that it is ready: after it was booted, and after it
+// was told to execute or load itself anew.
+func (m *Systemd) AwaitReady() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	select {
-	case err := <-ready:
-		return err
+	case <-m.ready:
+		return nil
 	case <-m.exited:
-		return errors.New("it has ended")
+		return fmt.Errorf("it has ended: %s", m.Console.String())
+	case <-ctx.Done():
+		return fmt.Errorf("it is not ready after %s: %s", patience, m.Console.String())
 	}
 }
 
@@ -321,7 +336,7 @@ func playBoot(args []string) error {
 	}
 	return unix.Exec("/usr/lib/systemd/systemd",
 		[]string{"systemd", "--unit=boot.target", "--log-target=console", "--show-status=no"},
-		[]string{"container=sdtrace", "PATH=/usr/sbin:/usr/bin", "SYSTEMD_COLORS=0", "NOTIFY_SOCKET=/shared/manager.sock"})
+		[]string{"container=sdtrace", "PATH=/usr/sbin:/usr/bin", "SYSTEMD_COLORS=0", "NOTIFY_SOCKET=" + NotifySocket})
 }
 
 // Command is a program of systemd's root that is run in systemd's namespaces.

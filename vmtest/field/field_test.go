@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package field_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sdtrace/sdtrace/vmtest/document"
+)
+
+const fieldGuide = "../../docs/field-guide.md"
+
+// Every scenario comes to what it says it does, with the versions of every suite that it is
+// for, and the guide tells the same.
+func TestTheFieldIsAsTheGuideTells(t *testing.T) {
+	needRoot(t)
+	systems, err := readSystems()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages, sdtrace := bootAll(t)
+	backend := "tracepoint"
+	if list := os.Getenv("SDTRACE_BACKENDS"); list != "" {
+		backend, _, _ = strings.Cut(list, ",")
+	}
+	startCapture(t, sdtrace, backend, stages)
+	g := &guide{systems: systems, stages: stages, played: map[string]map[string][]line{}}
+	for _, s := range stages {
+		g.played[s.suite] = map[string][]line{}
+	}
+	missing := false
+	t.Run("scenarios", func(t *testing.T) {
+		for _, s := range stages {
+			t.Run(s.suite, func(t *testing.T) {
+				t.Parallel()
+				for _, scenario := range slices.Concat(scenariosOf(systems)...) {
+					want, wantLost, ok := scenario.timeline(s.suite)
+					if !ok {
+						continue
+					}
+					t.Run(scenario.name, func(t *testing.T) {
+						g.played[s.suite][scenario.name] = s.play(t, scenario, want, wantLost)
+					})
+				}
+			})
+		}
+	})
+	for _, s := range stages {
+		for _, scenario := range slices.Concat(scenariosOf(systems)...) {
+			if _, _, ok := scenario.timeline(s.suite); ok && g.played[s.suite][scenario.name] == nil {
+				missing = true
+			}
+		}
+	}
+	if missing {
+		t.Log("not all scenarios were played: the guide is not looked at")
+		return
+	}
+	if t.Failed() {
+		return
+	}
+	document.Check(t, fieldGuide, "scenarios", g.render(t))
+}
+
+func scenariosOf(systems []system) (all [][]*scenario) {
+	for _, s := range systems {
+		all = append(all, s.scenarios)
+	}
+	return all
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package field_test
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// line is one of a timeline: a datagram, or something that was done or found.
+type line struct {
+	at   time.Duration // since the scenario began
+	text string        // of what is not a datagram
+	sent *sent
+}
+
+// sent is a datagram. Process numbers in it are replaced by names, which stay the same.
+type sent struct {
+	seq          uint64
+	from, as     string // as: whom the sender claims to be, if another
+	to           string // who holds the socket, if known
+	address, say string
+	fds          []string
+	errno        string
+}
+
+// short is how a scenario writes it down.
+func (s *sent) short() string { return s.head("") + s.tail() }
+
+// String is how the guide does: with the address.
+func (s *sent) String() string {
+	address := s.address
+	if s.to != "" {
+		address = " " + address
+	}
+	return s.head(address) + s.tail()
+}
+
+func (s *sent) head(address string) string {
+	as := ""
+	if s.as != "" {
+		as = " as " + s.as
+	}
+	to := s.to
+	if to == "" && address == "" {
+		to = s.address
+	}
+	return s.from + as + " -> " + to + address + ": "
+}
+
+func (s *sent) tail() string {
+	text := s.say
+	for _, fd := range s.fds {
+		text += " +" + fd
+	}
+	if s.errno != "" {
+		text += " FAILED " + s.errno
+	}
+	return text
+}
+
+func (l line) short() string {
+	if l.sent != nil {
+		return l.sent.short()
+	}
+	return l.text
+}
+
+func (l line) String() string {
+	if l.sent != nil {
+		return l.sent.String()
+	}
+	return l.text
+}
+
+// host is the socket of PID 1.
+const host = "/run/systemd/notify"
+
+// describe makes a datagram of an event. What is not in the event is looked up while the
+// sender is still there; what it does not find is left out.
+func (s *stage) describe(e *events.Event) *sent {
+	d := &sent{
+		seq: e.Seq, from: e.Sender.Comm, address: e.Socket.Address, errno: e.Result.Errno,
+		say: s.withoutNumbers(e, string(e.Payload)),
+	}
+	if c := e.Claimed; c != nil && c.NSPID != e.Sender.NSPID && c.PID != e.Sender.PID {
+		d.as = s.commOf(e, c.NSPID)
+	}
+	for _, fd := range e.FDs {
+		d.fds = append(d.fds, fd.Type)
+	}
+	switch r := e.Receiver; {
+	case r != nil && r.Comm != "":
+		d.to = r.Comm
+	case d.errno != "":
+	case s.holders[e.Socket.Inode] != "" && e.Backend == "tracepoint":
+		d.to = s.holders[e.Socket.Inode]
+	case d.address == host && e.Backend == "tracepoint":
+		// An unconnected send by a process that is gone by the time one looks: in these
+		// namespaces only PID 1 has bound it, which fentry holds true.
+		d.to = "systemd"
+	}
+	if d.to == "systemd" && strings.HasPrefix(d.address, "/run/user/") {
+		d.to = "systemd --user"
+	}
+	if d.from == "systemd" && e.Sender.NSPID != 1 {
+		d.from = "systemd --user"
+	}
+	return d
+}
+
+var numbers = regexp.MustCompile(`(^|\n)(MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
+
+// withoutNumbers replaces process numbers by what the processes are called, and what is
+// different in every run by its kind, and escapes it as one line.
+func (s *stage) withoutNumbers(e *events.Event, payload string) string {
+	payload = numbers.ReplaceAllStringFunc(payload, func(assignment string) string {
+		key, value, _ := strings.Cut(assignment, "=")
+		switch strings.TrimPrefix(key, "\n") {
+		case "MONOTONIC_USEC":
+			return key + "=<clock>"
+		case "MAINPIDFDID":
+			return key + "=<pidfd>"
+		}
+		pid, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || pid == 0 {
+			return assignment
+		}
+		return key + "=<" + s.commOf(e, uint32(pid)) + ">"
+	})
+	quoted := strconv.Quote(payload)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// commOf is the name of a process as the sender numbers it, else as PID 1 does.
+func (s *stage) commOf(e *events.Event, pid uint32) string {
+	for _, proc := range []string{fmt.Sprintf("/proc/%d/root/proc", e.Sender.PID), s.m.Inside("/proc")} {
+		if comm, err := os.ReadFile(fmt.Sprintf("%s/%d/comm", proc, pid)); err == nil {
+			return strings.TrimSpace(string(comm))
+		}
+	}
+	return "gone"
+}
+
+// lost are the assignments that web has said to a relay and that nobody has said to
+// systemd afterwards.
+func lost(lines []line) (list []string) {
+	for i, l := range lines {
+		if l.sent == nil || l.sent.from != "web" || l.sent.to == "systemd" || l.sent.errno != "" {
+			continue
+		}
+		for _, assignment := range split(l.sent.say) {
+			if !saidLater(lines[i+1:], assignment) {
+				list = append(list, assignment)
+			}
+		}
+	}
+	return list
+}
+
+// saidLater reports whether somebody says an assignment to systemd, before web says the
+// same again. What a relay translates is the same if the key is.
+func saidLater(lines []line, assignment string) bool {
+	key, value, _ := strings.Cut(assignment, "=")
+	for _, l := range lines {
+		if l.sent == nil {
+			continue
+		}
+		for _, a := range split(l.sent.say) {
+			k, v, _ := strings.Cut(a, "=")
+			if k != key {
+				continue
+			}
+			// nspawn says of a status whose it is; a process number has to be translated.
+			if v != value && k != "MAINPID" && (k != "STATUS" || !strings.HasSuffix(v, value)) {
+				continue
+			}
+			if l.sent.from == "web" && l.sent.to != "systemd" {
+				return false
+			}
+			if l.sent.to == "systemd" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func split(say string) (list []string) {
+	for _, a := range strings.Split(say, `\n`) {
+		if a != "" {
+			list = append(list, a)
+		}
+	}
+	return list
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package field_test runs services as they are in the field, each in a unit of a real
+// systemd and behind real container runtimes, under capture, and holds what was seen
+// against what testdata and docs/field-guide.md say.
+package field_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/vmtest"
+	"github.com/sdtrace/sdtrace/vmtest/pid1"
+)
+
+func TestMain(m *testing.M) {
+	pid1.Play()
+	if role := roles[filepath.Base(os.Args[0])]; role != nil {
+		if err := role(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(101)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// roles are what this binary does instead of running tests, by its name.
+var roles = map[string]func() error{"web": playWeb}
+
+// suites are Debian's, in the order of their age.
+var suites = []string{"bookworm", "trixie"}
+
+// inVM says that this is an emulated machine, where everything takes ten times longer: one
+// kernel is enough for what takes trampolines.
+var inVM = os.Getenv("SDTRACE_VM") == "1"
+
+const vmKernel = "6.12."
+
+// patience bounds what never happens; nothing takes this long.
+const patience = time.Minute
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	if testing.Short() {
+		t.Skip("not declared: minutes")
+	}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	if inVM && !strings.HasPrefix(unix.ByteSliceToString(name.Release[:]), vmKernel) {
+		t.Skip("not declared: one emulated kernel is enough")
+	}
+}
+
+// bootAll boots the systemd of each suite, with all runtimes, for as long as the test runs.
+func bootAll(t *testing.T) (stages []*stage, sdtrace string) {
+	t.Helper()
+	base, err := os.MkdirTemp("", "sdt") //nolint:usetesting // sun_path holds 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	sdtrace = os.Getenv("SDTRACE_BINARY") // of the machine that runs virtual ones
+	if sdtrace == "" {
+		sdtrace = filepath.Join(base, "sdtrace")
+		build := exec.Command("go", "build", "-o", sdtrace, "github.com/sdtrace/sdtrace/cmd/sdtrace")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if output, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("building sdtrace: %v\n%s", err, output)
+		}
+	}
+	cache, err := vmtest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, suite := range suites {
+		names = append(names, suite+"-runtimes")
+	}
+	if !inVM { // it sees the cache of the machine that runs it, read-only
+		fetch := exec.Command("../fetch-systemd.sh", names...)
+		var stderr bytes.Buffer
+		fetch.Stderr = &stderr
+		if err := fetch.Run(); err != nil {
+			t.Fatalf("fetching systemd and runtimes: %v\n%s", err, stderr.String())
+		}
+	}
+	mount, err := pid1.Cgroup2()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid1.RemoveStaleCgroups(mount)
+	for i, suite := range suites {
+		root := filepath.Join(cache, "systemd", names[i])
+		m, err := pid1.Boot(root, filepath.Join(base, suite), sdtrace)
+		if m != nil {
+			t.Cleanup(func() {
+				if err := m.Stop(); err != nil {
+					t.Errorf("stopping systemd of %s: %v", suite, err)
+				}
+			})
+		}
+		if err == nil {
+			err = m.AwaitReady()
+		}
+		if err != nil {
+			t.Fatalf("booting systemd of %s: %v", suite, err)
+		}
+		s, err := newStage(m, suite, root)
+		if err != nil {
+			t.Fatalf("setting the stage in %s: %v", suite, err)
+		}
+		t.Cleanup(s.close)
+		stages = append(stages, s)
+	}
+	return stages, sdtrace
+}
+
+// versions are the upstream versions of programs in a root by fetch-systemd.sh.
+func versions(root string, packages ...string) ([]string, error) {
+	text, err := os.ReadFile(filepath.Join(root, "versions"))
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, name := range packages {
+		_, after, ok := strings.Cut("\n"+string(text), "\n"+name+" ")
+		if !ok {
+			return nil, errors.New("no package " + name)
+		}
+		version, _, _ := strings.Cut(after, "\n")
+		if _, rest, ok := strings.Cut(version, ":"); ok {
+			version = rest
+		}
+		found = append(found, version[:strings.IndexFunc(version+"~", func(r rune) bool { return strings.ContainsRune("+~-", r) })])
+	}
+	return found, nil
+}
