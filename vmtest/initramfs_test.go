@@ -74,6 +74,46 @@ func TestCpioUnpacksWhatInitramfsPacked(t *testing.T) {
 	}
 }
 
+func TestRootKeepsLinksAndLeavesOut(t *testing.T) {
+	root := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"usr/bin/tool": 0o755, "usr/share/doc/text": 0o644, "usr/share/big": 0o644, "etc/conf": 0o600} {
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "empty"), 0o755), os.Symlink("usr/bin", filepath.Join(root, "bin"))); err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	a := NewInitramfs(&archive)
+	leaveOut := func(name string) bool { return name == "usr/share/doc" || name == "usr/share/big" }
+	if err := errors.Join(a.AddRoot(root, leaveOut), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	list := exec.Command("cpio", "--list", "--verbose", "--numeric-uid-gid", "--quiet")
+	list.Stdin = &archive
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); !strings.HasPrefix(line, "c") {
+			got = append(got, f[0]+" "+strings.Join(f[8:], " "))
+		}
+	}
+	want := []string{
+		"drwxr-xr-x dev", "lrwxrwxrwx bin -> usr/bin", "drwxr-xr-x empty", "drwxr-xr-x etc", "-rw------- etc/conf",
+		"drwxr-xr-x usr", "drwxr-xr-x usr/bin", "-rwxr-xr-x usr/bin/tool", "drwxr-xr-x usr/share",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("listing (-want +got):\n%s", diff)
+	}
+}
+
 func TestInitramfsRefusesWhatItCannotPack(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {

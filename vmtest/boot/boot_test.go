@@ -6,28 +6,240 @@ package boot_test
 
 import (
 	"os"
+	"slices"
+	"strings"
 	"testing"
+	"text/template"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sdtrace/sdtrace/vmtest/document"
 )
 
+const (
+	guide    = "../../docs/field-guide.md"
+	tutorial = "../../docs/tutorial.md"
+)
+
+// asUser runs a command as the user whose service manager is up since boot.
+const asUser = "runuser -u web -- env XDG_RUNTIME_DIR=/run/user/1000 "
+
+// The steps that are walked before those of the tutorial.
+const (
+	systemUp = iota
+	userUp
+	systemUnits
+	userUnits
+	factSteps
+)
+
+var facts = [factSteps]step{
+	systemUp:    {Line: "systemctl is-system-running --wait"},
+	userUp:      {Line: asUser + "systemctl --user is-system-running --wait"},
+	systemUnits: {Line: showUnits},
+	userUnits:   {Line: asUser + strings.Replace(showUnits, "systemctl", "systemctl --user", 1)},
+}
+
+// TestBoot boots one machine for all that is held against it: it takes two minutes.
 func TestBoot(t *testing.T) {
 	if testing.Short() {
-		t.Skip("not declared: boots a machine, minutes")
+		t.Skip("not declared: boots a machine, two minutes")
 	}
 	if os.Getenv("SDTRACE_VM") == "1" {
 		t.Skip("not declared: boots a machine itself")
 	}
-	r := runMachine(t, []step{
-		{"systemctl is-system-running --wait"},
-		{"systemctl --failed --no-legend"},
-		{"systemd-analyze; systemd-analyze blame | head -40"},
-		{"systemctl list-units --type=service --no-legend"},
-		{"systemctl show '*.service' -p Id,Type,ActiveState,SubState,MainPID,NotifyAccess"},
-		{"cat /proc/1/mountinfo | head; docker info | head -60"},
-		{"journalctl -b -p warning --no-pager | tail -60"},
-	})
-	os.WriteFile("/tmp/boot-capture.json", r.capture, 0o644)
-	for _, w := range r.walked {
-		t.Logf("# %s  [%d, %.1f s]\n%s", w.Line, w.Status, w.Took, w.Output)
+	text, err := os.ReadFile("testdata/tutorial.md")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Logf("console:\n%s", r.console)
+	walk, err := parseSession(string(text))
+	if err != nil {
+		t.Fatalf("testdata/tutorial.md: %v", err)
+	}
+	r := runMachine(t, append(facts[:], walk.steps...))
+	for _, w := range r.walked[:factSteps] {
+		if w.Status != 0 {
+			t.Fatalf("%s: status %d\n%s", w.Line, w.Status, w.Output)
+		}
+	}
+	m := &machine{
+		capture: parseCapture(t, r.capture),
+		system:  parseUnits(t, r.walked[systemUnits].Output),
+		user:    parseUnits(t, r.walked[userUnits].Output),
+		kernel:  r.walked[systemUp].Clock.Add(-r.walked[systemUp].Began),
+	}
+	m.boot = m.capture.before(r.walked[factSteps].Clock)
+	m.rest = m.capture.sends[len(m.boot):]
+
+	t.Run("every service is ready by its own word", m.checkReady)
+	t.Run("systemd has read everything", m.checkRead)
+	t.Run("in the order that units ask for", m.checkOrder)
+	t.Run("a user's service tells the user's manager", m.checkUser)
+	t.Run("runc passes on that it is ready", m.checkRunc)
+	t.Run("the end", m.checkEnd)
+	t.Run("guide", func(t *testing.T) { document.Check(t, guide, "boot", m.describe(t)) })
+	t.Run("tutorial", func(t *testing.T) {
+		walked := r.walked[factSteps:]
+		checkStatuses(t, walked)
+		document.Check(t, tutorial, "", walk.render(walked))
+	})
+}
+
+// machine is one that has been up and down again.
+type machine struct {
+	capture *captured
+	// boot are the datagrams until all was up, rest those after.
+	boot, rest   []*record
+	system, user units
+	kernel       time.Time // when its kernel began
+}
+
+// ready is the first READY=1 of each service that systemd waits for.
+func (m *machine) ready(t *testing.T) map[string]*record {
+	t.Helper()
+	ready := map[string]*record{}
+	for _, unit := range m.system.notifying() {
+		pid := m.system.mainPID(t, unit)
+		for _, r := range m.boot {
+			if ready[unit] == nil && r.Sender.PID == pid && r.Socket.Address == systemSocket && r.Result.Delivered && r.says("READY", "1") {
+				ready[unit] = r
+			}
+		}
+	}
+	return ready
+}
+
+func (m *machine) checkReady(t *testing.T) {
+	names := m.system.notifying()
+	for _, name := range []string{
+		"systemd-journald.service", "dbus.service", "systemd-logind.service", "user@1000.service", "containerd.service", "docker.service",
+	} {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s is not up in this machine", name)
+		}
+	}
+	ready := m.ready(t)
+	if diff := cmp.Diff(names, sortedKeys(ready)); diff != "" {
+		t.Errorf("services that systemd calls active, and that said READY=1 (-systemctl +capture):\n%s", diff)
+	}
+	for name, r := range ready {
+		if r.Sender.Unit != name {
+			t.Errorf("READY=1 of %s is from the unit %q", name, r.Sender.Unit)
+		}
+	}
+	for _, r := range m.boot {
+		if r.Socket.Address == systemSocket && r.says("READY", "1") && !slices.Contains(names, r.Sender.Unit) {
+			t.Errorf("nobody waits for this: %s: %s", r.Sender.Unit, r.text())
+		}
+	}
+}
+
+// All that is sent to process 1 arrives, and is read by it.
+func (m *machine) checkRead(t *testing.T) {
+	for _, r := range m.boot {
+		if r.Socket.Address != systemSocket {
+			continue
+		}
+		read := m.capture.reads[r.Seq]
+		if !r.Result.Delivered || r.Receiver.PID != 1 || read == nil || read.Reader.PID != 1 || read.Errno != "" || read.Truncated {
+			t.Errorf("%s: %s, read: %+v", r.group(), r.text(), read)
+		}
+	}
+}
+
+// A unit is started once those before it are ready, so it is ready later.
+func (m *machine) checkOrder(t *testing.T) {
+	ready := m.ready(t)
+	names := sortedKeys(ready)
+	pairs := 0
+	for _, name := range names {
+		for _, before := range m.system.after(name, names) {
+			pairs++
+			if read := m.capture.reads[ready[before].Seq]; read == nil || !read.Time.Before(ready[name].Time) {
+				t.Errorf("%s is started after %s, but said READY=1 at %s, before the other's was read: %+v", name, before, ready[name].Time, read)
+			}
+		}
+	}
+	if before := m.system.after("docker.service", names); !slices.Contains(before, "containerd.service") {
+		t.Errorf("docker is started after %q, not after containerd", before)
+	}
+	t.Logf("%d pairs of units", pairs)
+}
+
+func (m *machine) checkUser(t *testing.T) {
+	names := m.user.notifying()
+	if diff := cmp.Diff([]string{"greeter.service"}, names); diff != "" {
+		t.Fatalf("the user's services (-want +systemctl):\n%s", diff)
+	}
+	manager := m.system.mainPID(t, "user@1000.service")
+	i := slices.IndexFunc(m.boot, func(r *record) bool {
+		return r.Sender.UserUnit == names[0] && r.says("READY", "1") && r.Result.Delivered
+	})
+	if i < 0 {
+		t.Fatalf("%s did not say READY=1", names[0])
+	}
+	r := m.boot[i]
+	if r.Sender.Unit != "user@1000.service" || r.Receiver.PID != manager {
+		t.Errorf("it is from %s for [%d], want one for [%d]: %s", r.group(), r.Receiver.PID, manager, r.text())
+	}
+	if read := m.capture.reads[r.Seq]; read == nil || read.Reader.PID != manager {
+		t.Errorf("it was not read by the user's manager: %+v", read)
+	}
+}
+
+// runc withholds all that is not READY=1.
+func (m *machine) checkRunc(t *testing.T) {
+	var got []string
+	for _, r := range m.capture.withheld {
+		if r.Relay.Comm == "runc" && r.Relay.Unit == "web-runc.service" {
+			got = append(got, r.assignments())
+		}
+	}
+	if diff := cmp.Diff([]string{` STATUS="Serving requests"`, ` STOPPING=1 STATUS=Goodbye`}, got); diff != "" {
+		t.Errorf("runc withheld (-want +got):\n%s", diff)
+	}
+}
+
+// At the end units stop in the opposite order.
+func (m *machine) checkEnd(t *testing.T) {
+	var stopping []string
+	for _, r := range m.rest {
+		if r.Socket.Address == systemSocket && r.says("STOPPING", "1") {
+			stopping = append(stopping, r.Sender.Unit)
+		}
+	}
+	slices.Reverse(stopping) // docker was restarted in between
+	docker, containerd, dbus := slices.Index(stopping, "docker.service"), slices.Index(stopping, "containerd.service"), slices.Index(stopping, "dbus.service")
+	if docker < 0 || containerd < 0 || dbus < 0 || docker < containerd || containerd < dbus {
+		t.Errorf("the last STOPPING=1 are, from the end: %q, want dbus before containerd before docker", stopping)
+	}
+}
+
+// describe is the section about the boot.
+func (m *machine) describe(t *testing.T) string {
+	t.Helper()
+	section, err := template.ParseFiles("testdata/boot.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	err = section.Execute(&b, map[string]string{
+		"Table": m.system.table(), "Diagram": m.system.diagram(), "Timeline": timeline(m.boot, m.kernel),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// checkStatuses holds that the commands of a walk do what they are there for.
+func checkStatuses(t *testing.T, all []walked) {
+	t.Helper()
+	for _, w := range all {
+		if w.Status != 0 {
+			t.Errorf("# %s: status %d\n%s", w.Line, w.Status, w.Output)
+		}
+		checkStatuses(t, w.Meanwhile)
+	}
 }

@@ -5,16 +5,18 @@
 package boot_test
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,12 +31,11 @@ const (
 
 // The files in the machine.
 const (
-	walkFile  = "/walk.json"
-	guestPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	walkFile = "/walk.json"
+	// moduleFile lists sockets. Elsewhere the kernel has it loaded when it is asked for.
+	moduleFile = "/unix_diag.ko"
+	guestPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
-
-// initAddress is where the sdtrace of the whole boot says that it captures.
-const initAddress = "@before-systemd"
 
 // playInit is the first process: it starts a capture, and becomes systemd.
 func playInit() error {
@@ -43,6 +44,9 @@ func playInit() error {
 	}
 	if err := mountAll(); err != nil {
 		return err
+	}
+	if err := loadModule(moduleFile); err != nil {
+		return fmt.Errorf("loading %s: %w", moduleFile, err)
 	}
 	if err := startCapture(); err != nil {
 		return fmt.Errorf("starting the capture: %w", err)
@@ -93,6 +97,15 @@ func mountAll() error {
 	return nil
 }
 
+func loadModule(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.FinitModule(int(f.Fd()), "", 0)
+}
+
 // startCapture returns once sdtrace captures. It goes on below the systemd that
 // this process becomes.
 func startCapture() error {
@@ -101,31 +114,36 @@ func startCapture() error {
 		return err
 	}
 	defer port.Close()
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: initAddress})
+	says, err := openPipe()
 	if err != nil {
 		return err
 	}
-	defer notify.Close()
+	defer says.Close()
 	capture := exec.Command("/usr/bin/sdtrace", "--backend", "fentry", "-o", "json")
-	capture.Env = []string{guestPath, "NOTIFY_SOCKET=" + initAddress}
-	capture.Stdout, capture.Stderr = port, os.Stderr
+	capture.Env = []string{guestPath}
+	capture.Stdout, capture.Stderr = port, says
 	if err := capture.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() {
-		ended <- fmt.Errorf("sdtrace has ended: %w", errors.Join(capture.Wait(), notify.Close()))
-	}()
-	buffer := make([]byte, 4096)
-	for {
-		n, err := notify.Read(buffer)
-		if err != nil {
-			return errors.Join(err, <-ended)
-		}
-		if slices.Contains(strings.Split(string(buffer[:n]), "\n"), "READY=1") {
-			return nil
-		}
+	line, err := bufio.NewReader(says).ReadString('\n')
+	if err != nil {
+		return err
 	}
+	if !strings.Contains(line, ": capturing with fentry") {
+		return fmt.Errorf("it says %q", line)
+	}
+	return nil
+}
+
+// openPipe opens a pipe for reading and writing in one: who has it can write to it
+// also when there is no other reader left.
+func openPipe() (*os.File, error) {
+	const name = "/run/capture"
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		return nil, err
+	}
+	defer os.Remove(name)
+	return os.OpenFile(name, os.O_RDWR, 0)
 }
 
 // openPort opens a port, which the kernel may find only now.
@@ -142,6 +160,10 @@ func openPort(name string) (*os.File, error) {
 // step is a command line of the walk.
 type step struct {
 	Line string
+	// Meanwhile are run while Line runs. It is interrupted after them, and not
+	// before it has printed Until.
+	Meanwhile []step `json:",omitempty"`
+	Until     string `json:",omitempty"`
 }
 
 // walked is what became of a step.
@@ -149,7 +171,10 @@ type walked struct {
 	Line   string
 	Output string
 	Status int
-	Took   float64 // seconds
+	// Began is the CLOCK_BOOTTIME, Clock what the clock said then.
+	Began, Took time.Duration
+	Clock       time.Time
+	Meanwhile   []walked `json:",omitempty"`
 }
 
 // playWalk runs the steps one after the other, tells what each has printed, and
@@ -181,24 +206,102 @@ func playWalk() error {
 	return nil
 }
 
+// run runs the step as a shell at a terminal does.
 func (s step) run() walked {
-	start := time.Now()
-	cmd := exec.Command("bash", "-c", s.Line)
+	w := walked{Line: s.Line, Clock: time.Now(), Began: sinceBoot()}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", s.Line)
 	cmd.Env = append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "LANG=C.UTF-8", "HOME=/root", guestPath)
 	cmd.Dir = "/root"
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	w := walked{Line: s.Line}
-	if err := cmd.Run(); err != nil {
-		w.Status = -1
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			w.Status = exit.ExitCode()
-		} else {
-			fmt.Fprintln(&output, err)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	screen := newScreen()
+	cmd.Stdout, cmd.Stderr = screen, screen
+	err := cmd.Start()
+	if err == nil {
+		if len(s.Meanwhile) > 0 {
+			w.Meanwhile = s.beside(cmd, screen)
 		}
+		err = cmd.Wait()
 	}
-	w.Output = output.String()
-	w.Took = time.Since(start).Seconds()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		w.Status = exit.ExitCode()
+	} else if err != nil {
+		w.Status = -1
+		fmt.Fprintln(screen, err)
+	}
+	w.Output = screen.String()
+	w.Took = sinceBoot() - w.Began
 	return w
+}
+
+// beside does what is to be done while the step's command runs, and interrupts it.
+func (s step) beside(cmd *exec.Cmd, screen *screen) []walked {
+	var all []walked
+	screen.await("\n") // it says that it has begun
+	for _, m := range s.Meanwhile {
+		all = append(all, m.run())
+	}
+	if !screen.await(s.Until) {
+		fmt.Fprintf(screen, "%q has not come\n", s.Until)
+	}
+	fmt.Fprintln(screen, "^C")
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGINT)
+	return all
+}
+
+func sinceBoot() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(err)
+	}
+	return time.Duration(now.Nano())
+}
+
+// screen is what a command has printed so far.
+type screen struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	text    bytes.Buffer
+	late    bool // nobody waits any longer
+}
+
+func newScreen() *screen {
+	s := new(screen)
+	s.changed = sync.NewCond(&s.mu)
+	return s
+}
+
+// Write adds to the screen.
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed.Broadcast()
+	return s.text.Write(p)
+}
+
+// String is what is there.
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// await waits until text is there, and reports whether that is so.
+func (s *screen) await(text string) bool {
+	limit := time.AfterFunc(patience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.late = true
+		s.changed.Broadcast()
+	})
+	defer limit.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.late && !bytes.Contains(s.text.Bytes(), []byte(text)) {
+		s.changed.Wait()
+	}
+	return bytes.Contains(s.text.Bytes(), []byte(text))
 }

@@ -5,6 +5,7 @@
 package boot_test
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,8 +32,9 @@ const (
 // patience bounds what never happens.
 const patience = 2 * time.Minute
 
-// bootLimit bounds a whole run of the machine, which takes a minute or two.
-const bootLimit = 10 * time.Minute
+// untilStopped is how long before the test binary's own limit a machine is given
+// up, so that its console is shown. It takes two minutes, and more beside other tests.
+const untilStopped = 30 * time.Second
 
 // run is what a machine has told.
 type run struct {
@@ -46,11 +49,15 @@ func runMachine(t *testing.T, steps []step) *run {
 	cache := fetchAll(t)
 	dir := t.TempDir()
 	initrd := filepath.Join(dir, "initramfs.cpio")
-	if err := packMachine(t, initrd, filepath.Join(cache, "systemd", rootName, "root"), steps); err != nil {
+	if err := packMachine(t, initrd, cache, steps); err != nil {
 		t.Fatalf("packing the initramfs: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
-	defer cancel()
+	ctx := t.Context()
+	if limit, set := t.Deadline(); set {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, limit.Add(-untilStopped))
+		defer cancel()
+	}
 	captured, walk := filepath.Join(dir, "capture"), filepath.Join(dir, "walk")
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		// See vmtest/run for why.
@@ -61,6 +68,7 @@ func runMachine(t *testing.T, steps []step) *run {
 		"-chardev", "file,id=walk,path="+walk, "-device", "virtserialport,chardev=walk",
 		"-kernel", kernel(t).Image(cache), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 systemd.show_status=no")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
 	console, err := cmd.CombinedOutput()
 	t.Logf("the machine ran for %.0f s", time.Since(start).Seconds())
@@ -81,10 +89,9 @@ func readWalk(file string) ([]walked, error) {
 		return nil, err
 	}
 	var all []walked
-	for lines := bufio.NewReader(bytes.NewReader(text)); ; {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return all, nil
+	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // the machine died
 		}
 		var w walked
 		if err := json.Unmarshal(line, &w); err != nil {
@@ -92,6 +99,7 @@ func readWalk(file string) ([]walked, error) {
 		}
 		all = append(all, w)
 	}
+	return all, nil
 }
 
 func kernel(t *testing.T) vmtest.Kernel {
@@ -123,25 +131,24 @@ func fetchAll(t *testing.T) string {
 // leftOut are files and directories of the root that no step uses.
 var leftOut = map[string]bool{
 	"usr/bin/podman": true, "usr/bin/crun": true, "usr/bin/conmon": true, "usr/bin/ctr": true,
-	"usr/bin/containerd-shim": true, "usr/bin/containerd-shim-runc-v1": true, "usr/sbin/docker-proxy": true,
+	"usr/bin/containerd-shim": true, "usr/bin/containerd-shim-runc-v1": true,
 	"usr/lib/podman": true, "usr/libexec/podman": true, "usr/lib/cni": true, "usr/lib/gnupg": true, "usr/bin/perl": true,
-	"usr/share": true, // but for what is below
 }
 
-// keptShares are the parts of usr/share that something needs.
-var keptShares = []string{"dbus-1", "pam", "pam-configs", "zoneinfo"}
+// keptShares are the only parts of usr/share that something needs.
+var keptShares = []string{"dbus-1", "pam", "pam-configs"}
 
 func isLeftOut(name string) bool {
 	if share, found := strings.CutPrefix(name, "usr/share/"); found {
 		top, _, _ := strings.Cut(share, "/")
 		return !slices.Contains(keptShares, top)
 	}
-	return leftOut[name] && name != "usr/share"
+	return leftOut[name]
 }
 
 // packMachine writes the whole machine: Debian's files, the machine's own, sdtrace,
 // this binary, and what it is to do.
-func packMachine(t *testing.T, file, root string, steps []step) (err error) {
+func packMachine(t *testing.T, file, cache string, steps []step) (err error) {
 	t.Helper()
 	f, err := os.Create(file)
 	if err != nil {
@@ -150,7 +157,7 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	out := bufio.NewWriterSize(f, 1<<20)
 	archive := vmtest.NewInitramfs(out)
-	if err := archive.AddRoot(root, isLeftOut); err != nil {
+	if err := archive.AddRoot(filepath.Join(cache, "systemd", rootName, "root"), isLeftOut); err != nil {
 		return err
 	}
 	if err := addOwn(archive); err != nil {
@@ -160,7 +167,8 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 	if err != nil {
 		return err
 	}
-	for name, file := range map[string]string{"init": self, "usr/bin/sdtrace": build(t, "./cmd/sdtrace")} {
+	web := build(t, "./vmtest/boot/web")
+	for name, file := range map[string]string{"init": self, "usr/bin/sdtrace": build(t, "./cmd/sdtrace"), "srv/web/rootfs/web": web} {
 		program, err := os.ReadFile(file)
 		if err != nil {
 			return err
@@ -169,11 +177,50 @@ func packMachine(t *testing.T, file, root string, steps []step) (err error) {
 			return err
 		}
 	}
+	image, err := imageOf(web)
+	if err != nil {
+		return err
+	}
+	if err := archive.Add("root/web.tar", 0o644, image); err != nil {
+		return err
+	}
+	module, err := unpackModule(t, cache, "kernel/net/unix/unix_diag.ko.xz")
+	if err != nil {
+		return err
+	}
+	if err := archive.Add(moduleFile, 0o644, module); err != nil {
+		return err
+	}
 	list, err := json.Marshal(steps)
 	if err != nil {
 		return err
 	}
 	return errors.Join(archive.Add(walkFile, 0o644, list), archive.Close(), out.Flush())
+}
+
+// unpackModule reads a module of the machine's kernel.
+func unpackModule(t *testing.T, cache, name string) ([]byte, error) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(cache, "kernels", kernelName, "lib/modules/*", name))
+	if err != nil || len(found) != 1 {
+		return nil, fmt.Errorf("%d modules %s in the cache (%w)", len(found), name, err)
+	}
+	return exec.CommandContext(t.Context(), "xz", "--decompress", "--stdout", found[0]).Output()
+}
+
+// imageOf is an archive of the files of a container in which nothing but a program is.
+func imageOf(file string) ([]byte, error) {
+	program, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	archive := new(bytes.Buffer)
+	w := tar.NewWriter(archive)
+	if err := w.WriteHeader(&tar.Header{Name: "web", Mode: 0o755, Size: int64(len(program))}); err != nil {
+		return nil, err
+	}
+	_, err = w.Write(program)
+	return archive.Bytes(), errors.Join(err, w.Close())
 }
 
 // build makes a program of the module that runs without any library.
@@ -188,37 +235,6 @@ func build(t *testing.T, pkg string) string {
 	return file
 }
 
-// own are the files of this machine, beside Debian's.
-var own = map[string]string{
-	"etc/hostname": "machine\n",
-	// A user whose service manager runs from boot on, and a service of this user.
-	"var/lib/systemd/linger/web": "",
-	"etc/pam.d/systemd-user":     "account required pam_permit.so\nsession required pam_limits.so\nsession optional pam_systemd.so\n",
-	"etc/systemd/user/greeter.service": `[Unit]
-Description=A service of a user
-
-[Service]
-Type=notify
-NotifyAccess=all
-ExecStart=/bin/sh -c 'systemd-notify --ready --status="Hello" && exec sleep infinity'
-`,
-	// Without modules of the kernel there is no bridge, and no overlay.
-	"etc/systemd/system/docker.service.d/machine.conf": `[Service]
-ExecStart=
-ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs
-`,
-	"etc/systemd/system/walk.service": `[Unit]
-Description=What is done in this machine
-After=multi-user.target user@1000.service
-Wants=user@1000.service
-
-[Service]
-Type=exec
-ExecStart=/init walk
-StandardError=journal+console
-`,
-}
-
 // enabled are the units that are started at boot, beside those that Debian's
 // packages come with.
 var enabled = map[string]string{
@@ -230,20 +246,23 @@ var enabled = map[string]string{
 	"serial-getty@ttyS0.service": "/dev/null",
 	"getty@tty1.service":         "/dev/null",
 	// Emulated, these take their time, and nobody uses what they make.
+	"systemd-modules-load.service":           "/dev/null",
 	"ldconfig.service":                       "/dev/null",
 	"systemd-journal-catalog-update.service": "/dev/null",
 }
 
 func addOwn(archive *vmtest.Initramfs) error {
-	for name, text := range own {
-		if err := archive.Add(name, 0o644, []byte(text)); err != nil {
-			return err
-		}
+	if err := archive.AddTree("/", "testdata/root"); err != nil {
+		return err
 	}
 	for name, target := range enabled {
 		if err := archive.Symlink("etc/systemd/system/"+name, target); err != nil {
 			return err
 		}
+	}
+	// Made by a script of Debian's, not by a package.
+	if err := archive.Symlink("var/run", "/run"); err != nil {
+		return err
 	}
 	return archive.Symlink("etc/systemd/user/default.target.wants/greeter.service", "/etc/systemd/user/greeter.service")
 }

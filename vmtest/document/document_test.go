@@ -24,6 +24,7 @@ func TestAnotherRunIsTheSame(t *testing.T) {
 		"relay's log":      {"00:41:43.349079 [26785] MAINPID rewritten: pid namespace \"26785\"", "00:41:44.349079 [3] MAINPID rewritten: pid namespace \"3\""},
 		"relay's log, id":  {"MAINPIDFDID added \"610615\"", "MAINPIDFDID added \"7\""},
 		"socket":           {"socket 21044 of systemd[1] init.scope", "socket 7 of systemd[1] init.scope"},
+		"list of sockets":  {"/run/systemd/notify  21044  host   0777  0:0   -", "/run/systemd/notify  9  host   0777  0:0   -"},
 		"namespace":        {"job[1744]   docker:web  4026532318  /run/x", "job[2]   docker:web  4026531840  /run/x"},
 		"width of a table": {"PROCESS        UNIT\na[12345678]    b", "PROCESS    UNIT\na[2]       b"},
 	} {

@@ -33,6 +33,8 @@ var forms = []form{
 	// Sockets and namespaces.
 	{regexp.MustCompile(`\bsocket \d+ of\b`), "socket INODE of"},
 	{regexp.MustCompile(`\b40265\d{5}\b`), "NAMESPACE"},
+	// The inode in the list of sockets, in front of the namespace and the file's mode.
+	{regexp.MustCompile(`(?m)^(\S+ +)\d+( +(?:host|NAMESPACE) +(?:[0-7]{4}|missing|replaced) )`), "${1}INODE$2"},
 	// Columns are as wide as what stands in them.
 	{regexp.MustCompile(`(\S) {2,}(\S)`), "$1 $2"},
 }
