@@ -72,16 +72,20 @@ $(GOLANGCI_LINT):
 # systemds and container runtimes. Tests of the capture count what is sent on the
 # whole machine, and the relay's flood it, so both run by themselves.
 ALONE := ./pkg/tracer ./pkg/relay
-OTHERS = $$(go list ./... | grep -v -e '/pkg/tracer$$' -e '/pkg/relay$$')
+# What writes the field guide and the tutorial: a machine, which is one processor's
+# work, and real runtimes.
+FIELD := ./vmtest/boot ./vmtest/field
+OTHERS = $$(go list ./... | grep -v -e '/pkg/tracer$$' -e '/pkg/relay$$' -e '/vmtest/boot$$' -e '/vmtest/field$$')
 .PHONY: test-native
 test-native: packages build
 	go test $(OTHERS)
+	go test -timeout 20m $(FIELD)
 	go test -p 1 $(ALONE)
 
 # The same without what takes a minute.
 .PHONY: test-short
 test-short: packages build
-	go test -short $(OTHERS)
+	go test -short $(OTHERS) $(FIELD)
 	go test -short -p 1 $(ALONE)
 
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
@@ -115,6 +119,11 @@ check: check-generated lint test-short
 test: check-generated lint test-native test-race fuzz test-vm
 
 ## Demonstration
+
+# What stands in docs/field-guide.md and docs/tutorial.md is what the programs do.
+.PHONY: field-guide
+field-guide: packages
+	go test -timeout 20m -count=1 $(FIELD) -update
 
 .PHONY: demo
 demo: packages build

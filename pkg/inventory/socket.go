@@ -152,6 +152,10 @@ func socketsHere() (sockets []boundSocket, err error) {
 			}
 			return true
 		})
+		if errors.Is(err, unix.ENOENT) {
+			// sock_diag_rcv_msg knows no handler for the family, and could load none.
+			return nil, errors.New("this kernel cannot list AF_UNIX sockets: it has no unix_diag, nor the module of that name")
+		}
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return sockets, err
 		}
