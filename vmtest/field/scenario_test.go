@@ -3,7 +3,9 @@
 package field_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -67,6 +69,10 @@ func readSystems() ([]system, error) {
 			return nil, err
 		}
 		s := system{about: string(about)}
+		setup, err := os.ReadFile(filepath.Join(filepath.Dir(file), "setup.sh"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 		files, err := filepath.Glob(filepath.Join(filepath.Dir(file), "*.txtar"))
 		if err != nil {
 			return nil, err
@@ -77,6 +83,7 @@ func readSystems() ([]system, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", file, err)
 			}
+			scenario.before = string(setup) + scenario.before
 			s.scenarios = append(s.scenarios, scenario)
 		}
 		all = append(all, s)

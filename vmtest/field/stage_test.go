@@ -375,6 +375,8 @@ var pids = regexp.MustCompile(`\b(PID|process) \d+`)
 
 // logLine waits until systemd logs something.
 func (s *stage) logLine(ctx context.Context, want string) line {
+	ctx, cancel := context.WithTimeout(ctx, patience/4)
+	defer cancel()
 	found := s.m.Console.Await(ctx, func(all string) bool {
 		return strings.Contains(pids.ReplaceAllString(all[s.logged:], "$1 <pid>"), want)
 	})
