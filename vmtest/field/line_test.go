@@ -79,14 +79,27 @@ func (l line) String() string {
 	return l.text
 }
 
-// host is the socket of PID 1.
-const host = "/run/systemd/notify"
+// The names of service managers that are not PID 1.
+const (
+	userManager = "systemd --user"
+	innerPID1   = "systemd inside" // of a container
+)
+
+// manages reports whether a receiver is a service manager, and no relay.
+func manages(name string) bool {
+	return name == "systemd" || name == userManager || name == innerPID1
+}
+
+// ownersOf are the programs that bind an address in these namespaces, which fentry holds true. Of
+// an unconnected send by a process that is gone by the time one looks, the other backend knows the
+// address alone.
+var ownersOf = map[string]string{"/run/systemd/notify": "systemd", "/run/host/notify": "systemd-nspawn"}
 
 // describe makes a datagram of an event. What is not in the event is looked up while the
 // sender is still there; what it does not find is left out.
 func (s *stage) describe(e *events.Event) *sent {
 	d := &sent{
-		seq: e.Seq, from: e.Sender.Comm, address: e.Socket.Address, errno: e.Result.Errno,
+		seq: e.Seq, from: e.Sender.Comm, address: changing.ReplaceAllString(e.Socket.Address, "$1<n>"), errno: e.Result.Errno,
 		say: s.withoutNumbers(e, string(e.Payload)),
 	}
 	if c := e.Claimed; c != nil && c.NSPID != e.Sender.NSPID && c.PID != e.Sender.PID {
@@ -95,27 +108,39 @@ func (s *stage) describe(e *events.Event) *sent {
 	for _, fd := range e.FDs {
 		d.fds = append(d.fds, fd.Type)
 	}
-	switch r := e.Receiver; {
+	r := e.Receiver
+	switch {
 	case r != nil && r.Comm != "":
 		d.to = r.Comm
-	case d.errno != "":
-	case s.holders[e.Socket.Inode] != "" && e.Backend == "tracepoint":
+	case d.errno != "" || e.Backend != "tracepoint":
+	case s.holders[e.Socket.Inode] != "":
 		d.to = s.holders[e.Socket.Inode]
-	case d.address == host && e.Backend == "tracepoint":
-		// An unconnected send by a process that is gone by the time one looks: in these
-		// namespaces only PID 1 has bound it, which fentry holds true.
-		d.to = "systemd"
+	default:
+		d.to = ownersOf[d.address]
 	}
-	if d.to == "systemd" && strings.HasPrefix(d.address, "/run/user/") {
-		d.to = "systemd --user"
+	if d.to == "systemd" {
+		switch {
+		case strings.HasPrefix(d.address, "/run/user/"):
+			d.to = userManager
+		case r != nil && r.PID != 0 && int(r.PID) != s.m.PID():
+			d.to = innerPID1
+		}
 	}
-	if d.from == "systemd" && e.Sender.NSPID != 1 {
-		d.from = "systemd --user"
+	if d.from == "systemd" {
+		switch {
+		case e.Sender.NSPID != 1:
+			d.from = userManager
+		case int(e.Sender.PID) != s.m.PID():
+			d.from = innerPID1
+		}
 	}
 	return d
 }
 
-var numbers = regexp.MustCompile(`(^|\n)(MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
+// changing is what is different in every run in the addresses of conmon and podman.
+var changing = regexp.MustCompile(`(/fd/|\.sock)\d+`)
+
+var numbers = regexp.MustCompile(`(^|\n)(X_NSPAWN_LEADER_PID|MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
 
 // withoutNumbers replaces process numbers by what the processes are called, and what is
 // different in every run by its kind, and escapes it as one line.
@@ -127,6 +152,8 @@ func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 			return key + "=<clock>"
 		case "MAINPIDFDID":
 			return key + "=<pidfd>"
+		case "X_NSPAWN_LEADER_PID": // is on its way to become another program
+			return key + "=<leader>"
 		}
 		pid, err := strconv.ParseUint(value, 10, 32)
 		if err != nil || pid == 0 {
@@ -160,7 +187,7 @@ func (s *stage) commOf(e *events.Event, pid uint32) string {
 // systemd afterwards.
 func lost(lines []line) (list []string) {
 	for i, l := range lines {
-		if l.sent == nil || l.sent.from != "web" || l.sent.to == "systemd" || l.sent.errno != "" {
+		if l.sent == nil || l.sent.from != "web" || manages(l.sent.to) || l.sent.errno != "" {
 			continue
 		}
 		for _, assignment := range split(l.sent.say) {
@@ -189,10 +216,10 @@ func saidLater(lines []line, assignment string) bool {
 			if v != value && k != "MAINPID" && (k != "STATUS" || !strings.HasSuffix(v, value)) {
 				continue
 			}
-			if l.sent.from == "web" && l.sent.to != "systemd" {
+			if l.sent.from == "web" && !manages(l.sent.to) {
 				return false
 			}
-			if l.sent.to == "systemd" {
+			if manages(l.sent.to) {
 				return true
 			}
 		}

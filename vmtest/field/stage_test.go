@@ -79,6 +79,7 @@ func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
 	}
 	for name, content := range map[string][]byte{
 		"/run/systemd/system/service.d/10-field.conf": []byte(everyUnit),
+		"/run/systemd/system/socket.d/10-field.conf":  []byte("[Unit]\nDefaultDependencies=no\n"),
 		"/run/systemd/system/curtain@.service": []byte("[Service]\nType=oneshot\nNotifyAccess=all\n" +
 			"ExecStart=systemd-notify --no-block " + curtain + "%i\n"),
 		"/web/rootfs/web":  program,
@@ -186,6 +187,7 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 			text = want[i]
 		}
 		got = append(got, text)
+		t.Logf("%7.3f  %s", l.at.Seconds(), l)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s\nAll of it:\n%s\nThe console:\n%s\nWhat units printed:\n%s",
@@ -375,8 +377,6 @@ var pids = regexp.MustCompile(`\b(PID|process) \d+`)
 
 // logLine waits until systemd logs something.
 func (s *stage) logLine(ctx context.Context, want string) line {
-	ctx, cancel := context.WithTimeout(ctx, patience/4)
-	defer cancel()
 	found := s.m.Console.Await(ctx, func(all string) bool {
 		return strings.Contains(pids.ReplaceAllString(all[s.logged:], "$1 <pid>"), want)
 	})
@@ -495,7 +495,7 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 	defer cancel()
 	for _, f := range scenario.files {
 		if !strings.HasPrefix(f.Name, "/") {
-			unit := strings.TrimSuffix(f.Name, ".container")
+			unit := strings.TrimSuffix(strings.TrimSuffix(f.Name, ".container"), ".kube")
 			_, _ = s.m.Systemctl(ctx, "kill", "--signal=KILL", unit)
 			_, _ = s.m.Systemctl(ctx, "stop", unit)
 			_, _ = s.m.Systemctl(ctx, "reset-failed", unit)

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,7 +38,12 @@ type notice struct {
 	Text   string  // what happened to it
 }
 
+// playWeb is web or, as "web healthy", a health check of it.
 func playWeb() error {
+	if len(os.Args) == 2 && os.Args[1] == "healthy" {
+		_, err := os.Stat(inShared + "healthy")
+		return err
+	}
 	conn, err := net.Dial("unix", inShared+webSocket)
 	if err != nil {
 		return err
@@ -123,9 +130,37 @@ func say(address string, o order, tell func(notice)) error {
 		return err
 	}
 	text := strings.NewReplacer("<web>", strconv.Itoa(os.Getpid()), "<clock>", strconv.FormatInt(now.Nano()/1000, 10)).Replace(o.Say)
+	if text, err = withNumbers(text); err != nil {
+		return err
+	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
 	return unix.Sendmsg(socket, []byte(text), rights, to, unix.MSG_NOSIGNAL)
+}
+
+var named = regexp.MustCompile(`MAINPID=<([^>]+)>`)
+
+// withNumbers replaces the names of main processes by their numbers: of several processes
+// of the same name, by the lowest.
+func withNumbers(text string) (string, error) {
+	var failure error
+	text = named.ReplaceAllStringFunc(text, func(assignment string) string {
+		name := named.FindStringSubmatch(assignment)[1]
+		lowest := 0
+		comms, _ := filepath.Glob("/proc/[0-9]*/comm")
+		for _, file := range comms {
+			comm, err := os.ReadFile(file)
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err == nil && strings.TrimSpace(string(comm)) == name && (lowest == 0 || pid < lowest) {
+				lowest = pid
+			}
+		}
+		if lowest == 0 {
+			failure = fmt.Errorf("no process %q", name)
+		}
+		return "MAINPID=" + strconv.Itoa(lowest)
+	})
+	return text, failure
 }
