@@ -144,7 +144,7 @@ func without(lines []line) string {
 // fate says what became of what web has said.
 func fate(lines []line) string {
 	relayed := slices.ContainsFunc(lines, func(l line) bool {
-		return l.sent != nil && l.sent.from == "web" && l.sent.to != "systemd" && l.sent.errno == ""
+		return l.sent != nil && l.sent.from == "web" && !manages(l.sent.to) && l.sent.errno == ""
 	})
 	switch list := lost(lines); {
 	case len(list) > 0:
@@ -182,7 +182,7 @@ func socketOf(lines []line) string {
 func heard(lines []line) string {
 	var all []string
 	for _, l := range lines {
-		if l.sent != nil && l.sent.to == "systemd" && l.sent.errno == "" {
+		if l.sent != nil && (l.sent.to == "systemd" || l.sent.to == userManager) && l.sent.errno == "" {
 			all = append(all, split(l.sent.say)...)
 		}
 	}

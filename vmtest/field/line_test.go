@@ -5,7 +5,9 @@ package field_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,8 +81,22 @@ func (l line) String() string {
 	return l.text
 }
 
+// The names of service managers that are not PID 1.
+const (
+	userManager = "systemd --user"
+	innerPID1   = "systemd inside" // of a container
+)
+
+// manages reports whether a receiver is a service manager, and no relay.
+func manages(name string) bool {
+	return name == "systemd" || name == userManager || name == innerPID1
+}
+
 // host is the socket of PID 1.
 const host = "/run/systemd/notify"
+
+// insideNspawn is the socket that systemd-nspawn makes in a container.
+const insideNspawn = "/run/host/notify"
 
 // describe makes a datagram of an event. What is not in the event is looked up while the
 // sender is still there; what it does not find is left out.
@@ -99,21 +115,63 @@ func (s *stage) describe(e *events.Event) *sent {
 	case r != nil && r.Comm != "":
 		d.to = r.Comm
 	case d.errno != "":
+	case e.Socket.Inode != 0:
+		// sdtrace looks for the holder of a new socket in the background.
+		d.to = holder(e.Socket.Inode)
 	case d.address == host && e.Backend == "tracepoint":
 		// An unconnected send by a process that is gone by the time one looks: in these
 		// namespaces only PID 1 has bound it, which fentry holds true.
 		d.to = "systemd"
+	case d.address == insideNspawn && e.Backend == "tracepoint":
+		// The same: nspawn has bound it.
+		d.to = "systemd-nspawn"
 	}
-	if d.to == "systemd" && strings.HasPrefix(d.address, "/run/user/") {
-		d.to = "systemd --user"
+	if d.to == "systemd" {
+		switch r := e.Receiver; {
+		case strings.HasPrefix(d.address, "/run/user/"):
+			d.to = userManager
+		case r != nil && r.PID != 0 && int(r.PID) != s.m.PID():
+			d.to = innerPID1
+		}
 	}
-	if d.from == "systemd" && e.Sender.NSPID != 1 {
-		d.from = "systemd --user"
+	if d.from == "systemd" {
+		switch {
+		case e.Sender.NSPID != 1:
+			d.from = userManager
+		case int(e.Sender.PID) != s.m.PID():
+			d.from = innerPID1
+		}
 	}
 	return d
 }
 
-var numbers = regexp.MustCompile(`(^|\n)(MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
+// holder is the name of the process that holds a socket, of several the one with the lowest
+// number; "" if there is none any more.
+func holder(inode uint64) string {
+	lowest := 0
+	dirs, _ := filepath.Glob("/proc/[0-9]*/fd")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(dir)))
+		if (lowest == 0 || pid < lowest) && holds(dir, fmt.Sprintf("socket:[%d]", inode)) {
+			lowest = pid
+		}
+	}
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", lowest))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(comm))
+}
+
+func holds(dir, file string) bool {
+	fds, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(fds, func(fd os.DirEntry) bool {
+		target, err := os.Readlink(filepath.Join(dir, fd.Name()))
+		return err == nil && target == file
+	})
+}
+
+var numbers = regexp.MustCompile(`(^|\n)(X_NSPAWN_LEADER_PID|MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
 
 // withoutNumbers replaces process numbers by what the processes are called, and what is
 // different in every run by its kind, and escapes it as one line.
@@ -125,6 +183,8 @@ func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 			return key + "=<clock>"
 		case "MAINPIDFDID":
 			return key + "=<pidfd>"
+		case "X_NSPAWN_LEADER_PID": // is on its way to become another program
+			return key + "=<leader>"
 		}
 		pid, err := strconv.ParseUint(value, 10, 32)
 		if err != nil {
@@ -150,7 +210,7 @@ func (s *stage) commOf(e *events.Event, pid uint32) string {
 // systemd afterwards.
 func lost(lines []line) (list []string) {
 	for i, l := range lines {
-		if l.sent == nil || l.sent.from != "web" || l.sent.to == "systemd" || l.sent.errno != "" {
+		if l.sent == nil || l.sent.from != "web" || manages(l.sent.to) || l.sent.errno != "" {
 			continue
 		}
 		for _, assignment := range split(l.sent.say) {
@@ -179,10 +239,10 @@ func saidLater(lines []line, assignment string) bool {
 			if v != value && k != "MAINPID" && (k != "STATUS" || !strings.HasSuffix(v, value)) {
 				continue
 			}
-			if l.sent.from == "web" && l.sent.to != "systemd" {
+			if l.sent.from == "web" && !manages(l.sent.to) {
 				return false
 			}
-			if l.sent.to == "systemd" {
+			if manages(l.sent.to) {
 				return true
 			}
 		}

@@ -75,6 +75,7 @@ func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
 	}
 	for name, content := range map[string][]byte{
 		"/run/systemd/system/service.d/10-field.conf": []byte(everyUnit),
+		"/run/systemd/system/socket.d/10-field.conf":  []byte(everyUnit),
 		"/run/systemd/system/curtain@.service": []byte("[Service]\nType=oneshot\nNotifyAccess=all\n" +
 			"ExecStart=systemd-notify --no-block " + curtain + "%i\n"),
 		"/web/rootfs/web":  program,
@@ -201,11 +202,14 @@ var (
 // follow does what a line says, or waits for what it is about, and returns what there was.
 func (s *stage) follow(t *testing.T, ctx context.Context, want string) line {
 	t.Helper()
-	switch {
-	case strings.HasPrefix(want, "$ "):
+	if script, ok := strings.CutPrefix(want, "$ "); ok {
 		l := line{at: time.Since(s.began), text: want}
-		s.script(t, ctx, strings.TrimPrefix(want, "$ "))
+		s.script(t, ctx, script)
 		return l
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience/4) // what is left is for the curtain
+	defer cancel()
+	switch {
 	case strings.HasPrefix(want, "web: starts"):
 		return s.startOfWeb(ctx)
 	case strings.HasPrefix(want, "web: exits "):
@@ -355,17 +359,16 @@ func (s *stage) logLine(ctx context.Context, want string) line {
 // stateOf asks systemd about a unit until it says what it should. Of what was sent before,
 // systemd knows already: it asks its notify socket before its bus.
 func (s *stage) stateOf(ctx context.Context, want string) line {
-	unit := inUnit.FindStringSubmatch(want)[1]
+	unit, state := inUnit.FindStringSubmatch(want)[1], ""
 	for {
-		state, err := s.state(ctx, unit)
-		if err != nil {
+		now, err := s.state(ctx, unit)
+		if err == nil {
+			state = now
+		} else if ctx.Err() == nil || state == "" {
 			state = err.Error()
 		}
 		if l := s.line(unit + ": " + state); l.text == want || ctx.Err() != nil {
 			return l
-		}
-		if time.Since(s.began) > patience/4 {
-			return s.line(unit + ": " + state)
 		}
 	}
 }
@@ -402,8 +405,6 @@ func (s *stage) state(ctx context.Context, unit string) (string, error) {
 
 // nextSent waits for the next datagram.
 func (s *stage) nextSent(ctx context.Context) line {
-	ctx, cancel := context.WithTimeout(ctx, patience/4)
-	defer cancel()
 	var notices chan notice
 	if s.app != nil {
 		notices = s.app.failures

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,15 +73,17 @@ func playWeb() error {
 	}
 }
 
-// say sends a datagram by a connected socket, as go-systemd does.
+// say sends a datagram by a connected socket, as go-systemd does, and where nobody is at the
+// address as libsystemd does: then it is sending that fails, which the capture sees.
 func say(address string, o order, tell func(notice)) error {
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(socket)
-	if err := unix.Connect(socket, &unix.SockaddrUnix{Name: address}); err != nil {
-		return err
+	var to unix.Sockaddr
+	if receiver := (&unix.SockaddrUnix{Name: address}); unix.Connect(socket, receiver) != nil {
+		to = receiver
 	}
 	var fds []int
 	defer func() {
@@ -123,9 +127,38 @@ func say(address string, o order, tell func(notice)) error {
 		return err
 	}
 	text := strings.NewReplacer("<web>", strconv.Itoa(os.Getpid()), "<clock>", strconv.FormatInt(now.Nano()/1000, 10)).Replace(o.Say)
+	if text, err = withNumbers(text); err != nil {
+		return err
+	}
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	return unix.Sendmsg(socket, []byte(text), rights, nil, unix.MSG_NOSIGNAL)
+	_ = unix.Sendmsg(socket, []byte(text), rights, to, unix.MSG_NOSIGNAL)
+	return nil
+}
+
+var named = regexp.MustCompile(`MAINPID=<([^>]+)>`)
+
+// withNumbers replaces the names of main processes by their numbers: of several processes
+// of the same name, by the lowest.
+func withNumbers(text string) (string, error) {
+	var failure error
+	text = named.ReplaceAllStringFunc(text, func(assignment string) string {
+		name := named.FindStringSubmatch(assignment)[1]
+		lowest := 0
+		comms, _ := filepath.Glob("/proc/[0-9]*/comm")
+		for _, file := range comms {
+			comm, err := os.ReadFile(file)
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err == nil && strings.TrimSpace(string(comm)) == name && (lowest == 0 || pid < lowest) {
+				lowest = pid
+			}
+		}
+		if lowest == 0 {
+			failure = fmt.Errorf("no process %q", name)
+		}
+		return "MAINPID=" + strconv.Itoa(lowest)
+	})
+	return text, failure
 }
