@@ -466,13 +466,16 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 	// That of the test has ended.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var units []string
 	for _, f := range scenario.files {
-		if !strings.HasPrefix(f.Name, "/") {
-			unit := strings.TrimSuffix(f.Name, ".container")
-			_, _ = s.m.Systemctl(ctx, "kill", "--signal=KILL", unit)
-			_, _ = s.m.Systemctl(ctx, "stop", unit)
-			_, _ = s.m.Systemctl(ctx, "reset-failed", unit)
+		if !strings.Contains(f.Name, "/") {
+			units = append(units, strings.TrimSuffix(f.Name, ".container"))
 		}
+	}
+	if len(units) > 0 {
+		_, _ = s.m.Systemctl(ctx, append([]string{"kill", "--signal=KILL"}, units...)...)
+		_, _ = s.m.Systemctl(ctx, append([]string{"stop"}, units...)...)
+		_, _ = s.m.Systemctl(ctx, append([]string{"reset-failed"}, units...)...)
 	}
 	if s.app != nil {
 		s.app.conn.Close()
