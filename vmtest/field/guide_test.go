@@ -151,6 +151,8 @@ func fate(lines []line) string {
 		return "Lost on the way: " + codes(list) + "."
 	case relayed:
 		return "Nothing is lost on the way."
+	case slices.ContainsFunc(lines, func(l line) bool { return l.sent != nil && l.sent.to == innerPID1 }):
+		return "What `web` says goes to the systemd inside alone."
 	}
 	return "Nobody stands in between."
 }

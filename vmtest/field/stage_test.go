@@ -224,8 +224,12 @@ func (s *stage) follow(t *testing.T, ctx context.Context, want string) line {
 	switch {
 	case strings.HasPrefix(want, "$ "):
 		l := line{at: time.Since(s.began), text: want}
-		s.script(t, ctx, strings.TrimPrefix(want, "$ "))
+		s.script(t, ctx, script)
 		return l
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience/4) // what is left is for the curtain
+	defer cancel()
+	switch {
 	case strings.HasPrefix(want, "web: starts"):
 		return s.startOfWeb(ctx)
 	case strings.HasPrefix(want, "web: exits "):
@@ -493,6 +497,7 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 	// That of the test has ended.
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var units []string
 	for _, f := range scenario.files {
 		if !strings.HasPrefix(f.Name, "/") {
 			unit := strings.TrimSuffix(strings.TrimSuffix(f.Name, ".container"), ".kube")
@@ -500,6 +505,11 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 			_, _ = s.m.Systemctl(ctx, "stop", unit)
 			_, _ = s.m.Systemctl(ctx, "reset-failed", unit)
 		}
+	}
+	if len(units) > 0 {
+		_, _ = s.m.Systemctl(ctx, append([]string{"kill", "--signal=KILL"}, units...)...)
+		_, _ = s.m.Systemctl(ctx, append([]string{"stop"}, units...)...)
+		_, _ = s.m.Systemctl(ctx, append([]string{"reset-failed"}, units...)...)
 	}
 	if s.app != nil {
 		s.app.conn.Close()
