@@ -5,9 +5,7 @@ package field_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,9 +94,6 @@ func manages(name string) bool {
 // an unconnected send by a process that is gone by the time one looks, the other backend knows the
 // address alone.
 var ownersOf = map[string]string{"/run/systemd/notify": "systemd", "/run/host/notify": "systemd-nspawn"}
-
-// insideNspawn is the socket that systemd-nspawn makes in a container.
-const insideNspawn = "/run/host/notify"
 
 // describe makes a datagram of an event. What is not in the event is looked up while the
 // sender is still there; what it does not find is left out.

@@ -221,14 +221,11 @@ func (s *stage) follow(t *testing.T, ctx context.Context, want string) line {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	switch {
-	case strings.HasPrefix(want, "$ "):
+	if script, ok := strings.CutPrefix(want, "$ "); ok {
 		l := line{at: time.Since(s.began), text: want}
 		s.script(t, ctx, script)
 		return l
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience/4) // what is left is for the curtain
-	defer cancel()
 	switch {
 	case strings.HasPrefix(want, "web: starts"):
 		return s.startOfWeb(ctx)
@@ -500,10 +497,7 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 	var units []string
 	for _, f := range scenario.files {
 		if !strings.HasPrefix(f.Name, "/") {
-			unit := strings.TrimSuffix(strings.TrimSuffix(f.Name, ".container"), ".kube")
-			_, _ = s.m.Systemctl(ctx, "kill", "--signal=KILL", unit)
-			_, _ = s.m.Systemctl(ctx, "stop", unit)
-			_, _ = s.m.Systemctl(ctx, "reset-failed", unit)
+			units = append(units, strings.TrimSuffix(strings.TrimSuffix(f.Name, ".container"), ".kube"))
 		}
 	}
 	if len(units) > 0 {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,14 +127,22 @@ func Boot(root, dir, sdtrace string) (*Systemd, error) {
 		CgroupFD:     int(cgroup.Fd()),
 		Pdeathsig:    unix.SIGKILL,
 	}
-	if err := m.cmd.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		// Pdeathsig is of the thread that has started it: one that goes on until its end.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := m.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = m.cmd.Wait()
+			close(m.exited)
+		}
+	}()
+	if err := <-started; err != nil {
 		m.cmd = nil
 		return m, err
 	}
-	go func() {
-		_ = m.cmd.Wait()
-		close(m.exited)
-	}()
 	return m, nil
 }
 
