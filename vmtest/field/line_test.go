@@ -98,7 +98,12 @@ func (s *stage) describe(e *events.Event) *sent {
 	switch r := e.Receiver; {
 	case r != nil && r.Comm != "":
 		d.to = r.Comm
+		s.holders[e.Socket.Inode] = r.Comm
 	case d.errno != "":
+	case e.Socket.Inode != 0 && s.holders[e.Socket.Inode] != "":
+		// A relay that ends by this datagram, as detached ones do by READY=1, may be gone by
+		// the time one looks. It is the same socket as before.
+		d.to = s.holders[e.Socket.Inode]
 	case d.address == host && e.Backend == "tracepoint":
 		// An unconnected send by a process that is gone by the time one looks: in these
 		// namespaces only PID 1 has bound it, which fentry holds true.
