@@ -86,7 +86,7 @@ const host = "/run/systemd/notify"
 // sender is still there; what it does not find is left out.
 func (s *stage) describe(e *events.Event) *sent {
 	d := &sent{
-		seq: e.Seq, from: e.Sender.Comm, address: e.Socket.Address, errno: e.Result.Errno,
+		seq: e.Seq, from: e.Sender.Comm, address: changing.ReplaceAllString(e.Socket.Address, "$1<n>"), errno: e.Result.Errno,
 		say: s.withoutNumbers(e, string(e.Payload)),
 	}
 	if c := e.Claimed; c != nil && c.NSPID != e.Sender.NSPID && c.PID != e.Sender.PID {
@@ -117,6 +117,9 @@ func (s *stage) describe(e *events.Event) *sent {
 	}
 	return d
 }
+
+// changing is what is different in every run in the addresses of conmon and podman.
+var changing = regexp.MustCompile(`(/fd/|\.sock)\d+`)
 
 var numbers = regexp.MustCompile(`(^|\n)(MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
 
