@@ -3,7 +3,9 @@
 package field_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,11 +67,16 @@ func readSystems() ([]system, error) {
 			return nil, err
 		}
 		slices.Sort(files)
+		before, err := os.ReadFile(filepath.Join(filepath.Dir(file), "before.sh"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 		for _, file := range files {
 			scenario, err := readScenario(file)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", file, err)
 			}
+			scenario.before = string(before) + scenario.before
 			s.scenarios = append(s.scenarios, scenario)
 		}
 		all = append(all, s)
