@@ -133,7 +133,7 @@ func path(name string) string {
 	switch {
 	case strings.HasPrefix(name, "/"):
 		return name
-	case strings.HasSuffix(name, ".container"):
+	case strings.HasSuffix(name, ".container"), strings.HasSuffix(name, ".kube"):
 		return filepath.Join("/etc/containers/systemd", name)
 	}
 	return filepath.Join("/run/systemd/system", name)

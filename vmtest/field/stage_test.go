@@ -469,7 +469,7 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 	defer cancel()
 	for _, f := range scenario.files {
 		if !strings.HasPrefix(f.Name, "/") {
-			unit := strings.TrimSuffix(f.Name, ".container")
+			unit := strings.TrimSuffix(strings.TrimSuffix(f.Name, ".container"), ".kube")
 			_, _ = s.m.Systemctl(ctx, "kill", "--signal=KILL", unit)
 			_, _ = s.m.Systemctl(ctx, "stop", unit)
 			_, _ = s.m.Systemctl(ctx, "reset-failed", unit)
