@@ -185,6 +185,7 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 			text = want[i]
 		}
 		got = append(got, text)
+		t.Logf("%7.3f  %s", l.at.Seconds(), l) // for -v
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s\nAll of it:\n%s\nThe console:\n%s", scenario.name, diff, strings.Join(got, "\n"), s.m.Console.String()[s.logged:])
