@@ -28,7 +28,7 @@ packages_of() { # NAME
 	case $1 in
 	*-runtimes)
 		echo systemd-container libpam-systemd dbus dash bash coreutils util-linux procps grep sed
-		echo runc crun conmon podman docker.io containerd
+		echo runc crun conmon podman catatonit docker.io containerd
 		# The client of docker is in docker.io up to bookworm.
 		[ "${1%-runtimes}" = bookworm ] || echo docker-cli
 		;;
