@@ -42,6 +42,7 @@ type stage struct {
 	app     *app
 	logged  int // length of the console's text when it began
 	playing *testing.T
+	holders map[uint64]string // who held a socket, by its inode number
 }
 
 // app is the web that runs.
@@ -167,6 +168,7 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 	if output, err := s.m.Command(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
 		t.Fatalf("systemctl daemon-reload: %v\n%s", err, output)
 	}
+	s.holders = map[uint64]string{}
 	s.drawCurtain(t, ctx)
 	s.began, s.lines, s.app, s.playing = time.Now(), nil, nil, t
 	s.logged = len(s.m.Console.String())
