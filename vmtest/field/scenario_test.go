@@ -78,10 +78,6 @@ func readSystems() ([]system, error) {
 			return nil, err
 		}
 		slices.Sort(files)
-		before, err := os.ReadFile(filepath.Join(filepath.Dir(file), "before.sh"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
 		for _, file := range files {
 			scenario, err := readScenario(file)
 			if err != nil {

@@ -42,7 +42,6 @@ type stage struct {
 	app     *app
 	logged  int // length of the console's text when it began
 	playing *testing.T
-	holders map[uint64]string // who held a socket, by its inode number
 }
 
 // app is the web that runs.
