@@ -284,8 +284,6 @@ func (s *stage) tell(o order) error {
 }
 
 func (s *stage) startOfWeb(ctx context.Context) line {
-	ctx, cancel := context.WithTimeout(ctx, patience/2)
-	defer cancel()
 	accepted := make(chan *net.UnixConn, 1)
 	deadline, _ := ctx.Deadline()
 	_ = s.webs.SetDeadline(deadline)
