@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,6 +77,9 @@ func playWeb() error {
 	}
 }
 
+// times stands for padding.
+var times = regexp.MustCompile(`<(\d+) times x>`)
+
 // say sends a datagram by a connected socket, as go-systemd does. Where it cannot connect,
 // it sends to the address, as libsystemd does: of a failed connect nobody captures anything.
 func say(address string, o order, tell func(notice)) error {
@@ -130,6 +134,10 @@ func say(address string, o order, tell func(notice)) error {
 		return err
 	}
 	text := strings.NewReplacer("<web>", strconv.Itoa(os.Getpid()), "<clock>", strconv.FormatInt(now.Nano()/1000, 10)).Replace(o.Say)
+	text = times.ReplaceAllStringFunc(text, func(padding string) string {
+		n, _ := strconv.Atoi(times.FindStringSubmatch(padding)[1])
+		return strings.Repeat("x", n)
+	})
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
