@@ -143,12 +143,20 @@ func without(lines []line) string {
 
 // fate says what became of what web has said.
 func fate(lines []line) string {
+	said := slices.ContainsFunc(lines, func(l line) bool { return l.sent != nil && l.sent.from == "web" })
+	arrived := slices.ContainsFunc(lines, func(l line) bool {
+		return l.sent != nil && l.sent.from == "web" && l.sent.errno == ""
+	})
 	relayed := slices.ContainsFunc(lines, func(l line) bool {
 		return l.sent != nil && l.sent.from == "web" && !manages(l.sent.to) && l.sent.errno == ""
 	})
 	switch list := lost(lines); {
 	case len(list) > 0:
 		return "Lost on the way: " + codes(list) + "."
+	case !said:
+		return "The service says nothing."
+	case !arrived:
+		return "Nothing that the service says arrives."
 	case relayed:
 		return "Nothing is lost on the way."
 	case slices.ContainsFunc(lines, func(l line) bool { return l.sent != nil && l.sent.to == innerPID1 }):

@@ -142,8 +142,11 @@ var changing = regexp.MustCompile(`(/fd/|\.sock)\d+`)
 
 var numbers = regexp.MustCompile(`(^|\n)(X_NSPAWN_LEADER_PID|MAINPID|MONOTONIC_USEC|MAINPIDFDID)=(\d+)`)
 
-// withoutNumbers replaces process numbers by what the processes are called, and what is
-// different in every run by its kind, and escapes it as one line.
+// padding makes a datagram long.
+var padding = regexp.MustCompile(`x{20,}`)
+
+// withoutNumbers replaces process numbers by what the processes are called, what is
+// different in every run by its kind, and padding by its length, and escapes it as one line.
 func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 	payload = numbers.ReplaceAllStringFunc(payload, func(assignment string) string {
 		key, value, _ := strings.Cut(assignment, "=")
@@ -161,6 +164,7 @@ func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 		}
 		return key + "=<" + s.commOf(e, uint32(pid)) + ">"
 	})
+	payload = padding.ReplaceAllStringFunc(payload, func(x string) string { return fmt.Sprintf("<%d times x>", len(x)) })
 	quoted := strconv.Quote(payload)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
