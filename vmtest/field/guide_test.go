@@ -32,7 +32,7 @@ func (g *guide) render(t *testing.T) string {
 		fmt.Fprintf(&b, "| %s | %s |\n", release(s.suite), strings.Join(list, " | "))
 	}
 	b.WriteString("\n## All at a glance\n\n")
-	b.WriteString("| what runs | the service has a socket | systemd hears | lost on the way |\n|---|---|---|---|\n")
+	b.WriteString("| what runs | the socket of the service | arrives at systemd | lost on the way |\n|---|---|---|---|\n")
 	for _, system := range g.systems {
 		for _, scenario := range system.scenarios {
 			lines := g.newest(scenario)

@@ -133,12 +133,19 @@ func say(address string, o order, tell func(notice)) error {
 	if text, err = withNumbers(text); err != nil {
 		return err
 	}
+	text = times.ReplaceAllStringFunc(text, func(padding string) string {
+		n, _ := strconv.Atoi(times.FindStringSubmatch(padding)[1])
+		return strings.Repeat("x", n)
+	})
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
 	return unix.Sendmsg(socket, []byte(text), rights, to, unix.MSG_NOSIGNAL)
 }
+
+// times stands for padding.
+var times = regexp.MustCompile(`<(\d+) times x>`)
 
 var named = regexp.MustCompile(`MAINPID=<([^>]+)>`)
 
