@@ -16,6 +16,7 @@ func TestAnotherRunIsTheSame(t *testing.T) {
 		"seconds":          {" 9.345 dockerd[9]  ready", "112.345678 dockerd[1234] ready"},
 		"clock":            {"20:51:42.952643 nginx[812]      nginx.service -> x", "01:00:00.000000 nginx[99]       nginx.service -> x"},
 		"duration":         {"<- a[2] read after 2.1ms, sender gone for 1.8µs READY=1", "<- a[3] read after 410ns, sender gone for 2s READY=1"},
+		"sender gone":      {"<- a[2] read after 2.1ms, sender gone for 1.8µs READY=1", "<- a[3] read after 410ns READY=1"},
 		"duration at end":  {"barrier passed after 17µs", "barrier passed after 1.5s"},
 		"main process":     {"MAINPID=77\nMainPID=78", "MAINPID=4711\nMainPID=9"},
 		"systemd's own":    {"SYSTEMD_EXEC_PID=2345 WATCHDOG_PID=2", "SYSTEMD_EXEC_PID=99 WATCHDOG_PID=10"},

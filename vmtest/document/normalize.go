@@ -21,6 +21,8 @@ var forms = []form{
 	{regexp.MustCompile(`(?m)^ *\d+\.\d{3,6}\b`), "SECONDS"},
 	// How long something took: "read after 2.1ms", "sender gone for 1.8ms".
 	{regexp.MustCompile(`\b(after|for) \d+(?:\.\d+)?(?:ns|µs|ms|s)(?:$|\b)`), "$1 DURATION"},
+	// Whether the sender was gone when its datagram was read depends on how long that took.
+	{regexp.MustCompile(`(read after DURATION), sender gone for DURATION`), "$1"},
 	// A process: comm[123], and [123] in what a relay logs.
 	{regexp.MustCompile(`\[(?:[2-9]|[1-9]\d+)\]`), "[PID]"},
 	{regexp.MustCompile(`\b(MAINPID|MainPID|WATCHDOG_PID|SYSTEMD_EXEC_PID)=(?:[2-9]|[1-9]\d+)\b`), "$1=PID"},

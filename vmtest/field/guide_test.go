@@ -95,7 +95,9 @@ func (g *guide) renderScenario(b *strings.Builder, scenario *scenario, diagram b
 			for _, l := range lines {
 				fmt.Fprintf(b, "    %7.3f  %s\n", l.at.Seconds(), l)
 			}
-			b.WriteString("\n" + fate(lines) + "\n")
+			if text := fate(lines); text != "" {
+				b.WriteString("\n" + text + "\n")
+			}
 			if !g.isLast(scenario, s) {
 				b.WriteString("\n")
 			}
@@ -153,8 +155,10 @@ func fate(lines []line) string {
 	switch list := lost(lines); {
 	case len(list) > 0:
 		return "Lost on the way: " + codes(list) + "."
+	case !said && slices.ContainsFunc(lines, func(l line) bool { return l.sent != nil }):
+		return "" // the others have
 	case !said:
-		return "The service says nothing."
+		return "Nobody says anything."
 	case !arrived:
 		return "Nothing that the service says arrives."
 	case relayed:
