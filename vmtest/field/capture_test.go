@@ -45,7 +45,9 @@ func (r *recording) awaitWithheld(ctx context.Context, lines []line, want []stri
 			case !r.read[l.sent.seq]:
 				got = append(got, split(l.sent.say)...)
 			default:
-				got = append(got, r.withheld[l.sent.seq]...)
+				for _, a := range r.withheld[l.sent.seq] {
+					got = append(got, asSaid(l.sent.say, a))
+				}
 			}
 		}
 		r.mu.Unlock()
@@ -109,6 +111,17 @@ func startCapture(t *testing.T, sdtrace, backend string, stages []*stage) *recor
 	return r
 }
 
+// asSaid is an assignment as the timeline has it, where its number was replaced.
+func asSaid(say, assignment string) string {
+	key, _, _ := strings.Cut(assignment, "=")
+	for _, a := range split(say) {
+		if strings.HasPrefix(a, key+"=<") {
+			return a
+		}
+	}
+	return assignment
+}
+
 // note keeps what a record says of what became of a datagram.
 func (r *recording) note(record events.Record) {
 	r.mu.Lock()
@@ -116,7 +129,7 @@ func (r *recording) note(record events.Record) {
 	switch w := record.Withheld; {
 	case w != nil:
 		for _, a := range w.Message {
-			r.withheld[w.Seq] = append(r.withheld[w.Seq], withoutClock(a.Key+"="+a.Value))
+			r.withheld[w.Seq] = append(r.withheld[w.Seq], a.Key+"="+a.Value)
 		}
 	case record.Receipt != nil && record.Receipt.Kind == events.ReceiptRead:
 		r.read[record.Receipt.Seq] = true

@@ -112,10 +112,11 @@ func (s *stage) describe(e *events.Event) *sent {
 	switch {
 	case r != nil && r.Comm != "":
 		d.to = r.Comm
-	case d.errno != "" || e.Backend != "tracepoint":
+	case d.errno != "":
 	case s.holders[e.Socket.Inode] != "":
+		// sdtrace knows the socket and has not found, or not yet, who holds it.
 		d.to = s.holders[e.Socket.Inode]
-	default:
+	case e.Backend == "tracepoint":
 		d.to = ownersOf[d.address]
 	}
 	if d.to == "systemd" {
@@ -167,14 +168,6 @@ func (s *stage) withoutNumbers(e *events.Event, payload string) string {
 	payload = padding.ReplaceAllStringFunc(payload, func(x string) string { return fmt.Sprintf("<%d times x>", len(x)) })
 	quoted := strconv.Quote(payload)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-}
-
-// withoutClock replaces a time.
-func withoutClock(assignment string) string {
-	if key, _, _ := strings.Cut(assignment, "="); key == "MONOTONIC_USEC" {
-		return key + "=<clock>"
-	}
-	return assignment
 }
 
 // commOf is the name of a process as the sender numbers it, else as PID 1 does.
