@@ -51,20 +51,25 @@ func (a *Initramfs) AddTree(name, dir string) error {
 		if !d.Type().IsRegular() {
 			return fmt.Errorf("packing %s: neither file nor directory", file)
 		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
 		inside, err := filepath.Rel(dir, file)
 		if err != nil {
 			return err
 		}
-		return a.Add(path.Join(name, filepath.ToSlash(inside)), info.Mode(), data)
+		return a.addFile(path.Join(name, filepath.ToSlash(inside)), file, d)
 	})
+}
+
+// addFile writes a file of this machine.
+func (a *Initramfs) addFile(name, file string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return a.Add(name, info.Mode(), data)
 }
 
 // AddRoot writes the files, directories and symbolic links below dir on this
@@ -95,15 +100,7 @@ func (a *Initramfs) AddRoot(dir string, leaveOut func(name string) bool) error {
 		case !d.Type().IsRegular():
 			return fmt.Errorf("packing %s: neither file, directory nor link", file)
 		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		return a.Add(name, info.Mode(), data)
+		return a.addFile(name, file, d)
 	})
 }
 

@@ -5,7 +5,6 @@
 package boot_test
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -177,7 +176,11 @@ func packMachine(t *testing.T, file, cache string, steps []step) (err error) {
 			return err
 		}
 	}
-	image, err := imageOf(web)
+	program, err := os.ReadFile(web)
+	if err != nil {
+		return err
+	}
+	image, err := vmtest.ProgramArchive("web", program)
 	if err != nil {
 		return err
 	}
@@ -206,21 +209,6 @@ func unpackModule(t *testing.T, cache, name string) ([]byte, error) {
 		return nil, fmt.Errorf("%d modules %s in the cache (%w)", len(found), name, err)
 	}
 	return exec.CommandContext(t.Context(), "xz", "--decompress", "--stdout", found[0]).Output()
-}
-
-// imageOf is an archive of the files of a container in which nothing but a program is.
-func imageOf(file string) ([]byte, error) {
-	program, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	archive := new(bytes.Buffer)
-	w := tar.NewWriter(archive)
-	if err := w.WriteHeader(&tar.Header{Name: "web", Mode: 0o755, Size: int64(len(program))}); err != nil {
-		return nil, err
-	}
-	_, err = w.Write(program)
-	return archive.Bytes(), errors.Join(err, w.Close())
 }
 
 // build makes a program of the module that runs without any library.

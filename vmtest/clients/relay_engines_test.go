@@ -3,8 +3,8 @@
 package clients_test
 
 import (
-	"archive/tar"
 	"bytes"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // exampleImage is the image in the unit files.
@@ -62,24 +64,17 @@ func (e engine) importImage(t *testing.T) {
 }
 
 // imageFiles is a tar archive of a container's files.
-func imageFiles(t *testing.T) *bytes.Buffer {
+func imageFiles(t *testing.T) io.Reader {
 	t.Helper()
 	program, err := os.ReadFile(filepath.Join(makeBundle(t), "rootfs", "container"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive := new(bytes.Buffer)
-	w := tar.NewWriter(archive)
-	if err := w.WriteHeader(&tar.Header{Name: "container", Mode: 0o755, Size: int64(len(program))}); err != nil {
+	archive, err := vmtest.ProgramArchive("container", program)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Write(program); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return archive
+	return bytes.NewReader(archive)
 }
 
 // startPodman makes podman work on any machine: without a network, without the

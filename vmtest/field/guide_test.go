@@ -25,7 +25,7 @@ func (g *guide) render(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("| | " + strings.Join(programs, " | ") + " |\n|---|" + strings.Repeat("---|", len(programs)) + "\n")
 	for _, s := range g.stages {
-		list, err := versions(s.root, programs...)
+		list, err := versions(s.m, programs...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +35,8 @@ func (g *guide) render(t *testing.T) string {
 	b.WriteString("| what runs | the socket of the service | arrives at systemd | lost on the way |\n|---|---|---|---|\n")
 	for _, system := range g.systems {
 		for _, scenario := range system.scenarios {
-			lines := g.newest(scenario)
+			playings := g.playings(scenario)
+			lines := playings[len(playings)-1].lines
 			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s |\n", scenario.title, anchor(scenario.title), socketOf(lines), heard(lines), codes(lost(lines)))
 		}
 	}
@@ -59,16 +60,6 @@ func anchor(title string) string {
 	return strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(title), ""), " ", "-")
 }
 
-// newest is how a scenario plays in the newest suite that it is for.
-func (g *guide) newest(scenario *scenario) []line {
-	for _, s := range slices.Backward(g.stages) {
-		if lines := g.played[s.suite][scenario.name]; lines != nil {
-			return lines
-		}
-	}
-	return nil
-}
-
 func (g *guide) renderScenario(b *strings.Builder, scenario *scenario, diagram bool) {
 	fmt.Fprintf(b, "\n### %s\n\n", scenario.title)
 	if scenario.prose != "" {
@@ -81,57 +72,46 @@ func (g *guide) renderScenario(b *strings.Builder, scenario *scenario, diagram b
 		}
 		b.WriteString("\n")
 	}
-	var only, suite string
-	for _, s := range g.stages {
-		lines := g.played[s.suite][scenario.name]
-		if lines == nil {
-			continue
+	playings := g.playings(scenario)
+	for i, p := range playings {
+		if i > 0 {
+			b.WriteString("\n")
 		}
-		if text := without(lines); text != only {
-			if only != "" || g.differs(scenario) || g.isForOne(scenario) {
-				fmt.Fprintf(b, "%s:\n\n", release(s.suite))
-			}
-			only, suite = text, s.suite
-			for _, l := range lines {
-				fmt.Fprintf(b, "    %7.3f  %s\n", l.at.Seconds(), l)
-			}
-			if text := fate(lines); text != "" {
-				b.WriteString("\n" + text + "\n")
-			}
-			if !g.isLast(scenario, s) {
-				b.WriteString("\n")
-			}
+		if len(playings) > 1 || p.suites < len(g.stages) {
+			fmt.Fprintf(b, "%s:\n\n", release(p.suite))
+		}
+		for _, l := range p.lines {
+			fmt.Fprintf(b, "    %7.3f  %s\n", l.at.Seconds(), l)
+		}
+		if text := fate(p.lines); text != "" {
+			b.WriteString("\n" + text + "\n")
 		}
 	}
 	if diagram {
-		b.WriteString("\n" + mermaid(g.played[suite][scenario.name]))
+		b.WriteString("\n" + mermaid(playings[len(playings)-1].lines))
 	}
 }
 
-// differs reports whether a scenario plays differently in the suites.
-func (g *guide) differs(scenario *scenario) bool {
-	texts := map[string]bool{}
+// playing is how a scenario plays in a suite, and in how many that come after it the same.
+type playing struct {
+	suite  string
+	suites int
+	lines  []line
+}
+
+// playings are the ways in which a scenario plays, those of the older suites first.
+func (g *guide) playings(scenario *scenario) (list []playing) {
 	for _, s := range g.stages {
-		if lines := g.played[s.suite][scenario.name]; lines != nil {
-			texts[without(lines)] = true
+		lines := g.played[s.suite][scenario.name]
+		switch last := len(list) - 1; {
+		case lines == nil:
+		case last >= 0 && without(list[last].lines) == without(lines):
+			list[last].suites++
+		default:
+			list = append(list, playing{s.suite, 1, lines})
 		}
 	}
-	return len(texts) > 1
-}
-
-func (g *guide) isForOne(scenario *scenario) bool {
-	n := 0
-	for _, s := range g.stages {
-		if g.played[s.suite][scenario.name] != nil {
-			n++
-		}
-	}
-	return n == 1
-}
-
-// isLast reports whether nothing else follows a suite's timeline.
-func (g *guide) isLast(scenario *scenario, of *stage) bool {
-	return !g.differs(scenario) || of == g.stages[len(g.stages)-1]
+	return list
 }
 
 // without are lines without their times.

@@ -6,7 +6,6 @@
 package field_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
@@ -89,46 +87,25 @@ func bootAll(t *testing.T) (stages []*stage, sdtrace string) {
 			t.Fatalf("building sdtrace: %v\n%s", err, output)
 		}
 	}
-	cache, err := vmtest.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
 	for _, suite := range suites {
 		names = append(names, suite+"-runtimes")
 	}
-	if !inVM { // it sees the cache of the machine that runs it, read-only
-		fetch := exec.Command("../fetch-systemd.sh", names...)
-		var stderr bytes.Buffer
-		fetch.Stderr = &stderr
-		if err := fetch.Run(); err != nil {
-			t.Fatalf("fetching systemd and runtimes: %v\n%s", err, stderr.String())
+	booted, err := pid1.BootAll(base, sdtrace, names...)
+	t.Cleanup(func() {
+		for _, m := range booted {
+			if err := m.Stop(); err != nil {
+				t.Errorf("stopping systemd of %s: %v", m.Name, err)
+			}
 		}
-	}
-	mount, err := pid1.Cgroup2()
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid1.RemoveStaleCgroups(mount)
-	for i, suite := range suites {
-		root := filepath.Join(cache, "systemd", names[i])
-		m, err := pid1.Boot(root, filepath.Join(base, suite), sdtrace)
-		if m != nil {
-			t.Cleanup(func() {
-				if err := m.Stop(); err != nil {
-					t.Errorf("stopping systemd of %s: %v", suite, err)
-				}
-			})
-		}
-		if err == nil {
-			err = m.AwaitReady()
-		}
+	for i, m := range booted {
+		s, err := newStage(m, suites[i])
 		if err != nil {
-			t.Fatalf("booting systemd of %s: %v", suite, err)
-		}
-		s, err := newStage(m, suite, root)
-		if err != nil {
-			t.Fatalf("setting the stage in %s: %v", suite, err)
+			t.Fatalf("setting the stage in %s: %v", m.Name, err)
 		}
 		t.Cleanup(s.close)
 		stages = append(stages, s)
@@ -136,9 +113,9 @@ func bootAll(t *testing.T) (stages []*stage, sdtrace string) {
 	return stages, sdtrace
 }
 
-// versions are the upstream versions of programs in a root by fetch-systemd.sh.
-func versions(root string, packages ...string) ([]string, error) {
-	text, err := os.ReadFile(filepath.Join(root, "versions"))
+// versions are the upstream versions of programs beside a systemd.
+func versions(m *pid1.Systemd, packages ...string) ([]string, error) {
+	text, err := os.ReadFile(filepath.Join(m.Root(), "versions"))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@
 package field_test
 
 import (
-	"archive/tar"
 	"bufio"
 	"context"
 	"encoding/json"
@@ -24,24 +23,24 @@ import (
 
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
 // stage is a systemd in whose services the scenarios play, one after the other.
 type stage struct {
-	m           *pid1.Systemd
-	suite, root string
-	webs        *net.UnixListener
-	captured    chan *events.Event // what was sent below its control group
-	holders     map[uint64]string  // of sockets, by inode
-	curtains    int                // how often it was told apart what comes before and after
+	m        *pid1.Systemd
+	suite    string
+	webs     *net.UnixListener
+	captured chan *events.Event // what was sent below its control group
+	holders  map[uint64]string  // of sockets, by inode
+	curtains int                // how often it was told apart what comes before and after
 
 	// Of the scenario that plays.
-	began   time.Time
-	lines   []line
-	app     *app
-	logged  int // length of the console's text when it began
-	playing *testing.T
+	began  time.Time
+	lines  []line
+	app    *app
+	logged int // length of the console's text when it began
 }
 
 // app is the web that runs.
@@ -59,8 +58,8 @@ const everyUnit = "[Unit]\nDefaultDependencies=no\n" +
 
 const unitsLog = "units.log"
 
-func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
-	s := &stage{m: m, suite: suite, root: root, captured: make(chan *events.Event, 1<<16), holders: map[uint64]string{}}
+func newStage(m *pid1.Systemd, suite string) (*stage, error) {
+	s := &stage{m: m, suite: suite, captured: make(chan *events.Event, 1<<16), holders: map[uint64]string{}}
 	socket := filepath.Join(m.Shared, webSocket)
 	var err error
 	if s.webs, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket}); err != nil {
@@ -77,6 +76,10 @@ func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
+	image, err := vmtest.ProgramArchive("web", program)
+	if err != nil {
+		return nil, err
+	}
 	for name, content := range map[string][]byte{
 		"/run/systemd/system/service.d/10-field.conf": []byte(everyUnit),
 		"/run/systemd/system/socket.d/10-field.conf":  []byte("[Unit]\nDefaultDependencies=no\n"),
@@ -84,6 +87,7 @@ func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
 			"ExecStart=systemd-notify --no-block " + curtain + "%i\n"),
 		"/web/rootfs/web":  program,
 		"/web/config.json": bundle,
+		"/web/image.tar":   image,
 	} {
 		if err := s.write(name, content); err != nil {
 			return nil, err
@@ -100,7 +104,7 @@ func newStage(m *pid1.Systemd, suite, root string) (*stage, error) {
 			return nil, err
 		}
 	}
-	return s, s.writeImage(program)
+	return s, nil
 }
 
 func (s *stage) close() { s.webs.Close() }
@@ -112,23 +116,6 @@ func (s *stage) write(name string, content []byte) error {
 		return err
 	}
 	return os.WriteFile(file, content, 0o644)
-}
-
-// writeImage makes what an image with nothing but web is imported from.
-func (s *stage) writeImage(program []byte) error {
-	file, err := os.Create(s.m.Inside("/web/image.tar"))
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	w := tar.NewWriter(file)
-	if err := w.WriteHeader(&tar.Header{Name: "web", Mode: 0o755, Size: int64(len(program))}); err != nil {
-		return err
-	}
-	if _, err := w.Write(program); err != nil {
-		return err
-	}
-	return errors.Join(w.Close(), file.Close())
 }
 
 // webBundle is the OCI bundle in /web.
@@ -169,7 +156,7 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 	}
 	s.holders = map[uint64]string{}
 	s.drawCurtain(t, ctx)
-	s.began, s.lines, s.app, s.playing = time.Now(), nil, nil, t
+	s.began, s.lines, s.app = time.Now(), nil, nil
 	s.logged = len(s.m.Console.String())
 	for _, next := range want {
 		got := s.follow(t, ctx, next)
@@ -473,8 +460,7 @@ func (s *stage) drawCurtain(t *testing.T, ctx context.Context) (rest []line) {
 	}
 }
 
-// script runs a shell in the namespaces of systemd. With "&" at its end it goes on while
-// the scenario plays.
+// script runs a shell in the namespaces of systemd, and fails the test if that fails.
 func (s *stage) script(t *testing.T, ctx context.Context, script string) {
 	t.Helper()
 	if strings.TrimSpace(script) == "" {

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // Systemd is one that is PID 1 of its own namespaces.
@@ -203,6 +205,41 @@ func isStatic(exe string) (bool, error) {
 	return true, nil
 }
 
+// BootAll has fetch-systemd.sh make the root file systems of these names and boots them side by
+// side, each with a directory below base. Those to be stopped are returned with an error, too. The
+// working directory is one of vmtest's.
+func BootAll(base, sdtrace string, names ...string) (booted []*Systemd, err error) {
+	fetch := exec.Command("../fetch-systemd.sh", names...)
+	fetch.Stderr = os.Stderr
+	if err := fetch.Run(); err != nil {
+		return nil, fmt.Errorf("fetching systemd: %w", err)
+	}
+	mount, err := Cgroup2()
+	if err != nil {
+		return nil, err
+	}
+	removeStaleCgroups(mount)
+	cache, err := vmtest.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		m, err := Boot(filepath.Join(cache, "systemd", name), filepath.Join(base, name), sdtrace)
+		if m != nil {
+			booted = append(booted, m)
+		}
+		if err != nil {
+			return booted, fmt.Errorf("booting systemd of %s: %w", name, err)
+		}
+	}
+	for _, m := range booted {
+		if err := m.AwaitReady(); err != nil {
+			return booted, fmt.Errorf("booting systemd of %s: %w", m.Name, err)
+		}
+	}
+	return booted, nil
+}
+
 // Another boots one more of the same version, for what disturbs it.
 func (m *Systemd) Another() (*Systemd, error) {
 	return Boot(m.root, fmt.Sprintf("%s-%d", m.dir, m.others.Add(1)), m.sdtrace)
@@ -210,6 +247,9 @@ func (m *Systemd) Another() (*Systemd, error) {
 
 // Signal sends a signal to systemd itself.
 func (m *Systemd) Signal(signal os.Signal) error { return m.cmd.Process.Signal(signal) }
+
+// Root is the directory that fetch-systemd.sh has made.
+func (m *Systemd) Root() string { return m.root }
 
 // PID is that of systemd on this side.
 func (m *Systemd) PID() int { return m.cmd.Process.Pid }
@@ -367,8 +407,8 @@ func (m *Systemd) Systemctl(ctx context.Context, args ...string) (string, error)
 	return stdout.String(), nil
 }
 
-// RemoveStaleCgroups removes those of runs that were killed.
-func RemoveStaleCgroups(mount string) {
+// removeStaleCgroups removes those of runs that were killed.
+func removeStaleCgroups(mount string) {
 	stale, _ := filepath.Glob(filepath.Join(mount, "sdtrace-*-*"))
 	for _, dir := range stale {
 		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), "sdtrace-"), "-")

@@ -20,7 +20,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
@@ -119,35 +118,11 @@ func bootAll() (stop func(), err error) {
 			return stop, fmt.Errorf("building sdtrace: %w", err)
 		}
 	}
-	fetch := exec.Command("../fetch-systemd.sh", suites...)
-	fetch.Stderr = os.Stderr
-	if err := fetch.Run(); err != nil {
-		return stop, fmt.Errorf("fetching systemd: %w", err)
+	booted, err := pid1.BootAll(base, sdtrace, suites...)
+	for _, m := range booted {
+		managers = append(managers, &manager{m})
 	}
-	mount, err := pid1.Cgroup2()
-	if err != nil {
-		return stop, err
-	}
-	pid1.RemoveStaleCgroups(mount)
-	cache, err := vmtest.CacheDir()
-	if err != nil {
-		return stop, err
-	}
-	for _, suite := range suites {
-		m, err := pid1.Boot(filepath.Join(cache, "systemd", suite), filepath.Join(base, suite), sdtrace)
-		if m != nil {
-			managers = append(managers, &manager{m})
-		}
-		if err != nil {
-			return stop, fmt.Errorf("booting systemd of %s: %w", suite, err)
-		}
-	}
-	for _, m := range managers {
-		if err := m.AwaitReady(); err != nil {
-			return stop, fmt.Errorf("booting systemd of %s: %w\n%s", m.Name, err, m.Console.String())
-		}
-	}
-	return stop, nil
+	return stop, err
 }
 
 // eachVersion runs f for each systemd, side by side.
