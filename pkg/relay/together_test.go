@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,7 +96,8 @@ func lowestFD(t *testing.T) int {
 // startAgentAs starts an agent that gets the number of a process that is gone.
 func startAgentAs(t *testing.T, pid int) *agent {
 	t.Helper()
-	for range 100 {
+	const patience = time.Minute
+	for began := time.Now(); time.Since(began) < patience; {
 		// Others start processes, too, so this may take several attempts.
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
 			t.Fatal(err)
@@ -106,8 +108,10 @@ func startAgentAs(t *testing.T, pid int) *agent {
 		}
 		a.stop()
 	}
-	// Others make processes, too, and were faster each time.
-	t.Skipf("not declared: on this busy machine the number %d was not to be had", pid)
+	if os.Getenv("SDTRACE_VM") != "" {
+		t.Skip("not declared: on this emulated machine the number was not to be had")
+	}
+	t.Fatalf("no process gets the number %d", pid)
 	return nil
 }
 
