@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/vmtest/document"
 )
 
@@ -49,11 +50,11 @@ func TestBoot(t *testing.T) {
 	if os.Getenv("SDTRACE_VM") == "1" {
 		t.Skip("not declared: boots a machine itself")
 	}
-	text, err := os.ReadFile("testdata/tutorial.md")
+	session, err := os.ReadFile("testdata/tutorial.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	walk, err := parseSession(string(text))
+	walk, err := parseSession(string(session))
 	if err != nil {
 		t.Fatalf("testdata/tutorial.md: %v", err)
 	}
@@ -90,19 +91,19 @@ func TestBoot(t *testing.T) {
 type machine struct {
 	capture *captured
 	// boot are the datagrams until all was up, rest those after.
-	boot, rest   []*record
+	boot, rest   []*events.Event
 	system, user units
 	kernel       time.Time // when its kernel began
 }
 
 // ready is the first READY=1 of each service that systemd waits for.
-func (m *machine) ready(t *testing.T) map[string]*record {
+func (m *machine) ready(t *testing.T) map[string]*events.Event {
 	t.Helper()
-	ready := map[string]*record{}
+	ready := map[string]*events.Event{}
 	for _, unit := range m.system.notifying() {
 		pid := m.system.mainPID(t, unit)
 		for _, r := range m.boot {
-			if ready[unit] == nil && r.Sender.PID == pid && r.Socket.Address == systemSocket && r.Result.Delivered && r.says("READY", "1") {
+			if ready[unit] == nil && r.Sender.PID == pid && r.Socket.Address == systemSocket && delivered(r) && says(r, "READY", "1") {
 				ready[unit] = r
 			}
 		}
@@ -129,8 +130,8 @@ func (m *machine) checkReady(t *testing.T) {
 		}
 	}
 	for _, r := range m.boot {
-		if r.Socket.Address == systemSocket && r.says("READY", "1") && !slices.Contains(names, r.Sender.Unit) {
-			t.Errorf("nobody waits for this: %s: %s", r.Sender.Unit, r.text())
+		if r.Socket.Address == systemSocket && says(r, "READY", "1") && !slices.Contains(names, r.Sender.Unit) {
+			t.Errorf("nobody waits for this: %s: %s", r.Sender.Unit, text(r))
 		}
 	}
 }
@@ -142,8 +143,8 @@ func (m *machine) checkRead(t *testing.T) {
 			continue
 		}
 		read := m.capture.reads[r.Seq]
-		if !r.Result.Delivered || r.Receiver.PID != 1 || read == nil || read.Reader.PID != 1 || read.Errno != "" || read.Truncated {
-			t.Errorf("%s: %s, read: %+v", r.group(), r.text(), read)
+		if !delivered(r) || !receivedBy(r, 1) || read == nil || read.By.PID != 1 || read.Errno != "" || read.Truncated {
+			t.Errorf("%s: %s, read: %+v", group(r), text(r), read)
 		}
 	}
 }
@@ -173,17 +174,17 @@ func (m *machine) checkUser(t *testing.T) {
 		t.Fatalf("the user's services (-want +systemctl):\n%s", diff)
 	}
 	manager := m.system.mainPID(t, "user@1000.service")
-	i := slices.IndexFunc(m.boot, func(r *record) bool {
-		return r.Sender.UserUnit == names[0] && r.says("READY", "1") && r.Result.Delivered
+	i := slices.IndexFunc(m.boot, func(r *events.Event) bool {
+		return r.Sender.UserUnit == names[0] && says(r, "READY", "1") && delivered(r)
 	})
 	if i < 0 {
 		t.Fatalf("%s did not say READY=1", names[0])
 	}
 	r := m.boot[i]
-	if r.Sender.Unit != "user@1000.service" || r.Receiver.PID != manager {
-		t.Errorf("it is from %s for [%d], want one for [%d]: %s", r.group(), r.Receiver.PID, manager, r.text())
+	if r.Sender.Unit != "user@1000.service" || !receivedBy(r, manager) {
+		t.Errorf("it is from %s, want one for [%d]: %s", group(r), manager, text(r))
 	}
-	if read := m.capture.reads[r.Seq]; read == nil || read.Reader.PID != manager {
+	if read := m.capture.reads[r.Seq]; read == nil || read.By.PID != manager {
 		t.Errorf("it was not read by the user's manager: %+v", read)
 	}
 }
@@ -193,7 +194,7 @@ func (m *machine) checkRunc(t *testing.T) {
 	var got []string
 	for _, r := range m.capture.withheld {
 		if r.Relay.Comm == "runc" && r.Relay.Unit == "web-runc.service" {
-			got = append(got, r.assignments())
+			got = append(got, assignments(r.Message))
 		}
 	}
 	if diff := cmp.Diff([]string{` STATUS="Serving requests"`, ` STOPPING=1 STATUS=Goodbye`}, got); diff != "" {
@@ -205,7 +206,7 @@ func (m *machine) checkRunc(t *testing.T) {
 func (m *machine) checkEnd(t *testing.T) {
 	var stopping []string
 	for _, r := range m.rest {
-		if r.Socket.Address == systemSocket && r.says("STOPPING", "1") {
+		if r.Socket.Address == systemSocket && says(r, "STOPPING", "1") {
 			stopping = append(stopping, r.Sender.Unit)
 		}
 	}

@@ -6,82 +6,46 @@ package boot_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // systemSocket is where a service tells the system's systemd.
 const systemSocket = "/run/systemd/notify"
 
-// record is what is needed here of a line of "sdtrace -o json".
-type record struct {
-	Type    string
-	Seq     uint64
-	Time    time.Time
-	Sender  process
-	Claimed *struct{ PID int }
-	Socket  struct{ Address string }
-
-	Receiver process
-	Result   struct {
-		Errno     string
-		Delivered bool
-	}
-	Message []struct{ Key, Value string }
-	FDs     []struct{ Type string }
-
-	Reader    process
-	Relay     process
-	Errno     string
-	Truncated bool
-}
-
-type process struct {
-	PID      int
-	Comm     string
-	Unit     string
-	UserUnit string `json:"user_unit"`
-}
-
-func (p process) String() string { return fmt.Sprintf("%s[%d]", p.Comm, p.PID) }
-
-// says reports whether the datagram holds an assignment.
-func (r *record) says(key, value string) bool {
-	return slices.ContainsFunc(r.Message, func(a struct{ Key, Value string }) bool { return a.Key == key && a.Value == value })
-}
-
 // captured is a whole capture.
 type captured struct {
-	sends []*record          // in the order of the kernel
-	reads map[uint64]*record // by the number of the datagram
+	sends []*events.Event            // in the order of the kernel
+	reads map[uint64]*events.Receipt // by the number of the datagram
 	// withheld is what relays did not pass on.
-	withheld []*record
+	withheld []*events.Withheld
 }
 
 // parseCapture reads what sdtrace has written, and fails if there is a loss in it.
 func parseCapture(t *testing.T, text []byte) *captured {
 	t.Helper()
-	c := &captured{reads: map[uint64]*record{}}
+	c := &captured{reads: map[uint64]*events.Receipt{}}
 	for line := range bytes.Lines(text) {
-		r := new(record)
-		if err := json.Unmarshal(line, r); err != nil {
+		r, err := events.Decode(line)
+		if err != nil {
 			t.Fatalf("reading %q: %v", line, err)
 		}
-		switch r.Type {
-		case "send":
-			c.sends = append(c.sends, r)
-			if want := uint64(len(c.sends)); r.Seq != want {
-				t.Fatalf("datagram %d comes as the %dth", r.Seq, want)
+		switch {
+		case r.Event != nil:
+			c.sends = append(c.sends, r.Event)
+			if want := uint64(len(c.sends)); r.Event.Seq != want {
+				t.Fatalf("datagram %d comes as the %dth", r.Event.Seq, want)
 			}
-		case "read":
-			c.reads[r.Seq] = r
-		case "withheld":
-			c.withheld = append(c.withheld, r)
-		case "lost":
+		case r.Receipt != nil && r.Receipt.Kind == events.ReceiptRead:
+			c.reads[r.Receipt.Seq] = r.Receipt
+		case r.Withheld != nil:
+			c.withheld = append(c.withheld, r.Withheld)
+		case r.Lost != nil:
 			t.Errorf("something is lost: %s", line)
 		}
 	}
@@ -89,35 +53,55 @@ func parseCapture(t *testing.T, text []byte) *captured {
 }
 
 // before returns what was sent before a time.
-func (c *captured) before(end time.Time) []*record {
-	n, _ := slices.BinarySearchFunc(c.sends, end, func(r *record, end time.Time) int { return r.Time.Compare(end) })
+func (c *captured) before(end time.Time) []*events.Event {
+	n, _ := slices.BinarySearchFunc(c.sends, end, func(e *events.Event, end time.Time) int { return e.Time.Compare(end) })
 	return c.sends[:n]
 }
 
-// text is the datagram without its time.
-func (r *record) text() string {
+// says reports whether a datagram holds an assignment.
+func says(e *events.Event, key, value string) bool {
+	return slices.Contains(messageOf(e), events.Assignment{Key: key, Value: value})
+}
+
+// messageOf are the assignments of a datagram, none of one that is not of the protocol.
+func messageOf(e *events.Event) events.Message {
+	m, err := e.Message()
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+// delivered reports whether a datagram is known to have arrived.
+func delivered(e *events.Event) bool { return e.Result.Delivered != nil && *e.Result.Delivered }
+
+// receivedBy reports whether it is known to be a process that a datagram went to.
+func receivedBy(e *events.Event, pid uint32) bool { return e.Receiver != nil && e.Receiver.PID == pid }
+
+// text is a datagram without its time.
+func text(e *events.Event) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s -> %s", r.Sender, r.Socket.Address)
-	if r.Receiver.PID != 0 {
-		fmt.Fprintf(&b, " %s", r.Receiver)
+	fmt.Fprintf(&b, "%s[%d] -> %s", e.Sender.Comm, e.Sender.PID, e.Socket.Address)
+	if e.Receiver != nil && e.Receiver.PID != 0 {
+		fmt.Fprintf(&b, " %s[%d]", e.Receiver.Comm, e.Receiver.PID)
 	}
-	if r.Result.Errno != "" {
-		b.WriteString(" FAILED " + r.Result.Errno)
+	if e.Result.Errno != "" {
+		b.WriteString(" FAILED " + e.Result.Errno)
 	}
-	b.WriteString(r.assignments())
-	for _, fd := range r.FDs {
+	b.WriteString(assignments(messageOf(e)))
+	for _, fd := range e.FDs {
 		fmt.Fprintf(&b, " +%s", fd.Type)
 	}
-	if r.Claimed != nil && r.Claimed.PID != r.Sender.PID {
-		fmt.Fprintf(&b, " (in the name of [%d])", r.Claimed.PID)
+	if e.Claimed != nil && e.Claimed.PID != e.Sender.PID {
+		fmt.Fprintf(&b, " (in the name of [%d])", e.Claimed.PID)
 	}
 	return b.String()
 }
 
-// assignments are those of the datagram, each behind a blank.
-func (r *record) assignments() string {
+// assignments writes them down, each behind a blank.
+func assignments(message events.Message) string {
 	var b strings.Builder
-	for _, a := range r.Message {
+	for _, a := range message {
 		if strings.ContainsAny(a.Value, " \"") {
 			a.Value = fmt.Sprintf("%q", a.Value)
 		}
@@ -126,12 +110,12 @@ func (r *record) assignments() string {
 	return b.String()
 }
 
-// group is the unit that has sent the datagram.
-func (r *record) group() string {
-	if r.Sender.UserUnit != "" && r.Sender.UserUnit != "init.scope" {
-		return r.Sender.Unit + ": " + r.Sender.UserUnit
+// group is the unit that has sent a datagram.
+func group(e *events.Event) string {
+	if e.Sender.UserUnit != "" && e.Sender.UserUnit != "init.scope" {
+		return e.Sender.Unit + ": " + e.Sender.UserUnit
 	}
-	return r.Sender.Unit
+	return e.Sender.Unit
 }
 
 // timeline lists what each unit has said, in the order of the units' names: units
@@ -139,30 +123,30 @@ func (r *record) group() string {
 // unit says again and again is there once, and what it says of several things at
 // once in the order of their names. How long it waits already, which a user's systemd
 // says when it is slow, is left out.
-func timeline(sends []*record, boot time.Time) string {
-	units := map[string][]*record{}
+func timeline(sends []*events.Event, boot time.Time) string {
+	units := map[string][]*events.Event{}
 	for _, r := range sends {
-		if !strings.HasPrefix(r.assignments(), ` STATUS="User job `) {
-			units[r.group()] = append(units[r.group()], r)
+		if !strings.HasPrefix(assignments(messageOf(r)), ` STATUS="User job `) {
+			units[group(r)] = append(units[group(r)], r)
 		}
 	}
 	var b strings.Builder
 	for _, unit := range sortedKeys(units) {
 		fmt.Fprintf(&b, "%s\n", unit)
 		for _, r := range arrange(units[unit]) {
-			fmt.Fprintf(&b, "%9.3f  %s\n", r.Time.Sub(boot).Seconds(), r.text())
+			fmt.Fprintf(&b, "%9.3f  %s\n", r.Time.Sub(boot).Seconds(), text(r))
 		}
 	}
 	return b.String()
 }
 
 // arrange leaves out repetitions, and sorts neighbours that assign one and the same key.
-func arrange(sends []*record) []*record {
+func arrange(sends []*events.Event) []*events.Event {
 	seen := map[string]bool{}
-	var list []*record
+	var list []*events.Event
 	for _, r := range sends {
-		if text := r.text(); !seen[text] {
-			seen[text] = true
+		if said := text(r); !seen[said] {
+			seen[said] = true
 			list = append(list, r)
 		}
 	}
@@ -170,16 +154,17 @@ func arrange(sends []*record) []*record {
 		if i < len(list) && onlyKey(list[i]) != "" && onlyKey(list[i]) == onlyKey(list[begin]) {
 			continue
 		}
-		slices.SortStableFunc(list[begin:i], func(a, b *record) int { return strings.Compare(a.text(), b.text()) })
+		slices.SortStableFunc(list[begin:i], func(a, b *events.Event) int { return strings.Compare(text(a), text(b)) })
 		begin = i
 	}
 	return list
 }
 
 // onlyKey is the key of a datagram with one assignment.
-func onlyKey(r *record) string {
-	if len(r.Message) != 1 {
+func onlyKey(r *events.Event) string {
+	message := messageOf(r)
+	if len(message) != 1 {
 		return ""
 	}
-	return r.Message[0].Key
+	return message[0].Key
 }

@@ -5,12 +5,13 @@
 package boot_test
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // someUnits is in the form of showUnits. docker comes after containerd directly, and
@@ -81,36 +82,26 @@ user.service
     0.000  user[2] -> /run/systemd/notify systemd[1] READY=1
 `
 	for _, boot := range boots {
-		if diff := cmp.Diff(want, timeline(said(t, boot), time.Time{})); diff != "" {
+		if diff := cmp.Diff(want, timeline(said(boot), time.Time{})); diff != "" {
 			t.Errorf("timeline (-want +got):\n%s", diff)
 		}
 	}
 	other := append([]string{"user READY=1"}, boots[0]...)
-	if timeline(said(t, other), time.Time{}) == want {
+	if timeline(said(other), time.Time{}) == want {
 		t.Error("a unit that says the same in another order is not seen")
 	}
 }
 
-// said makes records of "WHO KEY=VALUE".
-func said(t *testing.T, lines []string) []*record {
-	t.Helper()
-	var sends []*record
+// said makes datagrams of "WHO KEY=VALUE".
+func said(lines []string) (sends []*events.Event) {
 	for _, line := range lines {
 		who, what, _ := strings.Cut(line, " ")
-		key, value, _ := strings.Cut(what, "=")
-		text, err := json.Marshal(map[string]any{
-			"sender":   map[string]any{"pid": 2, "comm": who, "unit": who + ".service"},
-			"receiver": map[string]any{"pid": 1, "comm": "systemd"}, "socket": map[string]any{"address": systemSocket},
-			"message": []any{map[string]any{"key": key, "value": value}},
+		sends = append(sends, &events.Event{
+			Sender:   events.Sender{PID: 2, Comm: who, Unit: who + ".service"},
+			Receiver: &events.Receiver{PID: 1, Comm: "systemd"},
+			Socket:   events.Socket{Address: systemSocket},
+			Payload:  []byte(what),
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := new(record)
-		if err := json.Unmarshal(text, r); err != nil {
-			t.Fatal(err)
-		}
-		sends = append(sends, r)
 	}
 	return sends
 }

@@ -47,13 +47,13 @@ func (u units) notifying() []string {
 }
 
 // mainPID is the number of a service's main process.
-func (u units) mainPID(t *testing.T, name string) int {
+func (u units) mainPID(t *testing.T, name string) uint32 {
 	t.Helper()
-	pid, err := strconv.Atoi(u[name]["MainPID"])
+	pid, err := strconv.ParseUint(u[name]["MainPID"], 10, 32)
 	if err != nil {
 		t.Fatalf("the main process of %s: %v", name, err)
 	}
-	return pid
+	return uint32(pid)
 }
 
 // after are those of some units that a unit is started after, directly or
