@@ -35,7 +35,7 @@ var update = flag.Bool("update", false, "write generated documents anew instead 
 func Check(t testing.TB, file, section, fresh string) {
 	t.Helper()
 	if *update {
-		if err := write(file, section, fresh); err != nil {
+		if err := Write(file, section, fresh); err != nil {
 			t.Errorf("writing a document anew: %v", err)
 		}
 		return
@@ -70,9 +70,10 @@ func lines(text string) []string {
 	return strings.Split(strings.TrimSuffix(Normalize(text), "\n"), "\n")
 }
 
-// write puts fresh into a document. Tests of several packages may write different
-// sections of one file at the same time.
-func write(file, section, fresh string) (err error) {
+// Write puts fresh into a section of a document, or makes it the whole document if the
+// section is "". Several programs may write different sections of one file at the same
+// time. The error says which mark is missing, or why the file cannot be written.
+func Write(file, section, fresh string) (err error) {
 	flags := os.O_RDWR
 	if section == "" {
 		flags |= os.O_CREATE

@@ -113,7 +113,7 @@ func TestUpdateWritesOnlyTheSection(t *testing.T) {
 	for name, fresh := range map[string]string{"longer": section + "More.\n", "shorter": "Less.\n", "without a line end": "Less."} {
 		t.Run(name, func(t *testing.T) {
 			file := writeDocument(t, section)
-			if err := write(file, "boot", fresh); err != nil {
+			if err := Write(file, "boot", fresh); err != nil {
 				t.Fatal(err)
 			}
 			if diff, err := compare(file, "boot", fresh); err != nil || diff != "" {
@@ -136,10 +136,10 @@ func TestWholeFile(t *testing.T) {
 	if _, err := compare(file, "", "Words.\n"); err == nil {
 		t.Error("a file that is not there is no error")
 	}
-	if err := write(file, "", section); err != nil {
+	if err := Write(file, "", section); err != nil {
 		t.Fatal(err)
 	}
-	if err := write(file, "", "Words.\n"); err != nil {
+	if err := Write(file, "", "Words.\n"); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "Words.\n" {
