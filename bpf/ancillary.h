@@ -90,19 +90,18 @@ static __always_inline __u8 mode_kind(umode_t mode)
 __noinline int file_kind(__u64 at)
 {
 	struct file *file = (void *)at;
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct inode *inode = READ(file, f_inode);
 	__u64 magic, name = 0;
 
 	if (!inode)
 		return FD_UNKNOWN;
-	magic = BPF_CORE_READ(inode, i_sb, s_magic);
+	magic = READ(inode, i_sb, s_magic);
 	bpf_probe_read_kernel_str(&name, sizeof(name),
-				  BPF_CORE_READ(file, f_path.dentry, d_name.name));
+				  READ(file, f_path.dentry, d_name.name));
 	/* read_kernel_str puts a NUL last: get the eighth byte too. */
 	if (name >> 48)
-		bpf_probe_read_kernel(
-			&name, sizeof(name),
-			BPF_CORE_READ(file, f_path.dentry, d_name.name));
+		bpf_probe_read_kernel(&name, sizeof(name),
+				      READ(file, f_path.dentry, d_name.name));
 	switch (magic) {
 	case ANON_INODE_FS_MAGIC:
 		return anon_inode_kind(name);
@@ -115,17 +114,17 @@ __noinline int file_kind(__u64 at)
 		if ((name << 16) == NAME8(0, 0, 'm', 'e', 'm', 'f', 'd', ':'))
 			return FD_MEMFD;
 	}
-	return mode_kind(BPF_CORE_READ(inode, i_mode));
+	return mode_kind(READ(inode, i_mode));
 }
 
 /* The struct file behind one of the current task's descriptors. */
 static __always_inline struct file *file_of(__u32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
+	struct fdtable *table = READ(task, files, fdt);
+	struct file **files = READ(table, fd), *file = NULL;
 
-	if (fd >= BPF_CORE_READ(table, max_fds))
+	if (fd >= READ(table, max_fds))
 		return NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
 	return file;
@@ -231,7 +230,7 @@ __noinline int read_control(__u32 slot, __u32 memory, __u64 control, __u64 size)
 
 static __always_inline __u32 read_files(struct scm_fp_list *fp, __u8 *kinds)
 {
-	__u32 i, count = BPF_CORE_READ(fp, count);
+	__u32 i, count = READ(fp, count);
 	struct file *file;
 
 	for (i = 0; i < FDS_MAX; i++) {
@@ -250,19 +249,19 @@ static __always_inline void read_skb_parms(struct ancillary *anc,
 					   struct sk_buff *skb)
 {
 	struct unix_skb_parms *parms = (void *)skb + bpf_core_field_offset(skb->cb);
-	struct scm_fp_list *fp = BPF_CORE_READ(parms, fp);
-	struct pid *pid = BPF_CORE_READ(parms, pid);
+	struct scm_fp_list *fp = READ(parms, fp);
+	struct pid *pid = READ(parms, pid);
 
 	if (pid) {
 		anc->flags |= EVENT_CLAIMED | EVENT_CLAIMED_IDS;
-		anc->pid = BPF_CORE_READ(pid, numbers[0].nr);
-		anc->uid = BPF_CORE_READ(parms, uid.val);
-		anc->gid = BPF_CORE_READ(parms, gid.val);
+		anc->pid = READ(pid, numbers[0].nr);
+		anc->uid = READ(parms, uid.val);
+		anc->gid = READ(parms, gid.val);
 	}
 	if (fp)
 		anc->fd_count = read_files(fp, anc->fds);
 	if (fp)
-		anc->first = (__u64)BPF_CORE_READ(fp, fp[0]);
+		anc->first = (__u64)READ(fp, fp[0]);
 }
 
 #endif

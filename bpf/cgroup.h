@@ -14,22 +14,22 @@ static __always_inline struct kernfs_node *parent_of(struct kernfs_node *kn)
 	struct kernfs_node___v615 *new = (void *)kn;
 
 	if (bpf_core_field_exists(new->__parent))
-		return BPF_CORE_READ(new, __parent);
-	return BPF_CORE_READ(kn, parent);
+		return READ(new, __parent);
+	return READ(kn, parent);
 }
 
 /* The task's node in a hierarchy: 0 for cgroup v2, else cgroup_subsys_id + 1. */
 static __always_inline struct kernfs_node *node_in(struct task_struct *task,
 						   __u32 hierarchy)
 {
-	struct css_set *cset = BPF_CORE_READ(task, cgroups);
+	struct css_set *cset = READ(task, cgroups);
 	struct cgroup_subsys_state **at, *css = NULL;
 
 	if (!hierarchy)
-		return BPF_CORE_READ(cset, dfl_cgrp, kn);
+		return READ(cset, dfl_cgrp, kn);
 	at = (void *)cset + bpf_core_field_offset(cset->subsys);
 	bpf_probe_read_kernel(&css, sizeof(css), at + (hierarchy - 1));
-	return BPF_CORE_READ(css, cgroup, kn);
+	return READ(css, cgroup, kn);
 }
 
 /*
@@ -82,8 +82,7 @@ __noinline int append_cgroup(__u32 slot, __u64 start)
 			return end;
 		}
 		BOUND(end, DATA_MASK);
-		n = bpf_probe_read_kernel_str(&e->data[end], 256,
-					      BPF_CORE_READ(kn, name));
+		n = bpf_probe_read_kernel_str(&e->data[end], 256, READ(kn, name));
 		if (n <= 0)
 			break;
 		end += n;
@@ -102,7 +101,7 @@ static __always_inline bool below_target(struct task_struct *task, __u32 hierarc
 	int i;
 
 	for (i = 0; i < CGROUP_DEPTH && kn; i++) {
-		target.id = BPF_CORE_READ(kn, id);
+		target.id = READ(kn, id);
 		if (bpf_map_lookup_elem(&cgroup_targets, &target))
 			return true;
 		kn = parent_of(kn);
@@ -139,7 +138,7 @@ __noinline int components_pass(__u32 slot)
 	kn = telling_node(task, &hierarchy);
 	for (i = 0; i < CGROUP_DEPTH && kn; i++) {
 		n = bpf_probe_read_kernel_str(s->glob.text, sizeof(s->glob.text),
-					      BPF_CORE_READ(kn, name));
+					      READ(kn, name));
 		if (n > 0) {
 			s->glob.text_len = n - 1;
 			groups |= glob_match(slot, socket_patterns_count,

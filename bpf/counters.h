@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Counters that only ever grow: user space prints differences, so that no
- * increment is lost between reading and resetting.
+ * increment is lost between reading and resetting. Each datagram adds to one of them.
  */
 #ifndef __COUNTERS_H__
 #define __COUNTERS_H__
 
 enum counter {
-	COUNT_SEEN,	      /* AF_UNIX datagrams sent, of any kind */
 	COUNT_IGNORED,	      /* not to a notify socket */
 	COUNT_FILTERED,	      /* rejected by a filter */
 	COUNT_CAPTURED,	      /* in the ring buffer */

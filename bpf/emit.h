@@ -7,27 +7,37 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, 4 << 20);
 } ring SEC(".maps");
 
 /* Appends bytes the slot itself holds. */
 static __always_inline __u64 append(struct event *e, __u64 end, const void *from,
 				    __u64 len)
 {
+	if (!len)
+		return end;
 	BOUND(end, DATA_MASK);
 	BOUND(len, 255);
 	bpf_probe_read_kernel(&e->data[end], len, from);
 	return end + len;
 }
 
+/* Set by the reader before it sleeps for long, because nothing happens. */
+__u32 reader_sleeps;
+
 /*
- * A wake-up costs the sender an interrupt on another CPU, so there is none until
- * the buffer fills up to wakeup_bytes: the reader looks by itself several times a
- * second.
+ * A wake-up costs the sender an interrupt. So there is one if the reader sleeps for long,
+ * and while the buffer's fill passes wakeup_bytes; otherwise the reader looks by itself
+ * many times a second. That several records make one pass it is for those that do not
+ * see one another's.
  */
+#define WAKEUP_WINDOW 8192
+
 static __always_inline __u64 wakeup_flags(void)
 {
-	if (bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) >= wakeup_bytes)
+	__u64 fill = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+
+	if (reader_sleeps || fill - wakeup_bytes < WAKEUP_WINDOW)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
 }
@@ -85,30 +95,24 @@ static __always_inline bool emit(struct scratch *s, __u32 slot)
 	return true;
 }
 
-/*
- * Decides with all that is known now, then sends; says whether it did. slot is the
- * one s is.
- */
-static __always_inline bool emit_if_wanted(struct scratch *s, __u32 slot)
+/* Sends the event of a datagram that counts, if no filter is against it. */
+static __always_inline bool emit_if_passes(struct scratch *s, __u32 slot)
 {
-	struct event *e = &s->event;
-	int interest = destination_interest(slot);
-
-	if (interest == INTEREST_NO ||
-	    (interest == INTEREST_MAYBE &&
-	     !reads_like_notification(e->data, e->payload_len))) {
-		if (s->send.dst.unreadable)
-			count(COUNT_UNREADABLE);
-		else
-			count_unwanted();
-		return false;
-	}
-	if ((filter_failed && !(e->flags & EVENT_NOT_DELIVERED)) ||
+	if ((filter_failed && !(s->event.flags & EVENT_NOT_DELIVERED)) ||
 	    (filter_key && !has_wanted_key(slot))) {
 		count(COUNT_FILTERED);
 		return false;
 	}
 	return emit(s, slot);
+}
+
+/* Counts a datagram that does not count, by what is known of its destination. */
+static __always_inline void count_unwanted_to(const struct destination *dst)
+{
+	if (dst->unreadable)
+		count(COUNT_UNREADABLE);
+	else
+		count_unwanted();
 }
 
 #endif

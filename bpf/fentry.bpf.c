@@ -27,6 +27,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+#include "read.h"
 #include "event.h"
 #include "settings.h"
 #include "counters.h"
@@ -59,16 +60,41 @@ struct copied {
 	__u8 payload[PAYLOAD_MAX];
 };
 
+/* As far as a short payload goes: a map copies the whole of a value. */
+#define SHORT_MAX 512
+
+struct short_copied {
+	struct ancillary anc;
+	__u32 size;
+	__u32 len;
+	__u8 payload[SHORT_MAX];
+};
+
+/* Where it is. */
+enum copy {
+	COPY_NONE,
+	COPY_SHORT,
+	COPY_LONG,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct short_copied);
+} short_copies SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u64);
 	__type(value, struct copied);
-} copies SEC(".maps");
+} long_copies SEC(".maps");
 
+/* By scratch_slot, as far as a program copies. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, SLOT_EXIT);
 	__type(key, __u32);
 	__type(value, struct copied);
 } copy_scratch SEC(".maps");
@@ -79,13 +105,13 @@ __u64 in_flight_refused;
 static __always_inline void read_destination(struct destination *dst,
 					     struct sock *sk, struct msghdr *msg)
 {
-	__s64 len = BPF_CORE_READ(msg, msg_namelen);
+	__s64 len = READ(msg, msg_namelen);
 
 	destination_init(dst, datagram_type(sk));
 	/* unix_seqpacket_sendmsg() sets msg_namelen to 0. */
 	if (len > 0)
-		dst->address_len = read_name_kernel(
-			dst->address, BPF_CORE_READ(msg, msg_name), len);
+		dst->address_len =
+			read_name_kernel(dst->address, READ(msg, msg_name), len);
 	else
 		resolve_peer(dst, sk);
 }
@@ -97,8 +123,7 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 
 	if (!s || id >> 32 == self_tgid)
 		return;
-	count(COUNT_SEEN);
-	read_destination(&s->send.dst, BPF_CORE_READ(sock, sk), msg);
+	read_destination(&s->send.dst, READ(sock, sk), msg);
 	s->send.interest = destination_interest(SLOT_ENTER);
 	if (s->send.interest == INTEREST_NO) {
 		count(COUNT_IGNORED);
@@ -113,7 +138,8 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 		count(COUNT_RUN_SKIPPED);
 	s->send.start_ns = bpf_ktime_get_boot_ns();
 	s->send.skb = 0;
-	s->send.copied = 0;
+	s->send.copied = COPY_NONE;
+	s->send.undecided = 0;
 	s->send.permitted = 0;
 	s->send.followed = 0;
 	if (!bpf_map_update_elem(&in_flight, &id, &s->send, BPF_ANY))
@@ -130,19 +156,60 @@ int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
 	return 0;
 }
 
-static __always_inline void copy_payload(struct copied *c, struct sk_buff *skb)
+/* Reads up to most bytes of the payload; as many are in the first piece of the datagram. */
+static __always_inline void copy_payload(struct copied *c, struct sk_buff *skb,
+					 __u32 most)
 {
-	__u32 len = BPF_CORE_READ(skb, len);
-	__u64 head = len - BPF_CORE_READ(skb, data_len);
+	__u32 len = READ(skb, len);
+	__u64 head = len - READ(skb, data_len);
 
 	c->size = len;
-	if (head > PAYLOAD_MAX)
-		head = PAYLOAD_MAX;
+	if (head > most)
+		head = most;
 	c->len = head;
 	BOUND(head, DATA_MASK);
 	if (head > PAYLOAD_MAX ||
-	    bpf_probe_read_kernel(c->payload, head, BPF_CORE_READ(skb, data)))
+	    bpf_probe_read_kernel(c->payload, head, READ(skb, data)))
 		c->len = 0;
+}
+
+/* c is for use here only. */
+static __always_inline bool begins_like_notification(struct copied *c,
+						     struct sk_buff *skb)
+{
+	copy_payload(c, skb, BEGINNING_MAX);
+	return reads_like_notification(c->payload, c->len);
+}
+
+/*
+ * Keeps what the datagram holds until its send ends. Says whether there was room; if
+ * not, the send is forgotten.
+ */
+static __always_inline bool keep_copy(struct send *send, struct copied *c,
+				      struct sk_buff *skb)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	long refused;
+
+	copy_payload(c, skb, PAYLOAD_MAX);
+	ancillary_init(&c->anc);
+	read_skb_parms(&c->anc, skb);
+	if (c->len <= SHORT_MAX) {
+		refused = bpf_map_update_elem(&short_copies, &id, c, BPF_ANY);
+		send->copied = COPY_SHORT;
+	} else {
+		refused = bpf_map_update_elem(&long_copies, &id, c, BPF_ANY);
+		send->copied = COPY_LONG;
+	}
+	if (!refused)
+		return true;
+	if (send->interest == INTEREST_YES ||
+	    reads_like_notification(c->payload, c->len))
+		count(COUNT_IN_FLIGHT_FULL);
+	else
+		count_unwanted();
+	bpf_map_delete_elem(&in_flight, &id);
+	return false;
 }
 
 /*
@@ -156,7 +223,7 @@ static __always_inline void count_refused(struct copied *c, struct sk_buff *skb,
 	struct msghdr *msg =
 		(void *)from - bpf_core_field_offset(struct msghdr, msg_iter);
 	struct scratch *s = scratch_get(SLOT_COPY);
-	struct sock *sk = BPF_CORE_READ(skb, sk);
+	struct sock *sk = READ(skb, sk);
 
 	if (!s || !datagram_type(sk) ||
 	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
@@ -164,21 +231,27 @@ static __always_inline void count_refused(struct copied *c, struct sk_buff *skb,
 	read_destination(&s->send.dst, sk, msg);
 	if (destination_interest(SLOT_COPY) != INTEREST_MAYBE)
 		return;
-	copy_payload(c, skb);
-	if (reads_like_notification(c->payload, c->len) && task_passes(SLOT_COPY))
+	if (begins_like_notification(c, skb) && task_passes(SLOT_COPY))
 		count(COUNT_IN_FLIGHT_FULL);
+}
+
+static __always_inline void forget_send(__u64 id)
+{
+	bpf_map_delete_elem(&in_flight, &id);
+	bpf_map_delete_elem(&short_copies, &id);
+	bpf_map_delete_elem(&long_copies, &id);
 }
 
 static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
+	__u32 slot = SLOT_COPY;
 	struct copied *c;
-	__u32 zero = 0;
 
 	if (!send && !in_flight_refused)
 		return;
-	c = bpf_map_lookup_elem(&copy_scratch, &zero);
+	c = bpf_map_lookup_elem(&copy_scratch, &slot);
 	if (!c)
 		return;
 	if (!send) {
@@ -189,37 +262,27 @@ static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 	 * A datagram is copied once: this entry is of one before whose send_exit the
 	 * kernel skipped, and so it did with the send_enter of this one.
 	 */
-	if (send->copied) {
+	if (send->skb) {
 		count(COUNT_RUN_SKIPPED);
-		bpf_map_delete_elem(&in_flight, &id);
-		bpf_map_delete_elem(&copies, &id);
+		forget_send(id);
 		return;
 	}
-	copy_payload(c, skb);
+	send->skb = (__u64)skb;
+	send->len = READ(skb, len);
+	if (send->interest == INTEREST_YES || begins_like_notification(c, skb)) {
+		keep_copy(send, c, skb);
+		return;
+	}
 	/*
 	 * The receiver's own name, seen later, may still say that a datagram
 	 * with an address counts; a connected one's is known already.
 	 */
-	if (send->interest == INTEREST_MAYBE && send->dst.connected &&
-	    !reads_like_notification(c->payload, c->len)) {
-		count_unwanted();
-		bpf_map_delete_elem(&in_flight, &id);
+	if (!send->dst.connected) {
+		send->undecided = 1;
 		return;
 	}
-	ancillary_init(&c->anc);
-	read_skb_parms(&c->anc, skb);
-	if (bpf_map_update_elem(&copies, &id, c, BPF_ANY)) {
-		if (send->interest == INTEREST_YES ||
-		    reads_like_notification(c->payload, c->len))
-			count(COUNT_IN_FLIGHT_FULL);
-		else
-			count_unwanted();
-		bpf_map_delete_elem(&in_flight, &id);
-		return;
-	}
-	send->copied = 1;
-	send->skb = (__u64)skb;
-	send->len = c->size;
+	count_unwanted();
+	bpf_map_delete_elem(&in_flight, &id);
 }
 
 SEC("fexit/skb_copy_datagram_from_iter")
@@ -231,28 +294,49 @@ int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *f
 	return 0;
 }
 
+/* What the receiver's own name says. */
+static __always_inline int receiver_interest(struct sock *receiver)
+{
+	struct scratch *s = scratch_get(SLOT_FOUND);
+
+	if (!s)
+		return INTEREST_NO;
+	destination_init(&s->send.dst, SOCK_DGRAM);
+	s->send.dst.bound_len = read_bound(s->send.dst.bound, receiver);
+	return destination_interest(SLOT_FOUND);
+}
+
+/*
+ * The receiver's own name decides about what neither the address nor the payload did. What
+ * does not count is forgotten.
+ */
+static __always_inline bool decide(struct send *send, struct sock *receiver)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 slot = SLOT_FOUND;
+	struct copied *c;
+
+	send->undecided = 0;
+	c = bpf_map_lookup_elem(&copy_scratch, &slot);
+	if (c && receiver_interest(receiver) == INTEREST_YES) {
+		send->interest = INTEREST_YES;
+		return keep_copy(send, c, (void *)send->skb);
+	}
+	count_unwanted();
+	bpf_map_delete_elem(&in_flight, &id);
+	return false;
+}
+
 /*
  * Whether a datagram will be shown, by what is known now. All but those with a wanted
  * key among others: to follow what is not shown costs its sender and sdtrace something.
  */
-static __always_inline bool worth_following(struct send *send)
+static __always_inline bool worth_following(const struct send *send,
+					    struct sock *receiver)
 {
-	struct scratch *s = scratch_get(SLOT_FOUND);
-	__u64 id = bpf_get_current_pid_tgid();
-	struct copied *c;
-
 	/* Only failures are asked for: of these nothing becomes. */
-	if (!follow_receipts || filter_failed || !send->copied)
-		return false;
-	if (send->interest == INTEREST_YES)
-		return true;
-	c = bpf_map_lookup_elem(&copies, &id);
-	if (c && reads_like_notification(c->payload, c->len))
-		return true;
-	if (!s)
-		return false;
-	s->send.dst = send->dst;
-	return destination_interest(SLOT_FOUND) == INTEREST_YES;
+	return follow_receipts && !filter_failed && send->copied &&
+	       receiver_interest(receiver) != INTEREST_NO;
 }
 
 /* Runs again when a blocked send is retried: the last time holds. */
@@ -260,12 +344,16 @@ static __always_inline void found(struct socket *other)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
+	struct sock *receiver;
 
 	if (!send)
 		return;
-	resolve(&send->dst, BPF_CORE_READ(other, sk));
+	receiver = READ(other, sk);
+	if (send->undecided && !decide(send, receiver))
+		return;
+	resolve(&send->dst, receiver);
 	send->permitted = 1;
-	if (worth_following(send))
+	if (worth_following(send, receiver))
 		follow(send);
 }
 
@@ -276,18 +364,39 @@ int BPF_PROG(receiver_found, struct socket *sock, struct socket *other)
 	return 0;
 }
 
-/* Takes over what payload_copied left. */
-static __always_inline void use_copy(struct scratch *s, const struct copied *c)
+static __always_inline void use_copy(struct scratch *s, const struct ancillary *anc,
+				     __u32 size, const __u8 *payload, __u64 len)
 {
 	struct event *e = &s->event;
-	__u64 len = c->len;
 
-	s->anc = c->anc;
-	e->size = c->size;
+	s->anc = *anc;
+	e->size = size;
 	e->payload_len = len;
 	e->flags |= EVENT_SIZE | EVENT_PAYLOAD;
 	BOUND(len, DATA_MASK);
-	bpf_probe_read_kernel(e->data, len, c->payload);
+	bpf_probe_read_kernel(e->data, len, payload);
+}
+
+/* Takes over what keep_copy() left. Says whether it is there. */
+static __always_inline bool take_copy(struct scratch *s, __u64 id)
+{
+	struct short_copied *brief;
+	struct copied *c;
+
+	if (s->send.copied == COPY_SHORT) {
+		brief = bpf_map_lookup_elem(&short_copies, &id);
+		if (!brief)
+			return false;
+		use_copy(s, &brief->anc, brief->size, brief->payload, brief->len);
+		bpf_map_delete_elem(&short_copies, &id);
+		return true;
+	}
+	c = s->send.copied ? bpf_map_lookup_elem(&long_copies, &id) : NULL;
+	if (!c)
+		return false;
+	use_copy(s, &c->anc, c->size, c->payload, c->len);
+	bpf_map_delete_elem(&long_copies, &id);
+	return true;
 }
 
 /*
@@ -300,8 +409,8 @@ static __always_inline void use_message(struct scratch *s, __u32 slot,
 	struct event *e = &s->event;
 
 	ancillary_init(&s->anc);
-	read_control(slot, MEMORY_KERNEL, (__u64)BPF_CORE_READ(msg, msg_control),
-		     BPF_CORE_READ(msg, msg_controllen));
+	read_control(slot, MEMORY_KERNEL, (__u64)READ_NUMBER(msg, msg_control),
+		     READ(msg, msg_controllen));
 	e->size = size;
 	e->flags |= EVENT_SIZE;
 	read_msg_iter(slot, e, msg, size);
@@ -327,24 +436,39 @@ static __always_inline void describe_result(struct event *e, struct send *send,
 		e->flags |= EVENT_NOT_DELIVERED;
 }
 
+/* Decides with all that is known now, then sends; says whether it did. */
+static __always_inline bool emit_if_wanted(struct scratch *s)
+{
+	const struct event *e = &s->event;
+	int interest = destination_interest(SLOT_EXIT);
+
+	if (interest == INTEREST_NO ||
+	    (interest == INTEREST_MAYBE &&
+	     !reads_like_notification(e->data, e->payload_len))) {
+		count_unwanted();
+		return false;
+	}
+	return emit_if_passes(s, SLOT_EXIT);
+}
+
 static __always_inline void leave(struct msghdr *msg, size_t len, int ret)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct scratch *s = scratch_get(SLOT_EXIT);
 	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
-	struct copied *c;
+	struct scratch *s = scratch_get(SLOT_EXIT);
 
 	if (!s || !send)
 		return;
 	s->send = *send;
 	bpf_map_delete_elem(&in_flight, &id);
+	/* It never came to its receiver. */
+	if (s->send.undecided) {
+		count_unwanted();
+		return;
+	}
 	event_init(&s->event);
 	describe_result(&s->event, &s->send, ret);
-	c = s->send.copied ? bpf_map_lookup_elem(&copies, &id) : NULL;
-	if (c) {
-		use_copy(s, c);
-		bpf_map_delete_elem(&copies, &id);
-	} else {
+	if (!take_copy(s, id)) {
 		use_message(s, SLOT_EXIT, msg, len);
 		/* payload_copied was skipped: what it said decides, but is lost. */
 		if (ret >= 0 && s->send.interest == INTEREST_MAYBE) {
@@ -359,7 +483,7 @@ static __always_inline void leave(struct msghdr *msg, size_t len, int ret)
 	}
 	if (s->send.followed)
 		s->event.skb = s->send.skb;
-	if (!emit_if_wanted(s, SLOT_EXIT))
+	if (!emit_if_wanted(s))
 		forget(&s->send);
 	else if (s->send.followed && s->anc.fd_count == 1 &&
 		 s->anc.fds[0] == FD_PIPE)
@@ -417,7 +541,8 @@ int thread_exit(void *ctx)
 
 	if (!bpf_map_delete_elem(&in_flight, &id))
 		count(COUNT_RUN_SKIPPED);
-	bpf_map_delete_elem(&copies, &id);
+	bpf_map_delete_elem(&short_copies, &id);
+	bpf_map_delete_elem(&long_copies, &id);
 	thread_ends();
 	return 0;
 }

@@ -76,8 +76,9 @@ type FentryProcess struct {
 }
 
 type FentryScratch struct {
-	_    structs.HostLayout
-	Glob struct {
+	_         structs.HostLayout
+	BatchSock uint64
+	Glob      struct {
 		_       structs.HostLayout
 		Pattern uint32
 		Pi      uint32
@@ -94,6 +95,18 @@ type FentryScratch struct {
 		Hash    uint64
 		InKey   uint32
 		Escaped uint32
+	}
+	Msg struct {
+		_             structs.HostLayout
+		MsgName       uint64
+		MsgNamelen    int32
+		_             [4]byte
+		MsgIov        uint64
+		MsgIovlen     uint64
+		MsgControl    uint64
+		MsgControllen uint64
+		MsgFlags      uint32
+		_             [4]byte
 	}
 	Send FentrySend
 	Anc  struct {
@@ -157,9 +170,10 @@ type FentrySend struct {
 	Interest  uint32
 	Len       uint32
 	Copied    uint8
+	Undecided uint8
 	Followed  uint8
 	Permitted uint8
-	_         [5]byte
+	_         [4]byte
 	Dst       struct {
 		_          structs.HostLayout
 		Inode      uint64
@@ -177,6 +191,24 @@ type FentrySend struct {
 		Bound      [128]int8
 		_          [7]byte
 	}
+}
+
+type FentryShortCopied struct {
+	_   structs.HostLayout
+	Anc struct {
+		_       structs.HostLayout
+		Flags   uint32
+		Pid     uint32
+		NsPid   uint32
+		Uid     uint32
+		Gid     uint32
+		FdCount uint32
+		First   uint64
+		Fds     [256]uint8
+	}
+	Size    uint32
+	Len     uint32
+	Payload [512]uint8
 }
 
 type FentryTaken struct {
@@ -200,10 +232,10 @@ type FentryWaitingPipe struct {
 const (
 	FentryMapCgroupTargets          = "cgroup_targets"
 	FentryMapComms                  = "comms"
-	FentryMapCopies                 = "copies"
 	FentryMapCopyScratch            = "copy_scratch"
 	FentryMapCounters               = "counters"
 	FentryMapInFlight               = "in_flight"
+	FentryMapLongCopies             = "long_copies"
 	FentryMapNetnses                = "netnses"
 	FentryMapNotifySockets          = "notify_sockets"
 	FentryMapPatterns               = "patterns"
@@ -214,6 +246,7 @@ const (
 	FentryMapRing                   = "ring"
 	FentryMapScratches              = "scratches"
 	FentryMapSenders                = "senders"
+	FentryMapShortCopies            = "short_copies"
 	FentryMapUids                   = "uids"
 	FentryMapWaitingPipes           = "waiting_pipes"
 	FentryMapWantedKeys             = "wanted_keys"
@@ -237,7 +270,9 @@ const (
 	FentryVarFilterUid              = "filter_uid"
 	FentryVarFollowReceipts         = "follow_receipts"
 	FentryVarInFlightRefused        = "in_flight_refused"
+	FentryVarNotifySocketBits       = "notify_socket_bits"
 	FentryVarQueuedCount            = "queued_count"
+	FentryVarReaderSleeps           = "reader_sleeps"
 	FentryVarReceiptType            = "receipt_type"
 	FentryVarSelfTgid               = "self_tgid"
 	FentryVarSocketPatternsCount    = "socket_patterns_count"
@@ -308,10 +343,10 @@ type FentryProgramSpecs struct {
 type FentryMapSpecs struct {
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
-	Copies        *ebpf.MapSpec `ebpf:"copies"`
 	CopyScratch   *ebpf.MapSpec `ebpf:"copy_scratch"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	InFlight      *ebpf.MapSpec `ebpf:"in_flight"`
+	LongCopies    *ebpf.MapSpec `ebpf:"long_copies"`
 	Netnses       *ebpf.MapSpec `ebpf:"netnses"`
 	NotifySockets *ebpf.MapSpec `ebpf:"notify_sockets"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
@@ -322,6 +357,7 @@ type FentryMapSpecs struct {
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Senders       *ebpf.MapSpec `ebpf:"senders"`
+	ShortCopies   *ebpf.MapSpec `ebpf:"short_copies"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
 	WaitingPipes  *ebpf.MapSpec `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.MapSpec `ebpf:"wanted_keys"`
@@ -342,7 +378,9 @@ type FentryVariableSpecs struct {
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FollowReceipts         *ebpf.VariableSpec `ebpf:"follow_receipts"`
 	InFlightRefused        *ebpf.VariableSpec `ebpf:"in_flight_refused"`
+	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
 	QueuedCount            *ebpf.VariableSpec `ebpf:"queued_count"`
+	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
@@ -376,10 +414,10 @@ func (o *FentryObjects) Close() error {
 type FentryMaps struct {
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
-	Copies        *ebpf.Map `ebpf:"copies"`
 	CopyScratch   *ebpf.Map `ebpf:"copy_scratch"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	InFlight      *ebpf.Map `ebpf:"in_flight"`
+	LongCopies    *ebpf.Map `ebpf:"long_copies"`
 	Netnses       *ebpf.Map `ebpf:"netnses"`
 	NotifySockets *ebpf.Map `ebpf:"notify_sockets"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
@@ -390,6 +428,7 @@ type FentryMaps struct {
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Senders       *ebpf.Map `ebpf:"senders"`
+	ShortCopies   *ebpf.Map `ebpf:"short_copies"`
 	Uids          *ebpf.Map `ebpf:"uids"`
 	WaitingPipes  *ebpf.Map `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.Map `ebpf:"wanted_keys"`
@@ -399,10 +438,10 @@ func (m *FentryMaps) Close() error {
 	return _FentryClose(
 		m.CgroupTargets,
 		m.Comms,
-		m.Copies,
 		m.CopyScratch,
 		m.Counters,
 		m.InFlight,
+		m.LongCopies,
 		m.Netnses,
 		m.NotifySockets,
 		m.Patterns,
@@ -413,6 +452,7 @@ func (m *FentryMaps) Close() error {
 		m.Ring,
 		m.Scratches,
 		m.Senders,
+		m.ShortCopies,
 		m.Uids,
 		m.WaitingPipes,
 		m.WantedKeys,
@@ -434,7 +474,9 @@ type FentryVariables struct {
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	FollowReceipts         *ebpf.Variable `ebpf:"follow_receipts"`
 	InFlightRefused        *ebpf.Variable `ebpf:"in_flight_refused"`
+	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
 	QueuedCount            *ebpf.Variable `ebpf:"queued_count"`
+	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`

@@ -72,28 +72,28 @@ static __always_inline void read_buffer(struct event *e, const void *base,
 }
 
 /* ITER_UBUF came with 6.0, and the enum's values moved more than once. */
-static __always_inline bool is_iter(const struct iov_iter *iter, bool ubuf)
+static __always_inline bool is_iter(struct iov_iter *iter, bool ubuf)
 {
-	const struct iov_iter___v513 *old = (void *)iter;
+	struct iov_iter___v513 *old = (void *)iter;
 	__u32 type;
 
 	if (bpf_core_field_exists(old->type))
-		type = BPF_CORE_READ(old, type) & ~1U; /* without the direction */
+		type = READ(old, type) & ~1U; /* without the direction */
 	else
-		type = BPF_CORE_READ(iter, iter_type);
+		type = READ(iter, iter_type);
 	if (!ubuf)
 		return type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
 	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
 	       type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
 }
 
-static __always_inline const void *segments_of(const struct iov_iter *iter)
+static __always_inline const void *segments_of(struct iov_iter *iter)
 {
-	const struct iov_iter___v63 *old = (void *)iter;
+	struct iov_iter___v63 *old = (void *)iter;
 
 	if (bpf_core_field_exists(iter->__iov))
-		return BPF_CORE_READ(iter, __iov);
-	return BPF_CORE_READ(old, iov);
+		return READ_NUMBER(iter, __iov);
+	return READ_NUMBER(old, iov);
 }
 
 /*
@@ -103,15 +103,15 @@ static __always_inline const void *segments_of(const struct iov_iter *iter)
 static __always_inline void read_msg_iter(__u32 slot, struct event *e,
 					  struct msghdr *msg, __u64 size)
 {
-	const struct iov_iter *iter = &msg->msg_iter;
+	struct iov_iter *iter = &msg->msg_iter;
 
-	if (BPF_CORE_READ(iter, count) != size)
+	if (READ(iter, count) != size)
 		return;
 	if (is_iter(iter, true))
-		read_buffer(e, BPF_CORE_READ(iter, ubuf), size);
+		read_buffer(e, READ_NUMBER(iter, ubuf), size);
 	else if (is_iter(iter, false))
 		gather(slot, MEMORY_KERNEL, (__u64)segments_of(iter),
-		       BPF_CORE_READ(iter, nr_segs));
+		       READ(iter, nr_segs));
 }
 
 #endif

@@ -83,7 +83,7 @@ static __always_inline struct process current_process(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct process p = {
-		.start_time = BPF_CORE_READ(task, group_leader, start_boottime),
+		.start_time = READ(task, group_leader, start_boottime),
 		.pid = bpf_get_current_pid_tgid() >> 32,
 	};
 
@@ -92,7 +92,7 @@ static __always_inline struct process current_process(void)
 
 static __always_inline __u64 pipe_inode(struct file *file)
 {
-	return BPF_CORE_READ(file, f_inode, i_ino);
+	return READ(file, f_inode, i_ino);
 }
 
 /* Begins to follow a datagram that is about to be queued, perhaps not for the first
@@ -104,7 +104,7 @@ static __always_inline void follow(struct send *send)
 	struct process sender = current_process();
 	struct followed f = {
 		.start_ns = send->start_ns,
-		.owner = (__u64)BPF_CORE_READ(skb, sk),
+		.owner = (__u64)READ(skb, sk),
 		.sender_start_time = sender.start_time,
 		.sender_pid = sender.pid,
 		.len = send->len,
@@ -118,7 +118,9 @@ static __always_inline void follow(struct send *send)
 			__sync_fetch_and_add(&queued_count, -1);
 			count(COUNT_RECEIPT_LOST);
 		}
-		bpf_map_update_elem(&senders, &sender, &zero, BPF_NOEXIST);
+		/* An LRU map prepares an entry before it looks. */
+		if (!bpf_map_lookup_elem(&senders, &sender))
+			bpf_map_update_elem(&senders, &sender, &zero, BPF_NOEXIST);
 		__sync_fetch_and_add(&queued_count, 1);
 	}
 	if (!bpf_map_update_elem(&queued, &send->skb, &f, BPF_ANY)) {
@@ -163,7 +165,7 @@ static __always_inline void receipt_init(struct receipt *r, __u32 type, __u64 sk
 	r->pid = id >> 32;
 	r->tid = id;
 	r->cgroup_id = bpf_get_current_cgroup_id();
-	r->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
+	r->start_time = READ(task, group_leader, start_boottime);
 	BPF_CORE_READ_STR_INTO(&r->comm, task, group_leader, comm);
 }
 
@@ -204,8 +206,7 @@ static __always_inline bool leave_queue(struct sk_buff *skb, struct followed *f)
 	if (!unfollow(key))
 		return false;
 	/* Another datagram at the address of one whose end was missed. */
-	if (f->owner == (__u64)BPF_CORE_READ(skb, sk) &&
-	    f->len == BPF_CORE_READ(skb, len))
+	if (f->owner == (__u64)READ(skb, sk) && f->len == READ(skb, len))
 		return true;
 	count(COUNT_RECEIPT_LOST);
 	return false;
@@ -243,7 +244,7 @@ static __always_inline void finish_reading(struct msghdr *msg, int ret)
 		     t->followed.queued_ns);
 	r.time_ns = t->time_ns;
 	r.result = ret;
-	r.msg_flags = BPF_CORE_READ(msg, msg_flags);
+	r.msg_flags = READ(msg, msg_flags);
 	r.sender_exited_ns = sender_exited(&t->followed);
 	bpf_map_delete_elem(&reading, &id);
 	send_receipt(&r);
@@ -309,7 +310,7 @@ static __always_inline void thread_ends(void)
 
 	if (!bpf_map_delete_elem(&reading, &id))
 		count(COUNT_RECEIPT_LOST);
-	if (BPF_CORE_READ(task, signal, live.counter))
+	if (READ(task, signal, live.counter))
 		return;
 	p = current_process();
 	exited = bpf_map_lookup_elem(&senders, &p);

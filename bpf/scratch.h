@@ -39,7 +39,8 @@ struct send {
 	__u64 skb;	 /* the datagram, once it is made */
 	__u32 interest;	 /* enum interest, by the names */
 	__u32 len;	 /* of the datagram */
-	__u8 copied;	 /* the payload was taken from the kernel's copy */
+	__u8 copied;	 /* enum copy: where the payload is */
+	__u8 undecided;	 /* if it counts, by the receiver's own name alone */
 	__u8 followed;	 /* receipts come of it, unless it fails */
 	__u8 permitted;	 /* security_unix_may_send() saw the receiver */
 	struct destination dst;
@@ -76,8 +77,10 @@ struct key_search {
 };
 
 struct scratch {
+	__u64 batch_sock; /* the struct sock that a batch is sent by */
 	struct glob glob;
 	struct key_search key_search;
+	struct user_msghdr_abi msg;
 	struct send send;
 	struct ancillary anc;
 	struct event event;

@@ -135,4 +135,13 @@ struct {
 	__type(value, __u8);
 } notify_sockets SEC(".maps");
 
+/*
+ * A bit for each name in notify_sockets, and for some others: which one follows from its
+ * last eight bytes and its length.
+ */
+#define NAME_BITS_LOG2 12
+#define NAME_BIT_FACTOR 0x9e3779b97f4a7c15ULL
+
+__u64 notify_socket_bits[(1 << NAME_BITS_LOG2) / 64];
+
 #endif

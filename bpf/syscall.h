@@ -39,18 +39,29 @@ struct syscall {
 static __always_inline long syscall_number(struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(regs, orig_ax);
+	return READ(regs, orig_ax);
 #else
-	return BPF_CORE_READ(regs, syscallno);
+	return READ(regs, syscallno);
 #endif
 }
 
-static __always_inline __u64 sixth_argument(struct pt_regs *regs)
+static __always_inline void read_arguments(struct syscall *call,
+					   struct pt_regs *regs)
 {
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(regs, r9);
+	call->fd = READ(regs, di);
+	call->arg1 = READ(regs, si);
+	call->arg2 = READ(regs, dx);
+	call->arg4 = READ(regs, r8);
+	call->arg5 = READ(regs, r9);
 #else
-	return BPF_CORE_READ((struct user_pt_regs *)regs, regs[5]);
+	struct user_pt_regs *user = (void *)regs;
+
+	call->fd = READ(regs, orig_x0);
+	call->arg1 = READ(user, regs[1]);
+	call->arg2 = READ(user, regs[2]);
+	call->arg4 = READ(user, regs[4]);
+	call->arg5 = READ(user, regs[5]);
 #endif
 }
 
@@ -58,9 +69,9 @@ static __always_inline __u64 sixth_argument(struct pt_regs *regs)
 static __always_inline bool is_compat(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(task, thread_info.status) & TS_COMPAT;
+	return READ(task, thread_info.status) & TS_COMPAT;
 #else
-	return BPF_CORE_READ(task, thread_info.flags) & (1UL << TIF_32BIT);
+	return READ(task, thread_info.flags) & (1UL << TIF_32BIT);
 #endif
 }
 
@@ -70,16 +81,12 @@ static __always_inline struct syscall read_syscall(struct pt_regs *regs)
 	struct syscall call = {.nr = -1};
 
 	/* Neither has entered the kernel by a system call of its own. */
-	if (BPF_CORE_READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
+	if (READ(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
 		return call;
 	if (is_compat(task))
 		return call;
 	call.nr = syscall_number(regs);
-	call.fd = PT_REGS_PARM1_CORE_SYSCALL(regs);
-	call.arg1 = PT_REGS_PARM2_CORE_SYSCALL(regs);
-	call.arg2 = PT_REGS_PARM3_CORE_SYSCALL(regs);
-	call.arg4 = PT_REGS_PARM5_CORE_SYSCALL(regs);
-	call.arg5 = sixth_argument(regs);
+	read_arguments(&call, regs);
 	return call;
 }
 

@@ -7,51 +7,56 @@
 
 static __always_inline void namespace_ids(struct event *e, struct task_struct *task)
 {
-	struct nsproxy *ns = BPF_CORE_READ(task, nsproxy);
+	struct nsproxy *ns = READ(task, nsproxy);
 
-	e->mntns = BPF_CORE_READ(ns, mnt_ns, ns.inum);
-	e->netns = BPF_CORE_READ(ns, net_ns, ns.inum);
-	e->cgroupns = BPF_CORE_READ(ns, cgroup_ns, ns.inum);
-	e->userns = BPF_CORE_READ(task, cred, user_ns, ns.inum);
+	e->mntns = READ(ns, mnt_ns, ns.inum);
+	e->netns = READ(ns, net_ns, ns.inum);
+	e->cgroupns = READ(ns, cgroup_ns, ns.inum);
+	e->userns = READ(task, cred, user_ns, ns.inum);
 }
 
 /* The process id in its own pid namespace, and that namespace. */
 static __always_inline void own_pid(struct event *e, struct task_struct *leader)
 {
-	struct pid *pid = BPF_CORE_READ(leader, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
+	struct pid *pid = READ(leader, thread_pid);
+	__u32 level = READ(pid, level);
 	struct upid id = {};
 
+	if (!level) {
+		e->ns_pid = READ(pid, numbers[0].nr);
+		e->pidns = READ(pid, numbers[0].ns, ns.inum);
+		return;
+	}
 	bpf_probe_read_kernel(&id, sizeof(id),
 			      (void *)pid + bpf_core_field_offset(pid->numbers) +
 				      level * sizeof(id));
 	e->ns_pid = id.nr;
-	e->pidns = BPF_CORE_READ(id.ns, ns.inum);
+	e->pidns = READ(id.ns, ns.inum);
 }
 
 static __always_inline bool in_initial_pidns(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, thread_pid, level) == 0;
+	return READ(task, thread_pid, level) == 0;
 }
 
 static __always_inline bool in_initial_userns(struct task_struct *task)
 {
-	return !BPF_CORE_READ(task, cred, user_ns, parent);
+	return !READ(task, cred, user_ns, parent);
 }
 
 static __always_inline void describe_task(struct event *e)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct task_struct *leader = READ(task, group_leader);
 	__u64 id = bpf_get_current_pid_tgid();
 	__u64 ids = bpf_get_current_uid_gid();
 
 	e->pid = id >> 32;
 	e->tid = id;
-	e->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	e->ppid = READ(task, real_parent, tgid);
 	e->uid = ids;
 	e->gid = ids >> 32;
-	e->start_time = BPF_CORE_READ(leader, start_boottime);
+	e->start_time = READ(leader, start_boottime);
 	e->cgroup_id = bpf_get_current_cgroup_id();
 	/* The leader's: an io_uring worker is called iou-wrk-PID. */
 	BPF_CORE_READ_STR_INTO(&e->comm, leader, comm);
@@ -79,7 +84,7 @@ static __always_inline bool task_passes(__u32 slot)
 	if (filter_uid && !bpf_map_lookup_elem(&uids, &uid))
 		return false;
 	if (filter_netns) {
-		netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
+		netns = READ(task, nsproxy, net_ns, ns.inum);
 		if (!bpf_map_lookup_elem(&netnses, &netns))
 			return false;
 	}

@@ -16,6 +16,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+#include "read.h"
 #include "event.h"
 #include "settings.h"
 #include "counters.h"
@@ -83,7 +84,7 @@ static __always_inline void use_address(struct destination *dst, struct sock *sk
 		return;
 	}
 	/* For whoever looks the address up: it may not be the sender's own. */
-	dst->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
 	dst->address_len = read_name_user(dst->address, address, len);
 	if (!dst->address_len && len > SUN_PATH_OFFSET)
 		dst->unreadable = 1;
@@ -99,47 +100,83 @@ static __always_inline void use_segments(struct scratch *s, const void *segments
 	gather(SLOT_EXIT, MEMORY_USER, (__u64)segments, n);
 }
 
-static __always_inline void use_msghdr(struct scratch *s, struct sock *sk,
-				       const void *at)
+static __always_inline bool sends_message(const struct syscall *call)
 {
-	struct user_msghdr_abi msg;
-
-	if (bpf_probe_read_user(&msg, sizeof(msg), at)) {
-		s->send.dst.unreadable = 1;
-		return;
-	}
-	use_address(&s->send.dst, sk, msg.msg_name, msg.msg_namelen);
-	use_segments(s, msg.msg_iov, msg.msg_iovlen);
-	read_control(SLOT_EXIT, MEMORY_USER, (__u64)msg.msg_control,
-		     msg.msg_controllen);
+	return call->nr == NR_SENDMSG || call->nr == NR_SENDMMSG;
 }
 
-static __always_inline void use_syscall(struct scratch *s, struct sock *sk,
-					const struct syscall *call)
+static __always_inline bool sends_buffer(const struct syscall *call)
 {
-	switch (call->nr) {
-	case NR_SENDTO:
-		use_address(&s->send.dst, sk, (void *)call->arg4,
-			    (__s32)call->arg5);
-		use_size(&s->event, call->arg2);
-		read_buffer(&s->event, (void *)call->arg1, call->arg2);
-		return;
-	case NR_WRITE:
-		resolve_peer(&s->send.dst, sk);
-		use_size(&s->event, call->arg2);
-		read_buffer(&s->event, (void *)call->arg1, call->arg2);
-		return;
-	case NR_WRITEV:
-	case NR_PWRITEV2:
-		resolve_peer(&s->send.dst, sk);
-		use_segments(s, (void *)call->arg1, call->arg2);
-		return;
-	case NR_SENDMSG:
-	case NR_SENDMMSG: /* arg1 is one message of the vector */
-		use_msghdr(s, sk, (void *)call->arg1);
-		return;
+	return call->nr == NR_SENDTO || call->nr == NR_WRITE;
+}
+
+static __always_inline bool sends_segments(const struct syscall *call)
+{
+	return call->nr == NR_WRITEV || call->nr == NR_PWRITEV2;
+}
+
+/* Where it goes; and what a struct msghdr says, if there is one. */
+static __always_inline void find_destination(struct scratch *s, struct sock *sk,
+					     struct syscall *call)
+{
+	struct destination *dst = &s->send.dst;
+	struct user_msghdr_abi *msg = &s->msg;
+
+	if (call->nr == NR_SENDTO) {
+		use_address(dst, sk, (void *)call->arg4, (__s32)call->arg5);
+	} else if (!sends_message(call)) {
+		resolve_peer(dst, sk);
+	} else if (bpf_probe_read_user(msg, sizeof(*msg), (void *)call->arg1)) {
+		dst->unreadable = 1;
+		call->nr = -1;
+	} else {
+		use_address(dst, sk, (void *)msg->msg_name, msg->msg_namelen);
 	}
-	resolve_peer(&s->send.dst, sk);
+	/* A connected SOCK_SEQPACKET takes no other address. */
+	if (dst->type == SOCK_SEQPACKET && !dst->connected)
+		resolve_peer(dst, sk);
+}
+
+/*
+ * The payload's beginning, without its end, if it lies in one piece. Says whether it
+ * does.
+ */
+static __always_inline bool read_beginning(struct scratch *s,
+					   const struct syscall *call)
+{
+	const struct user_msghdr_abi *msg = &s->msg;
+	struct iovec_abi first = {(void *)call->arg1, call->arg2};
+	const void *segments =
+		sends_message(call) ? (void *)msg->msg_iov : (void *)call->arg1;
+	__u64 n = sends_message(call) ? msg->msg_iovlen : call->arg2;
+
+	if (!sends_buffer(call)) {
+		if ((!sends_message(call) && !sends_segments(call)) || !n)
+			return false;
+		if (bpf_probe_read_user(&first, sizeof(first), segments))
+			return false;
+		if (n != 1 && first.iov_len < BEGINNING_MAX)
+			return false;
+	}
+	if (first.iov_len > BEGINNING_MAX)
+		first.iov_len = BEGINNING_MAX;
+	read_buffer(&s->event, first.iov_base, first.iov_len);
+	return true;
+}
+
+static __always_inline void read_payload(struct scratch *s,
+					 const struct syscall *call)
+{
+	s->event.payload_len = 0;
+	s->event.flags &= ~EVENT_PAYLOAD;
+	if (sends_message(call)) {
+		use_segments(s, (void *)s->msg.msg_iov, s->msg.msg_iovlen);
+	} else if (sends_segments(call)) {
+		use_segments(s, (void *)call->arg1, call->arg2);
+	} else if (sends_buffer(call)) {
+		use_size(&s->event, call->arg2);
+		read_buffer(&s->event, (void *)call->arg1, call->arg2);
+	}
 }
 
 /*
@@ -159,28 +196,50 @@ static __always_inline void describe_result(struct event *e,
 		e->flags |= EVENT_DELIVERED;
 }
 
-/* The slot's system call is filled in: what it sent, with which result. */
-static __always_inline void capture(struct scratch *s, struct sock *sk,
-				    const struct syscall *call, long ret)
+/*
+ * Whether the datagram counts, by where it goes and, if that does not tell, how it begins:
+ * most of those that do not count are not looked at any further.
+ */
+static __always_inline bool counts(struct scratch *s, const struct syscall *call)
 {
-	__u8 type = datagram_type(sk);
+	int interest = destination_interest(SLOT_EXIT);
+	struct event *e = &s->event;
 
-	count(COUNT_SEEN);
+	if (interest != INTEREST_MAYBE)
+		return interest == INTEREST_YES;
+	if (socket_patterns_count)
+		return false;
+	if (!read_beginning(s, call))
+		read_payload(s, call);
+	return reads_like_notification(e->data, e->payload_len);
+}
+
+/* What a system call sent, with which result. */
+static __always_inline void capture(struct scratch *s, struct sock *sk, __u8 type,
+				    struct syscall *call, long ret)
+{
 	destination_init(&s->send.dst, type);
-	ancillary_init(&s->anc);
-	event_init(&s->event);
-	use_syscall(s, sk, call);
-	/* A connected SOCK_SEQPACKET takes no other address. */
-	if (type == SOCK_SEQPACKET && !s->send.dst.connected)
-		resolve_peer(&s->send.dst, sk);
-	describe_result(&s->event, &s->send.dst, ret);
+	s->event.flags = 0;
+	s->event.payload_len = 0;
+	find_destination(s, sk, call);
 	if (ret == -EFAULT) /* the kernel could not read it either */
 		s->send.dst.unreadable = 0;
 	if (!task_passes(SLOT_EXIT)) {
 		count(COUNT_FILTERED);
 		return;
 	}
-	emit_if_wanted(s, SLOT_EXIT);
+	if (!counts(s, call)) {
+		count_unwanted_to(&s->send.dst);
+		return;
+	}
+	event_init(&s->event);
+	ancillary_init(&s->anc);
+	read_payload(s, call);
+	if (sends_message(call))
+		read_control(SLOT_EXIT, MEMORY_USER, s->msg.msg_control,
+			     s->msg.msg_controllen);
+	describe_result(&s->event, &s->send.dst, ret);
+	emit_if_passes(s, SLOT_EXIT);
 }
 
 /*
@@ -216,16 +275,19 @@ static __always_inline void pick_message(struct syscall *call, long ret)
 
 static __always_inline void sent(struct sock *sk, int ret)
 {
-	struct scratch *s = scratch_get(SLOT_EXIT);
+	__u8 type = datagram_type(sk);
 	struct syscall call;
+	struct scratch *s;
 
-	if (!s || !datagram_type(sk) ||
-	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+	if (!type || bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return;
+	s = scratch_get(SLOT_EXIT);
+	if (!s)
 		return;
 	call = read_syscall((void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
 	if (call.nr == NR_SENDMMSG)
 		pick_message(&call, ret);
-	capture(s, sk, &call, ret);
+	capture(s, sk, type, &call, ret);
 }
 
 SEC("raw_tp/sock_send_length")
@@ -250,14 +312,17 @@ static __always_inline struct sock *sock_of(__u32 fd)
 	struct file *file = file_of(fd);
 	struct socket *sock;
 
-	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+	if (!file || (READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return NULL;
-	sock = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(sock, sk);
+	sock = READ(file, private_data);
+	return READ(sock, sk);
 }
 
-/* A function of its own, so that the loop over a batch is cheap to verify. */
-__noinline int capture_message(__u64 at_sock, __u64 messages, __u32 i)
+/*
+ * A function of its own, so that the loop over a batch is cheap to verify. It finds the
+ * socket in the slot: a typed pointer cannot be passed as a number.
+ */
+__noinline int capture_message(__u64 messages, __u32 i)
 {
 	struct mmsghdr_abi *message = &((struct mmsghdr_abi *)messages)[i];
 	struct syscall call = {
@@ -267,9 +332,12 @@ __noinline int capture_message(__u64 at_sock, __u64 messages, __u32 i)
 	struct scratch *s = scratch_get(SLOT_EXIT);
 	__u32 sent;
 
+	struct sock *sk;
+
 	if (!s || bpf_probe_read_user(&sent, sizeof(sent), &message->msg_len))
 		return 0;
-	capture(s, (void *)at_sock, &call, sent);
+	sk = (void *)s->batch_sock;
+	capture(s, sk, datagram_type(sk), &call, sent);
 	return 0;
 }
 
@@ -278,12 +346,16 @@ __noinline int capture_message(__u64 at_sock, __u64 messages, __u32 i)
 static __always_inline void capture_batch(struct sock *sk,
 					  const struct syscall *call, long ret)
 {
+	struct scratch *s = scratch_get(SLOT_EXIT);
 	__u32 i;
 
+	if (!s)
+		return;
+	s->batch_sock = (__u64)sk;
 	for (i = 0; i < BATCH_MAX; i++) {
 		if (i >= ret)
 			return;
-		capture_message((__u64)sk, call->arg1, i);
+		capture_message(call->arg1, i);
 	}
 }
 
@@ -301,6 +373,7 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct scratch *s;
 	struct syscall call;
 	struct sock *sk;
+	__u8 type;
 
 	if (!sends(syscall_number(regs)) ||
 	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
@@ -309,7 +382,8 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (call.nr < 0)
 		return 0;
 	sk = sock_of(call.fd);
-	if (!sk || !datagram_type(sk))
+	type = sk ? datagram_type(sk) : 0;
+	if (!type)
 		return 0;
 	if (call.nr == NR_SENDMMSG && ret > 0) {
 		capture_batch(sk, &call, ret);
@@ -317,6 +391,6 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	s = scratch_get(SLOT_EXIT);
 	if (s)
-		capture(s, sk, &call, ret);
+		capture(s, sk, type, &call, ret);
 	return 0;
 }

@@ -49,8 +49,9 @@ type TracepointPattern struct {
 }
 
 type TracepointScratch struct {
-	_    structs.HostLayout
-	Glob struct {
+	_         structs.HostLayout
+	BatchSock uint64
+	Glob      struct {
 		_       structs.HostLayout
 		Pattern uint32
 		Pi      uint32
@@ -68,6 +69,18 @@ type TracepointScratch struct {
 		InKey   uint32
 		Escaped uint32
 	}
+	Msg struct {
+		_             structs.HostLayout
+		MsgName       uint64
+		MsgNamelen    int32
+		_             [4]byte
+		MsgIov        uint64
+		MsgIovlen     uint64
+		MsgControl    uint64
+		MsgControllen uint64
+		MsgFlags      uint32
+		_             [4]byte
+	}
 	Send struct {
 		_         structs.HostLayout
 		StartNs   uint64
@@ -76,9 +89,10 @@ type TracepointScratch struct {
 		Interest  uint32
 		Len       uint32
 		Copied    uint8
+		Undecided uint8
 		Followed  uint8
 		Permitted uint8
-		_         [5]byte
+		_         [4]byte
 		Dst       struct {
 			_          structs.HostLayout
 			Inode      uint64
@@ -180,6 +194,8 @@ const (
 	TracepointVarFilterNetns            = "filter_netns"
 	TracepointVarFilterPid              = "filter_pid"
 	TracepointVarFilterUid              = "filter_uid"
+	TracepointVarNotifySocketBits       = "notify_socket_bits"
+	TracepointVarReaderSleeps           = "reader_sleeps"
 	TracepointVarSelfTgid               = "self_tgid"
 	TracepointVarSocketPatternsCount    = "socket_patterns_count"
 	TracepointVarTargetHierarchies      = "target_hierarchies"
@@ -269,6 +285,8 @@ type TracepointVariableSpecs struct {
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
+	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
+	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
@@ -345,6 +363,8 @@ type TracepointVariables struct {
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
+	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
+	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`

@@ -15,9 +15,9 @@ static __always_inline __u8 datagram_type(struct sock *sk)
 {
 	__u16 type;
 
-	if (BPF_CORE_READ(sk, __sk_common.skc_family) != AF_UNIX)
+	if (READ(sk, __sk_common.skc_family) != AF_UNIX)
 		return 0;
-	type = BPF_CORE_READ(sk, sk_type);
+	type = READ(sk, sk_type);
 	return type == SOCK_DGRAM || type == SOCK_SEQPACKET ? type : 0;
 }
 
@@ -71,13 +71,13 @@ static __always_inline __u16 read_name_user(char *name, const void *addr, __s64 
 static __always_inline __u16 read_bound(char *name, struct sock *sk)
 {
 	struct unix_sock *u = (void *)sk;
-	struct unix_address *addr = BPF_CORE_READ(u, addr);
+	struct unix_address *addr = READ(u, addr);
 
 	if (!addr)
 		return 0;
 	return read_name_kernel(name,
 				(void *)addr + bpf_core_field_offset(addr->name),
-				BPF_CORE_READ(addr, len));
+				READ(addr, len));
 }
 
 /* The id of the cgroup v2 in which a socket was made, 0 if the kernel does not say. */
@@ -91,23 +91,23 @@ static __always_inline __u64 socket_cgroup_id(struct sock *sk)
 		return 0;
 	data = (void *)sk + bpf_core_field_offset(sk->sk_cgrp_data);
 	if (bpf_core_field_exists(data->cgroup))
-		return BPF_CORE_READ(data, cgroup, kn, id);
+		return READ(data, cgroup, kn, id);
 	old = (void *)data;
-	val = BPF_CORE_READ(old, val);
+	val = READ(old, val);
 	if (val & 1) /* is_data */
 		return 0;
-	return BPF_CORE_READ((struct cgroup *)(val & ~3ULL), kn, id);
+	return READ((struct cgroup *)(val & ~3ULL), kn, id);
 }
 
 /* Notes the receiving socket: its name, whose it is, and whether it filters. */
 static __always_inline void resolve(struct destination *dst, struct sock *sk)
 {
 	dst->bound_len = read_bound(dst->bound, sk);
-	dst->inode = BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+	dst->inode = READ(sk, sk_socket, file, f_inode, i_ino);
 	dst->cgroup_id = socket_cgroup_id(sk);
-	dst->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	dst->uid = BPF_CORE_READ(sk, sk_uid.val);
-	dst->unfiltered = !BPF_CORE_READ(sk, sk_filter);
+	dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
+	dst->uid = READ(sk, sk_uid.val);
+	dst->unfiltered = !READ(sk, sk_filter);
 	dst->resolved = 1;
 }
 
@@ -115,7 +115,7 @@ static __always_inline void resolve(struct destination *dst, struct sock *sk)
 static __always_inline void resolve_peer(struct destination *dst, struct sock *sk)
 {
 	struct unix_sock *u = (void *)sk;
-	struct sock *peer = BPF_CORE_READ(u, peer);
+	struct sock *peer = READ(u, peer);
 
 	dst->connected = 1;
 	if (!peer)

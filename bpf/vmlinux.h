@@ -48,7 +48,7 @@ struct bpf_raw_tracepoint_args {
 	__u64 args[0];
 };
 
-/* The registers at system call entry, for PT_REGS_*_SYSCALL. */
+/* The registers at system call entry. */
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long r10;
@@ -374,11 +374,11 @@ struct bpf_iter__task_file {
  */
 
 struct user_msghdr_abi {
-	void *msg_name;
+	__u64 msg_name;
 	int msg_namelen;
-	const struct iovec_abi *msg_iov;
+	__u64 msg_iov; /* struct iovec_abi */
 	size_t msg_iovlen;
-	void *msg_control;
+	__u64 msg_control;
 	size_t msg_controllen;
 	unsigned int msg_flags;
 };

@@ -15,13 +15,13 @@ import (
 const nameWait = 100 * time.Millisecond
 
 // addName says what a container is called, if that is known by now or in a moment. While
-// much waits for the output nothing waits for names.
+// much waits to be read nothing waits for names.
 func (s *stream) addName(c *events.Container, cgroup string) {
 	if c == nil {
 		return
 	}
 	of := containers.Container{Runtime: c.Runtime, ID: c.ID, Cgroup: cgroup}
-	if len(s.items) < buffered/2 {
+	if s.tracer.Backlog() < s.busy {
 		c.Name, _ = s.names.Await(of, nameWait)
 	} else {
 		c.Name, _ = s.names.Name(of)

@@ -22,9 +22,6 @@ import (
 )
 
 const (
-	// buffered is how much of the capture may wait for the output; beyond that it
-	// waits in the ring buffer.
-	buffered = 4096
 	// judgeEvery is how often relays are asked what they have withheld.
 	judgeEvery = 250 * time.Millisecond
 	// readingLag is how long a datagram may be under way to here at most.
@@ -42,18 +39,13 @@ type stream struct {
 	names        *containers.Names
 	hops         hops.Tracker
 	seesAll      bool // nothing is filtered out
-	items        chan captured
+	busy         int  // from this backlog on, in bytes, nothing waits for names
 
 	out         *bufio.Writer
 	line        []byte
 	shown, lost uint64
-	seen        time.Time // the latest
-}
-
-// captured is what reading the capture yields: the error comes last.
-type captured struct {
-	item tracer.Item
-	err  error
+	seen        time.Time // the latest that was read
+	judgeAt     time.Time // zero: there is nothing to judge
 }
 
 // run copies the capture to stdout until something ends it.
@@ -85,14 +77,9 @@ func (s *stream) run(cmd *cobra.Command, waitFor []string) error {
 	}
 	s.names = containers.Watch()
 	defer s.names.Close()
-	s.items = make(chan captured, buffered)
-	go s.read()
 	s.out = bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
 	err := s.copy()
 	cancel()
-	// Reading ends after Stop; only then is the rest of the tracer at hand.
-	for range s.items {
-	}
 	if flushed := s.out.Flush(); err == nil {
 		err = flushed
 	}
@@ -105,41 +92,30 @@ func (s *stream) run(cmd *cobra.Command, waitFor []string) error {
 	return s.summarize(cmd.ErrOrStderr())
 }
 
-// read reads the capture to its end, so that it is not the output that waits.
-func (s *stream) read() {
-	defer close(s.items)
-	for {
-		item, err := s.tracer.Read()
-		s.items <- captured{item, err}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// copy writes until the capture ends, or enough was shown.
+// copy writes until the capture ends, or enough was shown. What the output does not take
+// waits in the ring buffer.
 func (s *stream) copy() error {
-	judge := time.NewTicker(judgeEvery)
-	defer judge.Stop()
 	for s.flags.count == 0 || s.shown < s.flags.count {
-		var err error
-		select {
-		case c := <-s.items:
-			if errors.Is(c.err, tracer.ErrFlushed) {
-				return nil
+		item, err := s.tracer.Read()
+		switch {
+		case errors.Is(err, tracer.ErrFlushed):
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err != nil:
+			return err
+		default:
+			if err := s.write(item); err != nil {
+				return err
 			}
-			err = errors.Join(c.err, s.write(c.item))
-		case now := <-judge.C:
-			// What waits here may be what was passed on.
-			if now = now.Add(-readingLag); len(s.items) > 0 && s.seen.Before(now) {
-				now = s.seen
-			}
-			err = s.judge(now)
+			s.tracer.Release(item)
 		}
-		if err == nil && len(s.items) == 0 {
-			err = s.out.Flush()
+		if err := s.judge(); err != nil {
+			return err
 		}
-		if err != nil {
+		if s.tracer.Buffered() {
+			continue
+		}
+		if err := s.out.Flush(); err != nil {
 			return err
 		}
 	}
@@ -164,6 +140,7 @@ func (s *stream) write(item tracer.Item) error {
 		s.seen = item.Receipt.Time
 		s.addName(item.Receipt.By.Container, item.Receipt.By.Cgroup)
 		s.hops.Read(item.Receipt)
+		s.judgeLater()
 		if r := item.Receipt; r.Kind == events.ReceiptRead {
 			s.holders.Saw(r.Send.Socket.Inode, int(r.By.PID))
 		}
@@ -180,9 +157,29 @@ func (s *stream) write(item tracer.Item) error {
 	return err
 }
 
-// judge writes what relays have withheld.
-func (s *stream) judge(now time.Time) error {
-	for _, w := range s.hops.Due(now) {
+// judgeLater makes the capture be judged in a while, if that is not to come anyway.
+func (s *stream) judgeLater() {
+	if s.judgeAt.IsZero() && s.hops.Waiting() {
+		s.judgeAt = time.Now().Add(judgeEvery)
+		s.tracer.SetDeadline(s.judgeAt)
+	}
+}
+
+// judge writes what relays have withheld, if it is time.
+func (s *stream) judge() error {
+	if s.judgeAt.IsZero() {
+		return nil
+	}
+	now := s.seen
+	if !s.tracer.Buffered() {
+		now = time.Now()
+	}
+	if now.Before(s.judgeAt) {
+		return nil
+	}
+	s.judgeAt = time.Time{}
+	s.tracer.SetDeadline(time.Time{})
+	for _, w := range s.hops.Due(now.Add(-readingLag)) {
 		// What was passed on may be what was filtered out.
 		if !s.seesAll {
 			continue
@@ -192,6 +189,7 @@ func (s *stream) judge(now time.Time) error {
 			return err
 		}
 	}
+	s.judgeLater()
 	return nil
 }
 
@@ -211,25 +209,30 @@ func (s *stream) summarize(stderr io.Writer) error {
 	}
 	fmt.Fprintf(stderr, "sdtrace: %d AF_UNIX datagrams seen, %d ignored, %d filtered out, %d captured, "+
 		"%d lost to a full ring buffer, %d to a full in-flight table, %d program runs skipped, %d at most missing of what became of datagrams\n",
-		stats.Seen, stats.Ignored, stats.Filtered, stats.Captured,
+		stats.Seen(), stats.Ignored, stats.Filtered, stats.Captured,
 		stats.RingFull, stats.InFlightFull, stats.Missed, stats.Receipts)
 	return nil
 }
 
 // waitForHangup returns when the reader of a pipe has closed it, or when ctx ends.
 func waitForHangup(ctx context.Context, f *os.File) {
-	poll := []unix.PollFd{{Fd: int32(f.Fd())}}
-	for ctx.Err() == nil {
-		n, err := unix.Poll(poll, 500)
-		if n > 0 && err == nil {
-			if poll[0].Revents&unix.POLLERR != 0 {
-				return
-			}
-			break // some other file that always has something to say
+	ended, end, err := os.Pipe()
+	if err != nil {
+		<-ctx.Done()
+		return
+	}
+	defer ended.Close()
+	context.AfterFunc(ctx, func() { _ = end.Close() })
+	poll := []unix.PollFd{{Fd: int32(f.Fd())}, {Fd: int32(ended.Fd())}}
+	for {
+		_, err := unix.Poll(poll, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			break
+		if err != nil || poll[0].Revents&unix.POLLERR == 0 {
+			break // ctx has ended, or it is some other file that always has something to say
 		}
+		return
 	}
 	<-ctx.Done()
 }

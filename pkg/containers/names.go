@@ -14,8 +14,8 @@ const (
 	// workers is how many names are looked for at a time, and waitingMax how many more wait.
 	workers    = 2
 	waitingMax = 256
-	// containersMax is how many containers are remembered.
-	containersMax = 1024
+	// containersMax is how many containers are remembered, more than a large host has.
+	containersMax = 16384
 	// A container is looked for again when it was not found, since its runtime may
 	// write it down a moment later, and when it was, since it can be renamed.
 	againFirst = 100 * time.Millisecond

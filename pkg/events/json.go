@@ -24,11 +24,7 @@ const (
 	typeWithheld = "withheld"
 )
 
-// jsonTime is RFC 3339 in UTC, always with nine digits, so that lines of text
-// sort by time.
-const jsonTime = "2006-01-02T15:04:05.000000000Z"
-
-// The JSON form of an Event. A string that can hold any byte has two fields,
+// The JSON form of an Event, for decoding. A string that can hold any byte has two fields,
 // the second for what is not UTF-8.
 type (
 	jsonSend struct {
@@ -124,26 +120,6 @@ type (
 		Receipts     uint64 `json:"receipts"`
 	}
 )
-
-// JSONEncoder writes JSON Lines in the form of [Schema]. The output holds no
-// character that a terminal acts on.
-type JSONEncoder struct{}
-
-// AppendEvent appends e to b as one line, its '\n' included.
-func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte { return AppendJSONLine(b, newJSONSend(e)) }
-
-// AppendLost appends l to b as one line, its '\n' included.
-func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
-	return AppendJSONLine(b, jsonLost{
-		Type:         typeLost,
-		Time:         l.Time.UTC().Format(jsonTime),
-		Count:        l.Count(),
-		RingFull:     l.RingFull,
-		InFlightFull: l.InFlightFull,
-		Missed:       l.Missed,
-		Receipts:     l.Receipts,
-	})
-}
 
 // MarshalJSON returns e in the form of [Schema]. The error is always nil.
 func (e *Event) MarshalJSON() ([]byte, error) {
@@ -290,117 +266,11 @@ func unmarshal(data []byte, into any, gotType *string, wantType string) error {
 	return nil
 }
 
-func newJSONSend(e *Event) *jsonSend {
-	s := &e.Sender
-	j := &jsonSend{
-		Type:    typeSend,
-		Seq:     e.Seq,
-		Time:    e.Time.UTC().Format(jsonTime),
-		Backend: e.Backend,
-		Sender: jsonSender{
-			PID: s.PID, TID: s.TID, PPID: s.PPID, NSPID: s.NSPID,
-			UID: s.UID, GID: s.GID,
-			CgroupID:         s.CgroupID,
-			CgroupController: s.CgroupController,
-			Unit:             onlyUTF8(s.Unit),
-			UserUnit:         onlyUTF8(s.UserUnit),
-			Slice:            onlyUTF8(s.Slice),
-			MntNS:            s.MntNS, NetNS: s.NetNS, PIDNS: s.PIDNS, UserNS: s.UserNS, CgroupNS: s.CgroupNS,
-		},
-		Claimed: (*jsonClaimed)(e.Claimed),
-		Socket: jsonSocket{
-			Address: FormatAddress(e.Socket.Address),
-			Bound:   FormatAddress(e.Socket.Bound),
-			Inode:   e.Socket.Inode,
-			Type:    e.Socket.Type,
-		},
-		Result: jsonResult{
-			Bytes:     e.Result.Bytes,
-			Errno:     e.Result.Errno,
-			LatencyNS: e.Result.Latency.Nanoseconds(),
-			Delivered: e.Result.Delivered,
-		},
-		Size:      e.Size,
-		Truncated: e.Truncated,
-		FDs:       e.FDs,
-	}
-	j.Sender.Comm, j.Sender.CommBase64 = splitUTF8(s.Comm)
-	if s.Exe != "" {
-		j.Sender.Exe, j.Sender.ExeBase64 = splitUTF8(s.Exe)
-	}
-	if s.Cgroup != "" {
-		j.Sender.Cgroup, j.Sender.CgroupBase64 = splitUTF8(s.Cgroup)
-	}
-	j.Sender.Container = jsonContainer(s.Container)
-	j.Receiver = newJSONReceiver(e.Receiver)
-	if e.HopOf != nil {
-		j.HopOf = e.HopOf.Seq
-	}
-	if e.Payload != nil {
-		j.Payload, j.PayloadBase64 = splitUTF8(string(e.Payload))
-	}
-	if m, err := e.Message(); err == nil && m != nil {
-		j.Message = newJSONMessage(m)
-	}
-	return j
-}
-
-func newJSONMessage(m Message) []jsonAssignment {
-	list := make([]jsonAssignment, len(m))
-	for i, a := range m {
-		list[i].Key, list[i].KeyBase64 = splitUTF8(a.Key)
-		list[i].Value, list[i].ValueBase64 = splitUTF8(a.Value)
-	}
-	return list
-}
-
-func newJSONReceiver(r *Receiver) *jsonReceiver {
-	if r == nil {
-		return nil
-	}
-	j := &jsonReceiver{
-		PID: r.PID, UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID,
-		Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
-		Container: jsonContainer(r.Container),
-	}
-	if r.PID != 0 {
-		j.Comm, j.CommBase64 = splitUTF8(r.Comm)
-	}
-	if r.Cgroup != "" {
-		j.Cgroup, j.CgroupBase64 = splitUTF8(r.Cgroup)
-	}
-	return j
-}
-
-func jsonContainer(c *Container) *Container {
-	if c == nil {
-		return nil
-	}
-	return &Container{Runtime: onlyUTF8(c.Runtime), ID: onlyUTF8(c.ID), Name: onlyUTF8(c.Name), PodUID: onlyUTF8(c.PodUID)}
-}
-
-// splitUTF8 sorts s into the field for text or the one for other bytes.
-func splitUTF8(s string) (*string, []byte) {
-	if utf8.ValidString(s) {
-		return &s, nil
-	}
-	return nil, []byte(s)
-}
-
 func joinUTF8(text *string, other []byte) string {
 	if text != nil {
 		return *text
 	}
 	return string(other)
-}
-
-// onlyUTF8 drops a name that was taken from a cgroup path and is not UTF-8,
-// which is no valid name of a unit; the path itself is kept in full.
-func onlyUTF8(name string) string {
-	if utf8.ValidString(name) {
-		return name
-	}
-	return ""
 }
 
 // AppendJSONLine appends v to b as one line of JSON, its '\n' included, with no

@@ -46,33 +46,6 @@ type (
 	}
 )
 
-// AppendReceipt appends r to b as one line, its '\n' included.
-func (JSONEncoder) AppendReceipt(b []byte, r *Receipt) []byte {
-	j := jsonReceipt{
-		Type: r.Kind, Seq: r.Seq, Time: r.Time.UTC().Format(jsonTime), DelayNS: r.Delay.Nanoseconds(),
-	}
-	if r.SenderExited != nil {
-		ns := r.SenderExited.Nanoseconds()
-		j.SenderExitedNS = &ns
-	}
-	if r.Kind != ReceiptRead {
-		j.ClosedBy = newJSONReader(&r.By)
-		return AppendJSONLine(b, j)
-	}
-	j.Reader = newJSONReader(&r.By)
-	j.Bytes, j.Errno = r.Bytes, &r.Errno
-	j.Truncated, j.ControlTruncated = &r.Truncated, &r.ControlTruncated
-	return AppendJSONLine(b, j)
-}
-
-// AppendWithheld appends w to b as one line, its '\n' included.
-func (JSONEncoder) AppendWithheld(b []byte, w *Withheld) []byte {
-	return AppendJSONLine(b, jsonWithheld{
-		Type: typeWithheld, Seq: w.Seq, Time: w.Time.UTC().Format(jsonTime),
-		Relay: newJSONReader(&w.Relay), Message: newJSONMessage(w.Message),
-	})
-}
-
 // MarshalJSON returns r in the form of [Schema]. The error is always nil.
 func (r *Receipt) MarshalJSON() ([]byte, error) {
 	return bytes.TrimSuffix(JSONEncoder{}.AppendReceipt(nil, r), []byte{'\n'}), nil
@@ -129,19 +102,6 @@ func (w *Withheld) UnmarshalJSON(data []byte) error {
 		w.Message = append(w.Message, Assignment{joinUTF8(a.Key, a.KeyBase64), joinUTF8(a.Value, a.ValueBase64)})
 	}
 	return nil
-}
-
-func newJSONReader(r *Reader) *jsonReader {
-	j := &jsonReader{
-		PID: r.PID, TID: r.TID, CgroupID: r.CgroupID,
-		Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
-		Container: jsonContainer(r.Container),
-	}
-	j.Comm, j.CommBase64 = splitUTF8(r.Comm)
-	if r.Cgroup != "" {
-		j.Cgroup, j.CgroupBase64 = splitUTF8(r.Cgroup)
-	}
-	return j
 }
 
 // reader is the other way round; j may be nil.

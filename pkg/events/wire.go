@@ -3,6 +3,7 @@
 package events
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -61,13 +62,54 @@ type Clock struct {
 // The zero value is none.
 type DatagramID struct{ SKB, StartNS uint64 }
 
-// DecodeWire decodes the record of a send into e, which it overwrites. It fills
-// what the kernel knows and leaves Seq, Backend, Sender.Exe and what package
-// identity reads out of the cgroup path alone. Controller names in
-// Sender.CgroupController are looked up in controllers by cgroup_subsys_id. Nothing
-// of record is kept. id is what receipts for it are tied to it by, none if none will
-// come. The error wraps [ErrBadRecord].
-func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) (id DatagramID, err error) {
+// Decoder decodes the records of a capture. It remembers the names it has met, so that those
+// of a sender that sends again cost no memory. It must not be used concurrently.
+type Decoder struct {
+	// Controllers are the names of cgroup controllers by cgroup_subsys_id, for
+	// Sender.CgroupController.
+	Controllers []string
+
+	comms, addresses, cgroups names
+}
+
+// names are strings by the bytes that they are made of.
+type names map[string]string
+
+// namesMax is how many a large host has at a time.
+const namesMax = 16384
+
+// of returns the string for raw, which spell makes of it if it was not met before.
+func (n *names) of(raw []byte, spell func([]byte) string) string {
+	if name, known := (*n)[string(raw)]; known {
+		return name
+	}
+	if *n == nil || len(*n) >= namesMax {
+		*n = make(names)
+	}
+	name := spell(raw)
+	(*n)[string(raw)] = name
+	return name
+}
+
+// SendBuffer holds an event and what it points to, to be used for one event after another.
+type SendBuffer struct {
+	// Event is valid until the next use.
+	Event Event
+
+	size, bytes, receiverUID, claimedUID, claimedGID uint32
+
+	delivered bool
+	claimed   Claimed
+	receiver  Receiver
+	payload   []byte
+	fds       []FD
+}
+
+// Send decodes the record of a send into b, which it overwrites. It fills what the kernel
+// knows and leaves Seq, Backend, Sender.Exe and what package identity reads out of the
+// cgroup path alone. Nothing of record is kept. id is what receipts for it are tied to it
+// by, none if none will come. The error wraps [ErrBadRecord].
+func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID, err error) {
 	var h WireHeader
 	if len(record) < wireHeaderSize {
 		return id, fmt.Errorf("%w: %d bytes, want at least %d", ErrBadRecord, len(record), wireHeaderSize)
@@ -96,46 +138,58 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) (id 
 	}
 
 	known := func(flag uint32) bool { return h.Flags&flag != 0 }
+	e := &b.Event
 	*e = Event{
 		Time: clock.Boot.Add(time.Duration(h.TimeNS)), BootTime: time.Duration(h.TimeNS),
 		Sender: Sender{
 			PID: h.PID, TID: h.TID, PPID: h.PPID, NSPID: h.NSPID,
-			Comm: cString(h.Comm[:]), UID: h.UID, GID: h.GID,
-			CgroupID: h.CgroupID, Cgroup: cgroupPath(cgroup, known(flagCgroupPartial)),
+			Comm: d.comm(&h.Comm), UID: h.UID, GID: h.GID, CgroupID: h.CgroupID,
 			MntNS: h.MntNS, NetNS: h.NetNS, PIDNS: h.PIDNS, UserNS: h.UserNS, CgroupNS: h.CgroupNS,
 			StartTime: h.StartTime,
 		},
 		Socket: Socket{
-			Address: socketName(address), Bound: socketName(bound),
+			Address: d.addresses.of(address, socketName), Bound: d.addresses.of(bound, socketName),
 			Inode: h.SocketInode, Type: socketType(h.SocketType),
 		},
 	}
-	if c := int(h.CgroupController) - 1; c >= 0 && c < len(controllers) {
-		e.Sender.CgroupController = controllers[c]
+	if !known(flagCgroupPartial) {
+		e.Sender.Cgroup = d.cgroups.of(cgroup, cgroupPath)
+	}
+	if c := int(h.CgroupController) - 1; c >= 0 && c < len(d.Controllers) {
+		e.Sender.CgroupController = d.Controllers[c]
 	}
 	if known(flagClaimed) {
-		e.Claimed = &Claimed{PID: h.ClaimedPID, NSPID: h.ClaimedNSPID}
+		b.claimed = Claimed{PID: h.ClaimedPID, NSPID: h.ClaimedNSPID}
 		if known(flagClaimedIDs) {
-			e.Claimed.UID, e.Claimed.GID = &h.ClaimedUID, &h.ClaimedGID
+			b.claimedUID, b.claimedGID = h.ClaimedUID, h.ClaimedGID
+			b.claimed.UID, b.claimed.GID = &b.claimedUID, &b.claimedGID
 		}
+		e.Claimed = &b.claimed
 	}
 	if known(flagReceiver) {
-		uid := h.ReceiverUID
-		e.Receiver = &Receiver{UID: &uid, NetNS: h.ReceiverNetNS, CgroupID: h.ReceiverCgroupID}
+		b.receiverUID = h.ReceiverUID
+		b.receiver = Receiver{UID: &b.receiverUID, NetNS: h.ReceiverNetNS, CgroupID: h.ReceiverCgroupID}
+		e.Receiver = &b.receiver
 	} else {
 		e.Socket.SenderNetNS = h.ReceiverNetNS
 	}
-	e.Result = wireResult(&h)
+	b.decodeResult(&h)
 	if known(flagSize) {
-		size := h.Size
-		e.Size = &size
+		b.size = h.Size
+		e.Size = &b.size
 	}
 	if known(flagPayload) {
-		e.Payload = append(make([]byte, 0, len(payload)), payload...)
+		// Not nil, which means unknown.
+		b.payload = append(nonNil(b.payload), payload...)
+		e.Payload = b.payload
 		e.Truncated = e.Size != nil && int(*e.Size) > len(payload)
 	}
+	b.fds = b.fds[:0]
 	for _, kind := range fds {
-		e.FDs = append(e.FDs, FD{Type: fdType(kind)})
+		b.fds = append(b.fds, FD{Type: fdType(kind)})
+	}
+	if len(fds) > 0 {
+		e.FDs = b.fds
 	}
 	if h.SKB != 0 {
 		id = DatagramID{h.SKB, h.TimeNS - h.LatencyNS}
@@ -143,11 +197,19 @@ func DecodeWire(e *Event, record []byte, clock Clock, controllers []string) (id 
 	return id, nil
 }
 
-func wireResult(h *WireHeader) Result {
-	var r Result
+// nonNil is an empty slice with the memory of room.
+func nonNil(room []byte) []byte {
+	if room == nil {
+		return []byte{}
+	}
+	return room[:0]
+}
+
+func (b *SendBuffer) decodeResult(h *WireHeader) {
+	r := &b.Event.Result
 	if h.Result >= 0 {
-		n := uint32(h.Result)
-		r.Bytes = &n
+		b.bytes = uint32(h.Result)
+		r.Bytes = &b.bytes
 	} else {
 		r.Errno = errnoName(-h.Result)
 	}
@@ -155,22 +217,22 @@ func wireResult(h *WireHeader) Result {
 		r.Latency = time.Duration(h.LatencyNS)
 	}
 	if h.Flags&(flagDelivered|flagNotDelivered) != 0 {
-		delivered := h.Flags&flagDelivered != 0
-		r.Delivered = &delivered
+		b.delivered = h.Flags&flagDelivered != 0
+		r.Delivered = &b.delivered
 	}
-	return r
 }
 
-func cString(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
+// comm is the name in a NUL-padded array.
+func (d *Decoder) comm(raw *[16]byte) string {
+	name := raw[:]
+	if end := bytes.IndexByte(name, 0); end >= 0 {
+		name = name[:end]
+	}
+	return d.comms.of(name, func(b []byte) string { return string(b) })
 }
 
 // cgroupPath turns the names from the leaf up into a path; the root has none.
-func cgroupPath(names []byte, partial bool) string {
-	if partial {
-		return ""
-	}
+func cgroupPath(names []byte) string {
 	parts := strings.Split(strings.TrimSuffix(string(names), "\x00"), "\x00")
 	var path strings.Builder
 	for i := len(parts) - 1; i >= 0; i-- {

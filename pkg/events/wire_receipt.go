@@ -15,7 +15,7 @@ type RecordType uint32
 
 // The types of records (enum record_type in bpf/event.h).
 const (
-	// RecordSend is for [DecodeWire], the others are for [DecodeReceipt].
+	// RecordSend is for [Decoder.Send], the others are for [Decoder.Receipt].
 	RecordSend RecordType = iota
 	RecordRead
 	RecordUnread
@@ -48,10 +48,10 @@ type WireReceipt struct {
 	Unused                                                   uint32
 }
 
-// DecodeReceipt decodes any other record than that of a send into r, which it
+// Receipt decodes any other record than that of a send into r, which it
 // overwrites: all but Send, and what package identity reads out of a cgroup path. id
 // is that of the datagram. The error wraps [ErrBadRecord].
-func DecodeReceipt(r *Receipt, record []byte, clock Clock) (id DatagramID, err error) {
+func (d *Decoder) Receipt(r *Receipt, record []byte, clock Clock) (id DatagramID, err error) {
 	var w WireReceipt
 	t, err := TypeOf(record)
 	if err != nil {
@@ -66,7 +66,7 @@ func DecodeReceipt(r *Receipt, record []byte, clock Clock) (id DatagramID, err e
 		Time: clock.Boot.Add(time.Duration(w.TimeNS)),
 		// The clock may be read on another CPU.
 		Delay: max(0, time.Duration(w.TimeNS-w.QueuedNS)),
-		By:    Reader{PID: w.PID, TID: w.TID, Comm: cString(w.Comm[:]), CgroupID: w.CgroupID, StartTime: w.StartTime},
+		By:    Reader{PID: w.PID, TID: w.TID, Comm: d.comm(&w.Comm), CgroupID: w.CgroupID, StartTime: w.StartTime},
 	}
 	if w.SenderExitedNS != 0 && w.SenderExitedNS <= w.TimeNS {
 		gone := time.Duration(w.TimeNS - w.SenderExitedNS)

@@ -23,7 +23,8 @@ func record(h WireHeader, parts ...string) []byte {
 
 func ptr[T any](v T) *T { return &v }
 
-func TestDecodeWireTakesEveryField(t *testing.T) {
+// everyField is a record that says all that a record can say.
+func everyField() []byte {
 	h := WireHeader{
 		TimeNS: 2e9, LatencyNS: 3100, CgroupID: 4711, StartTime: 77, SocketInode: 21044, ReceiverCgroupID: 99, SKB: 0xffff888012345678,
 		Result: 7, Size: 7, PID: 812, TID: 813, PPID: 1, NSPID: 7, UID: 33, GID: 34,
@@ -34,10 +35,26 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 		PayloadLen: 7, AddressLen: 19, BoundLen: 5, CgroupLen: 27, FDCount: 2,
 		SocketType: 2, CgroupController: 2, Comm: [16]byte{'n', 'g', 'i', 'n', 'x', 0, 'x'},
 	}
-	b := record(h, "READY=1", "/run/systemd/notify", "\x00a\x00bc", "nginx.service\x00system.slice\x00", "\x06\x07")
+	return record(h, "READY=1", "/run/systemd/notify", "\x00a\x00bc", "nginx.service\x00system.slice\x00", "\x06\x07")
+}
+
+// decodeWire decodes into memory that held another event before, of which nothing must be left.
+func decodeWire(e *Event, record []byte, clock Clock, controllers []string) (DatagramID, error) {
+	d := Decoder{Controllers: controllers}
+	b := new(SendBuffer)
+	if _, err := d.Send(b, everyField(), Clock{}); err != nil {
+		return DatagramID{}, err
+	}
+	id, err := d.Send(b, record, clock)
+	*e = b.Event
+	return id, err
+}
+
+func TestDecodeWireTakesEveryField(t *testing.T) {
+	b := everyField()
 	var got Event
 	clock := Clock{Boot: time.Unix(1000, 0)}
-	id, err := DecodeWire(&got, b, clock, []string{"cpuset", "memory"})
+	id, err := decodeWire(&got, b, clock, []string{"cpuset", "memory"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +82,7 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 
 func TestDecodeWireLeavesOutWhatIsUnknown(t *testing.T) {
 	var got Event
-	if _, err := DecodeWire(&got, record(WireHeader{Result: -2}), Clock{}, nil); err != nil {
+	if _, err := decodeWire(&got, record(WireHeader{Result: -2}), Clock{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := Event{Sender: Sender{Cgroup: "/"}, Result: Result{Errno: "ENOENT"}}
@@ -110,7 +127,7 @@ func TestDecodeReceiptTakesEveryField(t *testing.T) {
 			tt.wire(&w)
 			tt.want(&want)
 			var got Receipt
-			id, err := DecodeReceipt(&got, encode(w), clock)
+			id, err := new(Decoder).Receipt(&got, encode(w), clock)
 			if err != nil || id != (DatagramID{SKB: 8, StartNS: 9}) {
 				t.Fatalf("id %v, %v", id, err)
 			}
@@ -120,7 +137,7 @@ func TestDecodeReceiptTakesEveryField(t *testing.T) {
 		})
 	}
 	for _, bad := range [][]byte{nil, encode(wire)[:3], encode(wire)[:40], encode(WireReceipt{Type: uint32(RecordSend)}), encode(WireReceipt{Type: 99})} {
-		if _, err := DecodeReceipt(new(Receipt), bad, clock); !errors.Is(err, ErrBadRecord) {
+		if _, err := new(Decoder).Receipt(new(Receipt), bad, clock); !errors.Is(err, ErrBadRecord) {
 			t.Errorf("%d bytes: error %v, want ErrBadRecord", len(bad), err)
 		}
 	}
@@ -158,7 +175,7 @@ func TestDecodeWireTellsEmptyFromUnknownAndTruncated(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var e Event
-			if _, err := DecodeWire(&e, record(tt.header, tt.data), Clock{}, nil); err != nil {
+			if _, err := decodeWire(&e, record(tt.header, tt.data), Clock{}, nil); err != nil {
 				t.Fatal(err)
 			}
 			if !tt.check(e) {
@@ -172,15 +189,15 @@ func TestDecodeWireRefusesWhatIsTooShort(t *testing.T) {
 	h := WireHeader{PayloadLen: 7, AddressLen: 3, BoundLen: 2, CgroupLen: 2, FDCount: 1}
 	whole := record(h, "READY=1", "/ab", "/c", "d\x00", "\x01")
 	var e Event
-	if _, err := DecodeWire(&e, whole, Clock{}, nil); err != nil {
+	if _, err := decodeWire(&e, whole, Clock{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for n := range len(whole) {
-		if _, err := DecodeWire(&e, whole[:n], Clock{}, nil); !errors.Is(err, ErrBadRecord) {
+		if _, err := decodeWire(&e, whole[:n], Clock{}, nil); !errors.Is(err, ErrBadRecord) {
 			t.Errorf("%d of %d bytes: %v, want %v", n, len(whole), err, ErrBadRecord)
 		}
 	}
-	if _, err := DecodeWire(&e, record(WireHeader{PayloadLen: MaxPayload + 1}, string(make([]byte, MaxPayload+1))), Clock{}, nil); !errors.Is(err, ErrBadRecord) {
+	if _, err := decodeWire(&e, record(WireHeader{PayloadLen: MaxPayload + 1}, string(make([]byte, MaxPayload+1))), Clock{}, nil); !errors.Is(err, ErrBadRecord) {
 		t.Errorf("payload too long: %v, want %v", err, ErrBadRecord)
 	}
 }
@@ -193,7 +210,7 @@ func FuzzDecodeWire(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var e Event
-		if _, err := DecodeWire(&e, b, Clock{Boot: time.Unix(0, 0)}, []string{"cpuset"}); err != nil {
+		if _, err := decodeWire(&e, b, Clock{Boot: time.Unix(0, 0)}, []string{"cpuset"}); err != nil {
 			if !errors.Is(err, ErrBadRecord) {
 				t.Fatal(err)
 			}

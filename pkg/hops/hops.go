@@ -116,6 +116,17 @@ func (t *Tracker) Lost() {
 	}
 }
 
+// Waiting reports whether Due may have something to say later on.
+func (t *Tracker) Waiting() bool {
+	for _, p := range t.processes {
+		// What came last is judged last.
+		if n := len(p.reads); n > 0 && !p.reads[n-1].judged {
+			return true
+		}
+	}
+	return false
+}
+
 // Due returns what relays have withheld of the datagrams that they read [Grace] before
 // now or longer ago, each once and in the order of Seq.
 func (t *Tracker) Due(now time.Time) (due []*events.Withheld) {

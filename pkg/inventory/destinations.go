@@ -24,8 +24,8 @@ const (
 	// all reported when it ends.
 	sendsApart = time.Second
 	// tracksMax, filesMax and namesMax bound what is remembered.
-	tracksMax = 4096
-	filesMax  = 4096
+	tracksMax = 16384
+	filesMax  = 16384
 	namesMax  = 1 << 16
 )
 
@@ -72,7 +72,8 @@ type Destination struct {
 type Destinations struct {
 	stop    context.CancelFunc
 	stopped chan struct{}
-	netns   uint64 // its own network namespace
+	asked   chan struct{} // there is one in it since Find was called
+	netns   uint64        // its own network namespace
 
 	mu     sync.Mutex
 	clock  steadyClock
@@ -127,7 +128,7 @@ type sighting struct {
 func WatchDestinations() *Destinations {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Destinations{
-		stop: cancel, stopped: make(chan struct{}),
+		stop: cancel, stopped: make(chan struct{}), asked: make(chan struct{}, 1),
 		tracks: make(map[track]*answer), files: make(map[fileVersion]Destination),
 		names: make(map[abstractName]sighting),
 	}
@@ -156,6 +157,10 @@ func (d *Destinations) Find(s Send) (Destination, bool) {
 	key := track{s.PID, s.TID, s.MntNS, s.NetNS, s.StartTime, s.Address}
 	a := d.tracks[key]
 	if a == nil || s.Ended > a.until {
+		select {
+		case d.asked <- struct{}{}:
+		default:
+		}
 		began := bootTime()
 		if !d.budget.allows(began) {
 			return Destination{}, false

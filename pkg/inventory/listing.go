@@ -8,19 +8,33 @@ import (
 	"time"
 )
 
-// listingPause is the time from one listing of all sockets to the next, if listing them
-// does not take more than a tenth of that.
-const listingPause = time.Second
+const (
+	// listingPause is the time from one listing of all sockets to the next, if listing them
+	// does not take more than a tenth of that.
+	listingPause = time.Second
+	// quietPauses is how many times as long it becomes while nobody asks.
+	quietPauses = 8
+)
 
 func (d *Destinations) run(ctx context.Context) {
 	defer close(d.stopped)
+	quiet := 1
 	for {
 		began := time.Now()
 		d.list(ctx)
+		pause := max(listingPause, 10*time.Since(began))
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(max(listingPause, 10*time.Since(began))):
+		case <-time.After(pause):
+		}
+		quiet = min(2*quiet, quietPauses)
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.asked:
+			quiet = 1
+		case <-time.After(time.Duration(quiet-1) * pause):
 		}
 	}
 }

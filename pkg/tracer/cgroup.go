@@ -108,11 +108,7 @@ func subsystem(controller string) int {
 // findCgroup finds the cgroup that a user means by path: a directory of a cgroup
 // file system or, where there is none, a path below the root of cgroup v2 or else
 // of a v1 controller.
-func findCgroup(path string) (cgroupTarget, error) {
-	mounts, err := cgroupMounts()
-	if err != nil {
-		return cgroupTarget{}, err
-	}
+func findCgroup(path string, mounts []cgroupMount) (cgroupTarget, error) {
 	candidates := []string{path}
 	for _, m := range mounts {
 		if strings.HasPrefix(path, "/") && m.root == "/" {

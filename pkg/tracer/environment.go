@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"strconv"
 	"time"
@@ -61,8 +62,7 @@ func (t *Tracer) scanEnvironments(seen map[string]int) {
 			continue
 		}
 		if address, ok := notifySocketIn(environ); ok {
-			// A full map leaves what fits: the protocol's keys still tell.
-			_ = t.collection.Maps["notify_sockets"].Put(address, uint8(1))
+			t.addNotifySocket(address)
 		}
 	}
 	for name := range seen {
@@ -70,6 +70,30 @@ func (t *Tracer) scanEnvironments(seen map[string]int) {
 			delete(seen, name)
 		}
 	}
+}
+
+// nameBits mirrors notify_socket_bits.
+type nameBits [4096 / 64]uint64
+
+// add sets the bit of an address, as perhaps_in_environment in bpf/notify.h looks for it.
+func (b *nameBits) add(address [addressSize]byte) {
+	length := len(bytes.TrimRight(address[:], "\x00"))
+	if length < 8 {
+		return // the programs ask the map for these
+	}
+	const factor = 0x9e3779b97f4a7c15
+	bit := (binary.LittleEndian.Uint64(address[length-8:]) ^ uint64(length)) * factor >> (64 - 12)
+	b[bit/64] |= 1 << (bit % 64)
+}
+
+// addNotifySocket makes an address count. What does not fit is left out: the protocol's keys
+// still tell.
+func (t *Tracer) addNotifySocket(address [addressSize]byte) {
+	if t.collection.Maps["notify_sockets"].Put(address, uint8(1)) != nil {
+		return
+	}
+	t.nameBits.add(address)
+	_ = t.collection.Variables["notify_socket_bits"].Set(&t.nameBits)
 }
 
 // notifySocketIn finds the AF_UNIX address in an environment block, in the form the

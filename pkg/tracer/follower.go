@@ -24,7 +24,7 @@ const (
 // send that is not to be shown.
 type happening struct {
 	id      events.DatagramID
-	send    *events.Event
+	send    *buffer
 	receipt *events.Receipt
 }
 
@@ -59,6 +59,9 @@ type followed struct {
 func (f *follower) order(h happening) []happening {
 	f.out = f.out[:0]
 	switch {
+	case len(f.held) == 0 && !f.waits(h):
+		f.apply(h)
+		return f.out
 	case len(f.held) == 0:
 		f.held = append(f.held, h)
 	case h.settles(f.held[0].id):
@@ -123,7 +126,7 @@ func (f *follower) apply(h happening) {
 	switch {
 	case h.receipt == nil:
 		if h.id != (events.DatagramID{}) {
-			f.add(h.id, &followed{event: h.send, barrier: h.send != nil && isBarrier(h.send)})
+			f.add(h.id, newFollowed(h.send))
 		}
 		if h.send != nil {
 			f.out = append(f.out, h)
@@ -146,6 +149,13 @@ func (f *follower) apply(h happening) {
 	}
 	h.receipt.Send = d.event
 	f.out = append(f.out, h)
+}
+
+func newFollowed(b *buffer) *followed {
+	if b == nil {
+		return &followed{}
+	}
+	return &followed{event: &b.Event, barrier: isBarrier(&b.Event)}
 }
 
 func (f *follower) add(id events.DatagramID, d *followed) {

@@ -14,13 +14,15 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
+func bufferOf(e events.Event) *buffer { return &buffer{SendBuffer: events.SendBuffer{Event: e}} }
+
 func aSend(n uint64) happening {
-	return happening{id: events.DatagramID{SKB: n, StartNS: n}, send: &events.Event{Seq: n, Payload: []byte("BARRIER=1"), FDs: []events.FD{{Type: "pipe"}}}}
+	return happening{id: events.DatagramID{SKB: n, StartNS: n}, send: bufferOf(events.Event{Seq: n, Payload: []byte("BARRIER=1"), FDs: []events.FD{{Type: "pipe"}}})}
 }
 
 func aPlainSend(n uint64) happening {
 	h := aSend(n)
-	h.send.FDs = nil
+	h.send.Event.FDs = nil
 	return h
 }
 
@@ -40,7 +42,7 @@ func tell(f *follower, all ...happening) (shown []string) {
 	say := func(out []happening) {
 		for _, h := range out {
 			if h.receipt == nil {
-				shown = append(shown, fmt.Sprint(h.send.Seq))
+				shown = append(shown, fmt.Sprint(h.send.Event.Seq))
 			} else {
 				shown = append(shown, fmt.Sprint(h.receipt.Kind, " ", h.receipt.Send.Seq))
 			}
@@ -72,7 +74,7 @@ func TestASendComesBeforeWhatBecameOfIt(t *testing.T) {
 		{"a barrier of what was never shown", []happening{aReceipt(9, barrier), aSend(1)}, []string{"1"}},
 		{"the same address again", []happening{
 			aSend(1), aReceipt(1, read),
-			{id: events.DatagramID{SKB: 1, StartNS: 7}, send: &events.Event{Seq: 7}},
+			{id: events.DatagramID{SKB: 1, StartNS: 7}, send: bufferOf(events.Event{Seq: 7})},
 			{id: events.DatagramID{SKB: 1, StartNS: 7}, receipt: &events.Receipt{Kind: read}},
 		}, []string{"1", "read 1", "7", "read 7"}},
 	} {

@@ -35,6 +35,9 @@ func (m *matcher) matches(e *events.Event) bool {
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if len(m.components) == 0 {
+		return true
+	}
 	// The root counts as a name to the kernel, which is empty.
 	names := strings.Split(e.Sender.Cgroup, "/")
 	for _, globs := range m.components {

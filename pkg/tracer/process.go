@@ -15,7 +15,7 @@ import (
 
 // exeCache remembers executables, so that a busy sender is looked up once.
 type exeCache struct {
-	paths map[exeKey]string
+	paths memory[exeKey, string]
 }
 
 type exeKey struct {
@@ -24,20 +24,15 @@ type exeKey struct {
 	comm      string
 }
 
-const exeCacheSize = 4096
-
 // lookup returns the path of the sender's executable if the process is still the
 // one that sent: same pid, same start time, same name. Else it returns "".
 func (c *exeCache) lookup(s *events.Sender) string {
 	key := exeKey{s.PID, s.StartTime, s.Comm}
-	if path, ok := c.paths[key]; ok {
-		return path
+	path, known := c.paths.find(key)
+	if !known {
+		path = readExe(key)
+		c.paths.keep(key, path)
 	}
-	if c.paths == nil || len(c.paths) >= exeCacheSize {
-		c.paths = make(map[exeKey]string)
-	}
-	path := readExe(key)
-	c.paths[key] = path
 	return path
 }
 
@@ -67,14 +62,15 @@ type bootClock struct {
 // bootClockInterval bounds how long a step of the wall clock goes unnoticed.
 const bootClockInterval = time.Second
 
-func (c *bootClock) now() events.Clock {
+// check looks at the wall clock, if that is due.
+func (c *bootClock) check() {
 	now := time.Now()
 	if now.Before(c.next) {
-		return c.clock
+		return
 	}
 	var boot unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
-		return c.clock
+		return
 	}
 	// Without the monotonic reading, which must not follow into the events.
 	start := time.Now().Round(0).Add(-time.Duration(boot.Nano()))
@@ -83,5 +79,4 @@ func (c *bootClock) now() events.Clock {
 		c.clock = events.Clock{Boot: start}
 	}
 	c.next = now.Add(bootClockInterval)
-	return c.clock
 }

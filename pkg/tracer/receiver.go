@@ -15,48 +15,60 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/identity"
 )
 
-// identifyReceiver fills in what the cgroup of the receiving socket says.
-func (t *Tracer) identifyReceiver(r *events.Receiver) {
+// identifyReceiver fills in what the cgroup of the receiving socket says. c is room for its
+// container.
+func (t *Tracer) identifyReceiver(r *events.Receiver, c *events.Container) {
 	if r == nil || r.CgroupID == 0 {
 		return
 	}
 	r.Cgroup = t.cgroups.path(r.CgroupID)
-	id := identity.Parse(r.Cgroup)
+	id := t.identities.of(r.Cgroup)
 	r.Unit, r.UserUnit, r.Slice = id.Unit, id.UserUnit, id.Slice
-	r.Container = container(id)
+	r.Container = container(id, c)
 }
 
 // identifyReader fills in what the cgroup of a reader says.
 func (t *Tracer) identifyReader(r *events.Reader) {
 	r.Cgroup = t.cgroups.path(r.CgroupID)
-	id := identity.Parse(r.Cgroup)
+	id := t.identities.of(r.Cgroup)
 	r.Unit, r.UserUnit, r.Slice = id.Unit, id.UserUnit, id.Slice
-	r.Container = container(id)
+	r.Container = container(id, new(events.Container))
 }
 
-func container(id identity.Identity) *events.Container {
+// container is what a cgroup path says about a container, in the room at c.
+func container(id identity.Identity, c *events.Container) *events.Container {
 	if id.Runtime == "" && id.ContainerID == "" && id.PodUID == "" {
 		return nil
 	}
-	return &events.Container{Runtime: id.Runtime, ID: id.ContainerID, PodUID: id.PodUID}
+	*c = events.Container{Runtime: id.Runtime, ID: id.ContainerID, PodUID: id.PodUID}
+	return c
+}
+
+// identities remembers what the paths of cgroups say.
+type identities struct {
+	byPath memory[string, identity.Identity]
+}
+
+func (i *identities) of(path string) identity.Identity {
+	id, known := i.byPath.find(path)
+	if !known {
+		id = identity.Parse(path)
+		i.byPath.keep(path, id)
+	}
+	return id
 }
 
 // cgroupPaths remembers the paths of cgroups of version 2 by their ids, which are
 // not given twice.
-type cgroupPaths struct{ byID map[uint64]string }
-
-const cgroupPathsMax = 4096
+type cgroupPaths struct{ byID memory[uint64, string] }
 
 // path is that of a cgroup, or "" if it is gone, or cannot be found.
 func (c *cgroupPaths) path(id uint64) string {
-	if path, known := c.byID[id]; known {
-		return path
+	path, known := c.byID.find(id)
+	if !known {
+		path = lookUpCgroup(id)
+		c.byID.keep(id, path)
 	}
-	if c.byID == nil || len(c.byID) >= cgroupPathsMax {
-		c.byID = make(map[uint64]string)
-	}
-	path := lookUpCgroup(id)
-	c.byID[id] = path
 	return path
 }
 

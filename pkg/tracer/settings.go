@@ -56,7 +56,7 @@ func (f Filter) Empty() bool {
 const (
 	maxPatterns      = 128
 	maxPattern       = 256
-	maxSet           = 1024
+	maxSet           = 1 << 20
 	maxKeys          = 64
 	maxControllers   = 8
 	maxComponentSets = 31
@@ -140,7 +140,7 @@ func newSettings(opts Options) (*settings, error) {
 	}
 	for _, set := range s.sets {
 		if len(set.keys) > maxSet {
-			return nil, badOption("%d values for one filter: at most %d fit", len(set.keys), maxSet)
+			return nil, badOption("%d values for one filter: at most %d", len(set.keys), maxSet)
 		}
 	}
 	return s, nil
@@ -179,8 +179,12 @@ func (s *settings) addKeys(keys []string) error {
 func (s *settings) addCgroups(cgroups []string) error {
 	var targets []any
 	hierarchies := map[uint8]bool{}
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return err
+	}
 	for _, path := range cgroups {
-		target, err := findCgroup(path)
+		target, err := findCgroup(path, mounts)
 		if err != nil {
 			return err
 		}
@@ -269,9 +273,14 @@ func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error
 		}
 	}
 	spec.Maps["ring"].MaxEntries = s.ringSize
+	for _, set := range s.sets {
+		spec.Maps[set.name].MaxEntries = uint32(max(1, len(set.keys)))
+	}
 	if table := spec.Maps["in_flight"]; table != nil {
 		table.MaxEntries = s.inFlight
-		spec.Maps["copies"].MaxEntries = min(s.inFlight, max(minCopies, s.inFlight/8))
+		for _, copies := range []string{"short_copies", "long_copies"} {
+			spec.Maps[copies].MaxEntries = min(s.inFlight, max(minCopies, s.inFlight/8))
+		}
 	}
 	return nil
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/identity"
 )
 
 // Options says what to capture and how. The zero value captures every datagram to
@@ -32,7 +31,7 @@ type Options struct {
 	// All captures every AF_UNIX datagram, not only those to notify sockets.
 	All bool
 	// RingSize is the size of the ring buffer in bytes, a power of two and a
-	// multiple of the page size; 0 means 8 MiB.
+	// multiple of the page size; 0 means 4 MiB.
 	RingSize uint32
 	// InFlight is how many sends can be under way at a time, and InFlight/8
 	// (but not less than 1024, or InFlight if that is less) how many of them
@@ -46,9 +45,16 @@ const (
 	minCopies       = 1024
 )
 
-// readInterval is how long a datagram may lie in a ring buffer that is not full
-// enough to wake the reader up.
-const readInterval = 40 * time.Millisecond
+const (
+	// readInterval is how long a datagram may lie in a ring buffer that is not full
+	// enough to wake the reader up, while there is something to read now and then.
+	readInterval = 40 * time.Millisecond
+	// After so many intervals without anything the reader is woken up by the next
+	// datagram, and looks by itself as often as sleepInterval: for what is lost, and in
+	// case that a program was preempted in the very moment before.
+	quietIntervals = 25
+	sleepInterval  = time.Second
+)
 
 // ErrFlushed is returned by [Tracer.Read] once after [Tracer.Flush], when all that
 // was captured before it has been read.
@@ -70,6 +76,14 @@ type Item struct {
 	// Receipt comes after its Event.
 	Receipt *events.Receipt
 	Lost    *events.Lost
+
+	buffer *buffer // Event's, if nobody else looks at it
+}
+
+// buffer is the memory of an event and what it points to.
+type buffer struct {
+	events.SendBuffer
+	sender, receiver events.Container
 }
 
 // Tracer is a capture under way. Read and Unread must not be called concurrently with
@@ -82,6 +96,7 @@ type Tracer struct {
 	filter     *matcher
 	patterns   int // globs in the kernel, spare ones included
 	spare      int // of these, at the end
+	nameBits   nameBits
 
 	stop      chan struct{}
 	stopOnce  sync.Once
@@ -90,6 +105,10 @@ type Tracer struct {
 
 	// What Read alone touches.
 	record   ringbuf.Record
+	decoder  events.Decoder
+	free     []*buffer
+	deadline time.Time
+	quiet    int    // intervals without a record, quietIntervals+1 at most
 	ready    []Item // to be returned, but for the first returned ones
 	returned int
 	follow   follower
@@ -99,6 +118,8 @@ type Tracer struct {
 	clock    bootClock
 	exes     exeCache
 	cgroups  cgroupPaths
+
+	identities identities
 }
 
 // Open loads the programs, sets the filters and attaches. When it returns, every
@@ -134,6 +155,7 @@ func Open(opts Options) (*Tracer, error) {
 func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 	t := &Tracer{
 		flavour: flavour, filter: settings.matcher, stop: make(chan struct{}),
+		decoder: events.Decoder{Controllers: controllers()},
 		patterns: len(settings.patterns),
 	}
 	if settings.hasComponents() {
@@ -180,7 +202,7 @@ func (t *Tracer) Hook() string { return t.flavour.hook }
 
 // Read waits for the next datagram and returns it, or what became of one, or a report
 // of losses. Events come in kernel order. A datagram is returned within a fifth of a
-// second after it was sent.
+// second after it was sent, and at once if it is the first for a second.
 //
 // The error is [ErrFlushed] after Flush or Stop, when all that was captured before
 // was returned, and wraps [os.ErrClosed] after Close.
@@ -195,18 +217,8 @@ func (t *Tracer) Read() (Item, error) {
 			t.pending = nil
 			return Item{}, err
 		}
-		t.reader.SetDeadline(time.Now().Add(readInterval))
-		for len(t.ready) == 0 {
-			err := t.reader.ReadInto(&t.record)
-			if err != nil {
-				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.pending = err
-				}
-				break
-			}
-			if err := t.take(t.record.RawSample); err != nil {
-				return Item{}, err
-			}
+		if err := t.await(); err != nil {
+			return Item{}, err
 		}
 		if len(t.ready) > 0 || errors.Is(t.pending, os.ErrClosed) {
 			continue
@@ -222,8 +234,86 @@ func (t *Tracer) Read() (Item, error) {
 		}
 		if lost != nil {
 			t.ready = append(t.ready, Item{Lost: lost})
+		} else if !t.deadline.IsZero() && len(t.ready) == 0 && !time.Now().Before(t.deadline) {
+			return Item{}, os.ErrDeadlineExceeded
 		}
 	}
+}
+
+// await reads records until something is ready, or for a while.
+func (t *Tracer) await() error {
+	for len(t.ready) == 0 {
+		if !t.Buffered() {
+			t.reader.SetDeadline(t.patience())
+		}
+		// Asked now and then only: it costs as much as the rest.
+		if !t.Buffered() || t.seq%256 == 0 {
+			t.clock.check()
+		}
+		if err := t.reader.ReadInto(&t.record); err != nil {
+			t.record.Remaining = 0
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.pending = err
+			}
+			return t.doze()
+		}
+		if err := t.wakeUp(); err != nil {
+			return err
+		}
+		if err := t.take(t.record.RawSample); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetDeadline makes Read return [os.ErrDeadlineExceeded] when there is nothing to read at
+// that time; the zero time takes it back.
+func (t *Tracer) SetDeadline(at time.Time) { t.deadline = at }
+
+// Backlog is how many bytes wait in the ring buffer at least.
+func (t *Tracer) Backlog() int { return t.record.Remaining }
+
+// Buffered reports whether Read has more to return without waiting.
+func (t *Tracer) Buffered() bool { return t.returned < len(t.ready) || t.record.Remaining > 0 }
+
+// patience is until when to wait for the next record. Once more it is the short time when the
+// programs have been told to wake the reader up: one of them may not have seen that.
+func (t *Tracer) patience() time.Time {
+	patience := readInterval
+	if t.quiet > quietIntervals {
+		patience = sleepInterval
+	}
+	until := time.Now().Add(patience)
+	if !t.deadline.IsZero() && t.deadline.Before(until) {
+		return t.deadline
+	}
+	return until
+}
+
+// doze takes note that nothing came for a while.
+func (t *Tracer) doze() error {
+	t.quiet = min(t.quiet+1, quietIntervals+1)
+	if t.quiet != quietIntervals {
+		return nil
+	}
+	return t.tellPrograms(1)
+}
+
+func (t *Tracer) wakeUp() error {
+	asleep := t.quiet >= quietIntervals
+	t.quiet = 0
+	if !asleep {
+		return nil
+	}
+	return t.tellPrograms(0)
+}
+
+func (t *Tracer) tellPrograms(sleeps uint32) error {
+	if err := t.collection.Variables["reader_sleeps"].Set(sleeps); err != nil {
+		return fmt.Errorf("telling the programs whether to wake us up: %w", err)
+	}
+	return nil
 }
 
 // take decodes a record and makes ready what comes of it.
@@ -234,16 +324,17 @@ func (t *Tracer) take(record []byte) error {
 	}
 	var r happening
 	if kind == events.RecordSend {
-		r.send = new(events.Event)
-		r.id, err = events.DecodeWire(r.send, record, t.clock.now(), controllers())
+		r.send = t.newBuffer()
+		r.id, err = t.decoder.Send(&r.send.SendBuffer, record, t.clock.clock)
 	} else {
 		r.receipt = new(events.Receipt)
-		r.id, err = events.DecodeReceipt(r.receipt, record, t.clock.now())
+		r.id, err = t.decoder.Receipt(r.receipt, record, t.clock.clock)
 	}
 	if err != nil {
 		return fmt.Errorf("decoding a record: %w", err)
 	}
-	if r.send != nil && !t.filter.matches(r.send) {
+	if r.send != nil && !t.filter.matches(&r.send.Event) {
+		t.Release(Item{buffer: r.send})
 		r.send = nil
 	}
 	return t.deliver(t.follow.order(r))
@@ -261,21 +352,48 @@ func (t *Tracer) deliver(all []happening) error {
 		if err := t.complete(r.send); err != nil {
 			return err
 		}
-		t.ready = append(t.ready, Item{Event: r.send})
+		item := Item{Event: &r.send.Event}
+		// Receipts point to the events that they are for.
+		if r.id == (events.DatagramID{}) {
+			item.buffer = r.send
+		}
+		t.ready = append(t.ready, item)
 	}
 	return nil
 }
 
+// freeMax is how many buffers are kept for later events.
+const freeMax = 64
+
+func (t *Tracer) newBuffer() *buffer {
+	n := len(t.free)
+	if n == 0 {
+		return new(buffer)
+	}
+	b := t.free[n-1]
+	t.free = t.free[:n-1]
+	return b
+}
+
+// Release gives the memory of what Read returned back, to be used again. Nothing of it may
+// be looked at any more. Who does not call it leaves that to the garbage collector.
+func (t *Tracer) Release(item Item) {
+	if item.buffer != nil && len(t.free) < freeMax {
+		t.free = append(t.free, item.buffer)
+	}
+}
+
 // complete adds to an event what the kernel did not say.
-func (t *Tracer) complete(event *events.Event) error {
+func (t *Tracer) complete(b *buffer) error {
+	event := &b.Event
 	if err := t.doubtDelivery(&event.Result); err != nil {
 		return err
 	}
 	t.seq++
 	event.Seq = t.seq
 	event.Backend = t.flavour.backend
-	identify(&event.Sender)
-	t.identifyReceiver(event.Receiver)
+	t.identify(&event.Sender, &b.sender)
+	t.identifyReceiver(event.Receiver, &b.receiver)
 	event.Sender.Exe = t.exes.lookup(&event.Sender)
 	return nil
 }
@@ -295,10 +413,11 @@ func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
 	return collection, nil
 }
 
-func identify(s *events.Sender) {
-	id := identity.Parse(s.Cgroup)
+// identify fills in what the cgroup of a sender says. c is room for its container.
+func (t *Tracer) identify(s *events.Sender, c *events.Container) {
+	id := t.identities.of(s.Cgroup)
 	s.Unit, s.UserUnit, s.Slice = id.Unit, id.UserUnit, id.Slice
-	s.Container = container(id)
+	s.Container = container(id, c)
 }
 
 // lost reports what was lost since the last report, nil if nothing was.
@@ -326,9 +445,7 @@ func (t *Tracer) lost() (*events.Lost, error) {
 
 // Stats are totals since the start of the capture, in datagrams.
 type Stats struct {
-	// Seen is how many AF_UNIX datagrams were sent on the host.
-	Seen uint64
-	// Ignored is how many of these do not count as notifications.
+	// Ignored is how many AF_UNIX datagrams do not count as notifications.
 	Ignored uint64
 	// Filtered is how many a filter rejected; whether they count was not asked
 	// where the filter was cheaper to ask.
@@ -341,6 +458,9 @@ type Stats struct {
 	Receipts uint64
 }
 
+// Seen is how many AF_UNIX datagrams were sent on the host: each is in one of the others.
+func (s Stats) Seen() uint64 { return s.Ignored + s.Filtered + s.Captured + s.Lost() }
+
 // Lost is the number of datagrams lost, all reasons together.
 func (s Stats) Lost() uint64 { return s.RingFull + s.InFlightFull + s.Missed }
 
@@ -349,7 +469,7 @@ func (t *Tracer) Stats() (Stats, error) {
 	var s Stats
 	// In the order of enum counter in bpf/counters.h.
 	for i, to := range []*uint64{
-		&s.Seen, &s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull, &s.Missed, &s.Missed,
+		&s.Ignored, &s.Filtered, &s.Captured, &s.RingFull, &s.InFlightFull, &s.Missed, &s.Missed,
 		&s.Receipts,
 	} {
 		var perCPU []uint64

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Reading the kernel's structures. A pointer whose type the verifier knows is followed
+ * by a load, which reads 0 where there is nothing; any other one takes a call of
+ * bpf_probe_read_kernel(), which costs ten times as much. bpf_rdonly_cast() makes the
+ * one of the other (Linux 6.2); before, there is the call alone.
+ */
+#ifndef __READ_H__
+#define __READ_H__
+
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define TYPED(p) \
+	((typeof(p))bpf_rdonly_cast((p), bpf_core_type_id_kernel(typeof(*(p)))))
+
+/* Like BPF_CORE_READ(): READ(task, nsproxy, mnt_ns, ns.inum). */
+#define READ(p, ...)                                                  \
+	({                                                            \
+		___type((p), ##__VA_ARGS__) __v;                      \
+		if (bpf_rdonly_cast)                                  \
+			__v = ___arrow(TYPED(p), ##__VA_ARGS__);      \
+		else                                                  \
+			BPF_CORE_READ_INTO(&__v, (p), ##__VA_ARGS__); \
+		__v;                                                  \
+	})
+
+/*
+ * For a pointer that is handed to a function of its own as a number, which a pointer whose
+ * type is known must not be.
+ */
+#define READ_NUMBER(p, ...) BPF_CORE_READ(p, ##__VA_ARGS__)
+
+#endif
