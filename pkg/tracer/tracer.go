@@ -155,7 +155,7 @@ func Open(opts Options) (*Tracer, error) {
 func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 	t := &Tracer{
 		flavour: flavour, filter: settings.matcher, stop: make(chan struct{}),
-		decoder: events.Decoder{Controllers: controllers()},
+		decoder:  events.Decoder{Controllers: controllers()},
 		patterns: len(settings.patterns),
 	}
 	if settings.hasComponents() {
