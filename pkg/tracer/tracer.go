@@ -40,7 +40,7 @@ type Options struct {
 }
 
 const (
-	defaultRingSize = 8 << 20
+	defaultRingSize = 4 << 20
 	defaultInFlight = 8192
 	minCopies       = 1024
 )
