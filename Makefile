@@ -129,6 +129,16 @@ field-guide: packages
 demo: packages build
 	go run ./demo -sdtrace bin/sdtrace
 
+## Benchmarks
+
+# strace and bpftrace are what sdtrace is compared with, and nothing else needs them.
+.PHONY: bench
+bench: packages build
+	@which strace bpftrace >/dev/null || { echo "installing: strace bpftrace"; apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends strace bpftrace >/dev/null; }
+	go build -o bin/bench ./bench
+	bin/bench -sdtrace bin/sdtrace
+
 .PHONY: clean
 clean:
 	rm -rf bin vmtest/results

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// figure is one or more rows of the table.
+type figure struct {
+	name    string
+	measure func(*bench) ([]row, error)
+}
+
+var figures = []figure{
+	{"added per captured datagram", measureCaptured},
+	{"added by strace", measureStrace},
+	{"added by bpftrace", measureBpftrace},
+	{"added to what is of no interest", measureOthers},
+	{"filtered by 1, 100, 10,000 control groups", measureFilters},
+	{"10,000 containers", measureContainers},
+	{"processor time and memory", measureLoad},
+	{"start", measureStart},
+	{"decode and encode", measureEncoder},
+	{"flat out", measureFlood},
+}
+
+// batch is how many operations a measurement has, warm how many come before it: until every
+// page of the ring buffer has been used.
+const (
+	batch = 10_000
+	warm  = 30_000
+)
+
+func (b *bench) pairs() int {
+	if b.short {
+		return 3
+	}
+	return 15
+}
+
+// added is how much longer each operation of s takes while sdtrace runs, in pairs.
+func (b *bench) added(s *sender, op string, args ...string) (bare, added spread, err error) {
+	var without, more []float64
+	for range b.pairs() {
+		a, err := s.do(op, batch)
+		if err != nil {
+			return bare, added, err
+		}
+		c, err := startCapture(b, args...)
+		if err != nil {
+			return bare, added, err
+		}
+		if _, err := s.do(op, warm); err != nil {
+			return bare, added, err
+		}
+		with, err := s.do(op, batch)
+		if err != nil {
+			return bare, added, err
+		}
+		sent := 0
+		if op == opNotify {
+			sent = warm + batch
+		}
+		if err := c.stop(sent); err != nil {
+			return bare, added, err
+		}
+		without, more = append(without, a), append(more, with-a)
+		if b.ctx.Err() != nil {
+			return bare, added, b.ctx.Err()
+		}
+	}
+	return spreadOf(without), spreadOf(more), nil
+}
+
+func measureCaptured(b *bench) ([]row, error) {
+	s, err := startSender(b.dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	bare, added, err := b.added(s, opNotify)
+	return []row{
+		{"a notify datagram, sent and received in one thread", bare.text("ns"), ""},
+		{"... added by sdtrace, captured", added.text("ns"), "1000 ns"},
+	}, err
+}
+
+func measureStrace(b *bench) ([]row, error) {
+	const few = 2000
+	bare, err := startSender(b.dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer bare.stop()
+	traced, err := startSender(b.dir, 0, "strace", "-f", "--seccomp-bpf", "-e", "trace=sendto,sendmsg,write", "-o", filepath.Join(b.dir, "strace"))
+	if err != nil {
+		return nil, err
+	}
+	defer traced.stop()
+	var more []float64
+	for range b.pairs() {
+		a, err := bare.do(opNotify, few)
+		if err != nil {
+			return nil, err
+		}
+		with, err := traced.do(opNotify, few)
+		if err != nil {
+			return nil, err
+		}
+		more = append(more, with-a)
+	}
+	return []row{{"... added by strace -f --seccomp-bpf", spreadOf(more).text("ns"), ""}}, nil
+}
+
+func measureBpftrace(b *bench) ([]row, error) {
+	s, err := startSender(b.dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	var more []float64
+	for range min(b.pairs(), 7) {
+		a, err := s.do(opNotify, batch)
+		if err != nil {
+			return nil, err
+		}
+		stop, err := startBpftrace(b)
+		if err != nil {
+			return nil, err
+		}
+		with, err := s.do(opNotify, batch)
+		stop()
+		if err != nil {
+			return nil, err
+		}
+		more = append(more, with-a)
+	}
+	return []row{{"... added by bpftrace that prints it", spreadOf(more).text("ns"), ""}}, nil
+}
+
+func measureOthers(b *bench) ([]row, error) {
+	s, err := startSender(b.dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	var rows []row
+	for _, other := range []struct{ op, what, target string }{
+		{opOther, "added to an AF_UNIX datagram of no interest", "100 ns"},
+		{opStream, "added to a write to an AF_UNIX stream", "nothing"},
+		{opTCP, "added to a send over TCP", "nothing"},
+		{opGetppid, "added to getppid(2)", "nothing"},
+	} {
+		_, added, err := b.added(s, other.op)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row{other.what, added.text("ns"), other.target})
+	}
+	return rows, nil
+}
+
+func measureFilters(b *bench) ([]row, error) {
+	var rows []row
+	for _, n := range []int{1, 100, 10_000} {
+		if err := b.groups.grow(n, false); err != nil {
+			return nil, err
+		}
+		s, err := startSender(b.dir, 0)
+		if err != nil {
+			return nil, err
+		}
+		last := b.groups.paths(n)[n-1]
+		err = os.WriteFile(filepath.Join(last, "cgroup.procs"), []byte(strconv.Itoa(s.cmd.Process.Pid)), 0)
+		var args []string
+		for _, path := range b.groups.paths(n) {
+			args = append(args, "--cgroup", path)
+		}
+		var added spread
+		if err == nil {
+			_, added, err = b.added(s, opNotify, args...)
+		}
+		s.stop()
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row{fmt.Sprintf("added with %d --cgroup, sent from the last", n), added.text("ns"), "as with 1"})
+	}
+	return rows, nil
+}
+
+// measureContainers sends from one container and from each in turn, while there are few and
+// while there are many.
+func measureContainers(b *bench) ([]row, error) {
+	var rows []row
+	for _, n := range []int{1, 10_000} {
+		if err := b.groups.grow(n, true); err != nil {
+			return nil, err
+		}
+		s, err := startSender(b.dir, 0)
+		if err != nil {
+			return nil, err
+		}
+		more, err := b.tour(s, n)
+		s.stop()
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+func (b *bench) tour(s *sender, n int) ([]row, error) {
+	var added, cpu []float64
+	for range min(b.pairs(), 5) {
+		bare, err := s.tourOf(n, b.groups.dir)
+		if err != nil {
+			return nil, err
+		}
+		c, err := startCapture(b)
+		if err != nil {
+			return nil, err
+		}
+		// Once before, so that all are known.
+		if _, err := s.tourOf(n, b.groups.dir); err != nil {
+			return nil, err
+		}
+		before, err := c.cpu()
+		if err != nil {
+			return nil, err
+		}
+		with, err := s.tourOf(n, b.groups.dir)
+		if err != nil {
+			return nil, err
+		}
+		after, err := c.cpu()
+		if err != nil {
+			return nil, err
+		}
+		if err := c.stop(2 * toursOf(n) * n); err != nil {
+			return nil, err
+		}
+		added, cpu = append(added, with-bare), append(cpu, float64(after-before)/float64(toursOf(n)*n))
+	}
+	return []row{
+		{fmt.Sprintf("added with %d live containers that send in turn", n), spreadOf(added).text("ns"), "as with 1"},
+		{"... time of sdtrace for each datagram", spreadOf(cpu).text("ns"), "as with 1"},
+	}, nil
+}
+
+// toursOf makes the number of datagrams the same.
+func toursOf(n int) int { return max(1, 10_000/n) }
+
+func (s *sender) tourOf(n int, dir string) (ns float64, err error) {
+	tours := toursOf(n)
+	for range tours {
+		each, err := s.do(opTour, n, dir)
+		if err != nil {
+			return 0, err
+		}
+		ns += each / float64(tours)
+	}
+	return ns, nil
+}
+
+func measureLoad(b *bench) ([]row, error) {
+	s, err := startSender(b.dir, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	var rows []row
+	for _, rate := range []int{0, 1000, 10_000, 100_000} {
+		c, err := startCapture(b)
+		if err != nil {
+			return nil, err
+		}
+		// What it does in the first seconds is not what it does idle.
+		time.Sleep(2 * time.Second)
+		before, err := c.cpu()
+		if err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		if rate == 0 {
+			time.Sleep(paceTime)
+		} else if _, err := s.do(opPace, rate); err != nil {
+			return nil, err
+		}
+		after, err := c.cpu()
+		if err != nil {
+			return nil, err
+		}
+		share := 100 * (after - before).Seconds() / time.Since(began).Seconds()
+		peak, err := c.peak()
+		if err != nil {
+			return nil, err
+		}
+		if err := c.stop(rate * int(paceTime/time.Second)); err != nil {
+			return nil, err
+		}
+		target := "40 MiB"
+		if rate == 0 {
+			target = "0 %, 40 MiB"
+		}
+		rows = append(rows, row{fmt.Sprintf("sdtrace at %d datagrams a second", rate), fmt.Sprintf("%.1f %% of a core, %.0f MiB", share, peak), target})
+	}
+	return rows, nil
+}
+
+func measureStart(b *bench) ([]row, error) {
+	var took []float64
+	for range b.pairs() {
+		c, err := startCapture(b)
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, float64(c.started.Milliseconds()))
+		if err := c.stop(0); err != nil {
+			return nil, err
+		}
+	}
+	return []row{{"from the start of sdtrace until it is attached", spreadOf(took).text("ms"), "500 ms"}}, nil
+}
+
+var benchmarkLine = regexp.MustCompile(`(?m)^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+([0-9.]+) ns/op\s+\d+ B/op\s+(\d+) allocs/op`)
+
+func measureEncoder(b *bench) ([]row, error) {
+	count := "5"
+	if b.short {
+		count = "1"
+	}
+	out, err := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkDecode", "-benchmem", "-count", count, "./pkg/events").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go test -bench: %w", err)
+	}
+	times, allocs := map[string][]float64{}, map[string]string{}
+	var names []string
+	for _, m := range benchmarkLine.FindAllStringSubmatch(string(out), -1) {
+		ns, err := strconv.ParseFloat(m[2], 64)
+		if err != nil {
+			return nil, err
+		}
+		if times[m[1]] == nil {
+			names = append(names, m[1])
+		}
+		times[m[1]], allocs[m[1]] = append(times[m[1]], ns), m[3]
+	}
+	var rows []row
+	for _, name := range names {
+		target := ""
+		if strings.HasPrefix(name, "DecodeAndJSON") {
+			target = "1000 ns, 0"
+		}
+		rows = append(rows, row{name + ", for each event", spreadOf(times[name]).text("ns") + ", " + allocs[name] + " allocations", target})
+	}
+	return rows, nil
+}
+
+// measureFlood has senders send as fast as they can.
+func measureFlood(b *bench) ([]row, error) {
+	limit := time.Minute
+	if b.short {
+		limit = 5 * time.Second
+	}
+	var rows []row
+	for senders := 1; senders <= 2; senders++ {
+		bare, err := b.flood(senders, limit/6)
+		if err != nil {
+			return nil, err
+		}
+		c, err := startCapture(b)
+		if err != nil {
+			return nil, err
+		}
+		done := make(chan struct{})
+		go c.emptyNowAndThen(done)
+		sent, err := b.flood(senders, limit)
+		close(done)
+		if err != nil {
+			return nil, err
+		}
+		peak, err := c.peak()
+		if err != nil {
+			return nil, err
+		}
+		if err := c.stop(sent.datagrams); err != nil {
+			return nil, err
+		}
+		rows = append(rows, row{
+			fmt.Sprintf("%d flat out for %.0f s, datagrams a second", senders, limit.Seconds()),
+			fmt.Sprintf("%.0f, none lost; %.0f without; %.0f MiB", sent.rate(), bare.rate(), peak), "none lost",
+		})
+	}
+	return rows, nil
+}
+
+type flooded struct {
+	datagrams int
+	took      time.Duration
+}
+
+func (f flooded) rate() float64 { return float64(f.datagrams) / f.took.Seconds() }
+
+func (b *bench) flood(senders int, limit time.Duration) (flooded, error) {
+	type part struct {
+		n   int
+		err error
+	}
+	parts := make(chan part)
+	began := time.Now()
+	for i := range senders {
+		s, err := startSender(b.dir, i)
+		if err != nil {
+			return flooded{}, err
+		}
+		defer s.stop()
+		go func() {
+			var p part
+			for p.err == nil && time.Since(began) < limit && b.ctx.Err() == nil {
+				_, p.err = s.do(opNotify, batch)
+				p.n += batch
+			}
+			parts <- p
+		}()
+	}
+	var f flooded
+	var err error
+	for range senders {
+		p := <-parts
+		f.datagrams += p.n
+		if p.err != nil {
+			err = p.err
+		}
+	}
+	f.took = time.Since(began)
+	return f, err
+}
