@@ -102,7 +102,8 @@ struct {
 /* Sends that found no room in in_flight, of interest or not. */
 __u64 in_flight_refused;
 
-static __always_inline void read_destination(struct destination *dst,
+/* Into the slot, whose destination dst is. */
+static __always_inline void read_destination(__u32 slot, struct destination *dst,
 					     struct sock *sk, struct msghdr *msg)
 {
 	__s64 len = READ(msg, msg_namelen);
@@ -111,7 +112,7 @@ static __always_inline void read_destination(struct destination *dst,
 	/* unix_seqpacket_sendmsg() sets msg_namelen to 0. */
 	if (len > 0)
 		dst->address_len =
-			read_name_kernel(dst->address, READ(msg, msg_name), len);
+			read_address(slot, false, READ(msg, msg_name), len);
 	else
 		resolve_peer(dst, sk);
 }
@@ -123,7 +124,7 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 
 	if (!s || id >> 32 == self_tgid)
 		return;
-	read_destination(&s->send.dst, READ(sock, sk), msg);
+	read_destination(SLOT_ENTER, &s->send.dst, READ(sock, sk), msg);
 	s->send.interest = destination_interest(SLOT_ENTER);
 	if (s->send.interest == INTEREST_NO) {
 		count(COUNT_IGNORED);
@@ -228,7 +229,7 @@ static __always_inline void count_refused(struct copied *c, struct sk_buff *skb,
 	if (!s || !datagram_type(sk) ||
 	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
 		return;
-	read_destination(&s->send.dst, sk, msg);
+	read_destination(SLOT_COPY, &s->send.dst, sk, msg);
 	if (destination_interest(SLOT_COPY) != INTEREST_MAYBE)
 		return;
 	if (begins_like_notification(c, skb) && task_passes(SLOT_COPY))
@@ -289,7 +290,8 @@ SEC("fexit/skb_copy_datagram_from_iter")
 int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *from,
 	     int len, int ret)
 {
-	if (!ret)
+	/* Streams come here too: this is cheaper than to look for their entry. */
+	if (!ret && skb->sk->sk_type != SOCK_STREAM)
 		copied(skb, from);
 	return 0;
 }

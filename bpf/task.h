@@ -75,14 +75,19 @@ static __always_inline bool comm_passes(struct task_struct *task)
 static __always_inline bool task_passes(__u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 pid = bpf_get_current_pid_tgid() >> 32;
-	__u32 uid = bpf_get_current_uid_gid();
-	__u32 netns;
+	__u32 pid, uid, netns;
 
-	if (filter_pid && !bpf_map_lookup_elem(&pids, &pid))
-		return false;
-	if (filter_uid && !bpf_map_lookup_elem(&uids, &uid))
-		return false;
+	/* Each is asked for where it is needed only: a uid is mapped for the asking. */
+	if (filter_pid) {
+		pid = bpf_get_current_pid_tgid() >> 32;
+		if (!bpf_map_lookup_elem(&pids, &pid))
+			return false;
+	}
+	if (filter_uid) {
+		uid = bpf_get_current_uid_gid();
+		if (!bpf_map_lookup_elem(&uids, &uid))
+			return false;
+	}
 	if (filter_netns) {
 		netns = READ(task, nsproxy, net_ns, ns.inum);
 		if (!bpf_map_lookup_elem(&netnses, &netns))

@@ -85,7 +85,7 @@ static __always_inline void use_address(struct destination *dst, struct sock *sk
 	}
 	/* For whoever looks the address up: it may not be the sender's own. */
 	dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
-	dst->address_len = read_name_user(dst->address, address, len);
+	dst->address_len = read_address(SLOT_EXIT, true, address, len);
 	if (!dst->address_len && len > SUN_PATH_OFFSET)
 		dst->unreadable = 1;
 }

@@ -6,6 +6,7 @@
 #define __UNIX_SOCKET_H__
 
 #define AF_UNIX 1
+#define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_SEQPACKET 5
 #define SUN_PATH_OFFSET 2 /* offsetof(struct sockaddr_un, sun_path) */
@@ -21,50 +22,68 @@ static __always_inline __u8 datagram_type(struct sock *sk)
 	return type == SOCK_DGRAM || type == SOCK_SEQPACKET ? type : 0;
 }
 
-/*
- * Reads the name in a struct sockaddr_un of len bytes and returns its length,
- * 0 for an unnamed address. A path ends at its NUL; an abstract name, whose first
- * byte is NUL, is as long as the address says.
- */
-static __always_inline __u16 read_name_kernel(char *name, const void *addr,
-					      __s64 len)
+/* Which byte of a number is its first that is not 0. */
+static __always_inline __u32 first_byte(__u64 number)
 {
-	__u64 n = len - SUN_PATH_OFFSET;
-	long end;
+	__u32 at = 0;
 
-	if (len <= SUN_PATH_OFFSET)
-		return 0;
-	/* The kernel counts the NUL it puts behind a path. */
-	if (n > ADDRESS_MAX + 1)
-		return 0;
-	BOUND(n, 127);
-	if (bpf_probe_read_kernel(name, n, addr + SUN_PATH_OFFSET))
-		return 0;
-	if (!name[0])
-		return n;
-	n++;
-	BOUND(n, 127);
-	end = bpf_probe_read_kernel_str(name, n, addr + SUN_PATH_OFFSET);
-	return end > 0 ? end - 1 : 0;
+	if (!(number & 0xffffffff)) {
+		at += 4;
+		number >>= 32;
+	}
+	if (!(number & 0xffff)) {
+		at += 2;
+		number >>= 16;
+	}
+	return number & 0xff ? at : at + 1;
 }
 
-/* The same for an address in user memory. */
-static __always_inline __u16 read_name_user(char *name, const void *addr, __s64 len)
-{
-	__u64 n = len - SUN_PATH_OFFSET;
-	long end;
+#define EACH_BYTE(value) (0x0101010101010101ULL * (value))
 
-	if (len <= SUN_PATH_OFFSET || n > ADDRESS_MAX)
+/*
+ * Where the path ends of which n bytes stand in the slot's address. To look for its NUL
+ * eight bytes at a time costs a tenth of reading it anew as a string. A function of its
+ * own so that it is verified once, not for each end.
+ */
+__noinline int path_length(__u32 slot, __u32 n)
+{
+	struct scratch *s = scratch_get(slot);
+	__u64 eight, nuls;
+	__u32 i, end;
+
+	if (!s)
+		return 0;
+	for (i = 0; i <= ADDRESS_MAX; i += 8) {
+		if (i >= n)
+			break;
+		eight = *(const __u64 *)(s->send.dst.address + i);
+		/* The lowest bit that is set is that of the first NUL. */
+		nuls = (eight - EACH_BYTE(1)) & ~eight & EACH_BYTE(0x80);
+		if (nuls) {
+			end = i + first_byte(nuls);
+			return end < n ? end : n;
+		}
+	}
+	return n;
+}
+
+/*
+ * Reads the name in a struct sockaddr_un of len bytes into the slot's address and returns
+ * its length, 0 for an unnamed address. A path ends at its NUL; an abstract name, whose
+ * first byte is NUL, is as long as the address says.
+ */
+static __always_inline __u16 read_address(__u32 slot, bool user, const void *addr,
+					  __s64 len)
+{
+	struct scratch *s = scratch_get(slot);
+	__u64 n = len - SUN_PATH_OFFSET;
+
+	if (!s || len <= SUN_PATH_OFFSET || n > ADDRESS_MAX)
 		return 0;
 	BOUND(n, 127);
-	if (bpf_probe_read_user(name, n, addr + SUN_PATH_OFFSET))
+	if (read_from(user, s->send.dst.address, n, addr + SUN_PATH_OFFSET))
 		return 0;
-	if (!name[0])
-		return n;
-	n++;
-	BOUND(n, 127);
-	end = bpf_probe_read_user_str(name, n, addr + SUN_PATH_OFFSET);
-	return end > 0 ? end - 1 : 0;
+	return s->send.dst.address[0] ? path_length(slot, n) : n;
 }
 
 /* The name a socket is bound to; 0 when it has none. */
@@ -72,12 +91,20 @@ static __always_inline __u16 read_bound(char *name, struct sock *sk)
 {
 	struct unix_sock *u = (void *)sk;
 	struct unix_address *addr = READ(u, addr);
+	__u64 n;
 
 	if (!addr)
 		return 0;
-	return read_name_kernel(name,
-				(void *)addr + bpf_core_field_offset(addr->name),
-				READ(addr, len));
+	n = READ(addr, len) - SUN_PATH_OFFSET;
+	if (!n || n > ADDRESS_MAX + 1)
+		return 0;
+	BOUND(n, 127);
+	if (bpf_probe_read_kernel(name, n,
+				  (void *)addr + bpf_core_field_offset(addr->name) +
+					  SUN_PATH_OFFSET))
+		return 0;
+	/* unix_mkname_bsd() counts the NUL it puts behind a path. */
+	return name[0] ? n - 1 : n;
 }
 
 /* The id of the cgroup v2 in which a socket was made, 0 if the kernel does not say. */

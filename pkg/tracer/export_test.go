@@ -19,3 +19,6 @@ func (t *Tracer) Followed(pid uint32) (bool, error) {
 	}
 	return false, entries.Err()
 }
+
+// RingBytes is how much of the ring buffer holds what was not read yet.
+func (t *Tracer) RingBytes() int { return t.reader.AvailableBytes() }
