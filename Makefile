@@ -109,6 +109,7 @@ kernels: packages
 .PHONY: test-vm
 test-vm: kernels
 	go run ./vmtest/run
+	go run ./vmtest/run -tier cost -kernels $(CHECK_KERNEL) -results vmtest/results/cost
 
 .PHONY: check
 check: check-generated lint test-short
@@ -138,6 +139,12 @@ bench: packages build
 		apt-get install -y -qq --no-install-recommends strace bpftrace >/dev/null; }
 	go build -o bin/bench ./bench
 	bin/bench -sdtrace bin/sdtrace
+
+# In instructions, which are the same on every machine: on the four amd64 kernels.
+.PHONY: bench-vm
+bench-vm: kernels
+	go build -o bin/bench ./bench
+	bin/bench -vm
 
 .PHONY: clean
 clean:

@@ -51,6 +51,7 @@ func run(args []string) error {
 	flags.StringVar(&b.sdtrace, "sdtrace", "bin/sdtrace", "`path` of the sdtrace to measure")
 	flags.BoolVar(&b.short, "short", false, "a try: few pairs, seconds instead of a minute; nothing is written")
 	only := flags.String("only", "", "measure only what matches this `pattern`; nothing is written")
+	vm := flags.Bool("vm", false, "count instructions in virtual machines instead")
 	file := flags.String("write", "docs/benchmarks.md", "`file` whose section is written; empty for none")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -59,12 +60,15 @@ func run(args []string) error {
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("not root: capturing and making control groups takes that")
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	b.ctx = ctx
+	if *vm {
+		return countInstructions(ctx, *file)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("not root: capturing and making control groups takes that")
+	}
 	if b.dir, err = os.MkdirTemp("", "sdtrace-bench"); err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func run(args []string) error {
 	}
 	defer func() { b.groups.close() }()
 
-	var rows []row
+	rows := [][]string{{"what", "measured", "target"}}
 	for i, f := range figures {
 		if !pattern.MatchString(f.name) {
 			continue
@@ -87,7 +91,9 @@ func run(args []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		rows = append(rows, more...)
+		for _, r := range more {
+			rows = append(rows, []string{r.what, r.figure, r.target})
+		}
 	}
 	text := describeMachine() + "\n" + table(rows)
 	fmt.Print(text)
@@ -97,18 +103,17 @@ func run(args []string) error {
 	return document.Write(*file, "native", "\n"+text+"\n")
 }
 
-// table is Markdown that can be read on a terminal.
-func table(rows []row) string {
-	all := append([]row{{"what", "measured", "target"}}, rows...)
-	var widths [3]int
-	for _, r := range all {
-		for i, cell := range []string{r.what, r.figure, r.target} {
+// table is Markdown that can be read on a terminal; its first row is the head.
+func table(rows [][]string) string {
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
 			widths[i] = max(widths[i], len([]rune(cell)))
 		}
 	}
 	var text strings.Builder
-	for i, r := range all {
-		for j, cell := range []string{r.what, r.figure, r.target} {
+	for i, r := range rows {
+		for j, cell := range r {
 			fmt.Fprintf(&text, "| %s%s ", cell, strings.Repeat(" ", widths[j]-len([]rune(cell))))
 		}
 		text.WriteString("|\n")

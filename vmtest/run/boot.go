@@ -30,13 +30,27 @@ const emulation = "tcg,thread=single"
 
 // bootInitramfs is tier 1: the tests and a static init are all the machine has.
 func bootInitramfs(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+	return bootTests(ctx, opts, kernel, b, dir, false)
+}
+
+// bootCounting is tier cost: as tier 1, but the machine's time is the number of instructions
+// that it has executed, a nanosecond each, and passes at once while it has nothing to do.
+func bootCounting(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+	return bootTests(ctx, opts, kernel, b, dir, true)
+}
+
+func bootTests(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string, counting bool) error {
+	env, processors := kernel.Env(), []string{"-smp", "2"}
+	if counting {
+		env, processors = append(env, "SDTRACE_COUNTS_INSTRUCTIONS=1"), []string{"-smp", "1", "-icount", "shift=0,sleep=off"}
+	}
 	initrd := filepath.Join(dir, "initramfs.cpio")
-	if err := packInitramfs(initrd, opts, kernel, b); err != nil {
+	if err := packInitramfs(initrd, opts, env, b); err != nil {
 		return fmt.Errorf("packing the initramfs: %w", err)
 	}
 	defer func() { _ = os.Remove(initrd) }()
 
-	kvm := os.Getenv("SDTRACE_KVM") == "1"
+	kvm := os.Getenv("SDTRACE_KVM") == "1" && !counting
 	var args []string
 	console := "ttyS0"
 	qemu := "qemu-system-x86_64"
@@ -49,14 +63,15 @@ func bootInitramfs(ctx context.Context, opts *options, kernel vmtest.Kernel, b *
 	default:
 		args = []string{"-M", "q35", "-accel", emulation, "-cpu", "max"}
 	}
-	args = append(args, "-smp", "2", "-m", "1G", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
+	args = append(args, processors...)
+	args = append(args, "-m", "1G", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", kernel.Image(opts.cache), "-initrd", initrd,
 		"-append", "console="+console+" quiet loglevel=1 panic=-1 "+noWatchdogs)
 	cmd := exec.CommandContext(ctx, qemu, args...)
 	return runLogged(cmd, opts, filepath.Join(dir, "console.log"))
 }
 
-func packInitramfs(file string, opts *options, kernel vmtest.Kernel, b *built) (err error) {
+func packInitramfs(file string, opts *options, env []string, b *built) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -70,7 +85,7 @@ func packInitramfs(file string, opts *options, kernel vmtest.Kernel, b *built) (
 		}
 		return archive.Add(name, 0o755, data)
 	}
-	job := vmtest.Job{Env: append(kernel.Env(), "PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "USER=root")}
+	job := vmtest.Job{Env: append(env, "PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "USER=root")}
 	for _, t := range b.tests {
 		guestDir := filepath.Join("/tests", t.pkg)
 		if err := add(filepath.Join(guestDir, "test"), t.binary); err != nil {

@@ -31,8 +31,9 @@ import (
 // defaultPackages are the tests each tier runs when -packages does not say. A
 // package that does not exist or has no tests is left out.
 var defaultPackages = map[string][]string{
-	"1": {"./vmtest/init", "./pkg/tracer", "./pkg/queues"},
-	"2": {"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./pkg/relay", "./vmtest/clients", "./vmtest/systemd", "./vmtest/field"},
+	"1":    {"./vmtest/init", "./pkg/tracer", "./pkg/queues"},
+	"cost": {"./bench"},
+	"2":    {"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./pkg/relay", "./vmtest/clients", "./vmtest/systemd", "./vmtest/field"},
 }
 
 var errUsage = errors.New("wrong usage")
@@ -72,7 +73,7 @@ func main() {
 
 func parseFlags(args []string) (*options, error) {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
-	tiers := fs.String("tier", "1,2", "comma-separated `tiers`: 1 boots the tests as init, 2 boots this machine's file system by virtme-ng (amd64 only)")
+	tiers := fs.String("tier", "1,2", "comma-separated `tiers`: 1 boots the tests as init, 2 boots this machine's file system by virtme-ng (amd64 only), cost counts instructions (amd64 only)")
 	kernels := fs.String("kernels", "all", "comma-separated kernel `names` of kernels.txt")
 	packages := fs.String("packages", "", "comma-separated `packages` to test, in go's notation (default: those of each tier)")
 	opts := &options{}
@@ -244,7 +245,7 @@ func fetch(ctx context.Context, opts *options) error {
 		args = append(args, "virtme-ng")
 	}
 	if len(args) == 0 {
-		return errors.New("tier 2 boots amd64 kernels only")
+		return errors.New("only tier 1 boots other kernels than those of amd64")
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(opts.root, "vmtest", "fetch-kernels.sh"), args...)
 	cmd.Stderr = os.Stderr
@@ -322,8 +323,11 @@ func runMachine(ctx context.Context, opts *options, tier string, kernel vmtest.K
 	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
 	defer cancel()
 	boot := bootInitramfs
-	if tier == "2" {
+	switch tier {
+	case "2":
 		boot = bootVirtme
+	case "cost":
+		boot = bootCounting
 	}
 	r := &machineResult{tier: tier, kernel: kernel, log: filepath.Join(dir, "console.log")}
 	start := time.Now()
