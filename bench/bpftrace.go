@@ -7,7 +7,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -34,9 +33,9 @@ func startBpftrace(b *bench) (stop func(), err error) {
 	defer output.Close()
 	// In a mount namespace of its own, as tracefs is not mounted everywhere.
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", `mount -t debugfs none /sys/kernel/debug; mount -t tracefs none /sys/kernel/debug/tracing
-		exec bpftrace -o "$1" -e "$2"`, "sh", output.Name(), bpftraceScript)
+		exec bpftrace -B line -e "$1"`, "sh", bpftraceScript)
 	cmd.Env = append(os.Environ(), "BPFTRACE_STRLEN=64")
-	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
+	cmd.Stdout = output
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting bpftrace: %w", err)
 	}
@@ -48,6 +47,7 @@ func startBpftrace(b *bench) (stop func(), err error) {
 	}
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
+	limit := time.After(attachLimit)
 	for {
 		text, err := os.ReadFile(output.Name())
 		if err != nil {
@@ -61,6 +61,9 @@ func startBpftrace(b *bench) (stop func(), err error) {
 		case <-look.C:
 		case <-ended:
 			return nil, errors.New("bpftrace ended before it was attached")
+		case <-limit:
+			stop()
+			return nil, fmt.Errorf("bpftrace was not attached within %s", attachLimit)
 		case <-b.ctx.Done():
 			stop()
 			return nil, b.ctx.Err()

@@ -26,6 +26,7 @@ var figures = []figure{
 	{"added by strace", measureStrace},
 	{"added by bpftrace", measureBpftrace},
 	{"added to what is of no interest", measureOthers},
+	{"added by a program that does nothing", measureFloor},
 	{"filtered by 1, 100, 10,000 control groups", measureFilters},
 	{"10,000 containers", measureContainers},
 	{"processor time and memory", measureLoad},

@@ -171,8 +171,10 @@ func (m *countingMachine) seen(c *tracer.Tracer, before tracer.Stats, op string)
 	case opOther:
 		wantIgnored = repeats * countedFor
 	}
-	if after.Lost() != before.Lost() || captured != wantCaptured || ignored != wantIgnored {
-		m.Errorf("%s: %d captured, %d of no interest, and %d lost", op, captured, ignored, after.Lost()-before.Lost())
+	// A kernel that preempts itself skips a program now and then.
+	few, lost := repeats*countedFor/100, int(after.Lost()-before.Lost())
+	if lost > few || captured < wantCaptured-few || captured > wantCaptured || ignored < wantIgnored-few || ignored > wantIgnored {
+		m.Errorf("%s: %d captured, %d of no interest, and %d lost", op, captured, ignored, lost)
 	}
 }
 
@@ -189,8 +191,8 @@ func (m *countingMachine) report(flavour string, what counted, n float64) {
 		return
 	}
 	want := float64(budget[slices.Index(everythingCounted, what)])
-	// As much as getppid(2), say, differs from one count to another.
-	const noise = 30
+	// As much as the bare operation differs from one count to another.
+	noise := 20 + m.bare[what.op]/100
 	if n > want*1.1+noise || n < want*0.9-noise {
 		m.Errorf("%s: %s: %.0f instructions added, the budget is %.0f", flavour, what.what, n, want)
 	}
