@@ -21,6 +21,9 @@ const (
 	againFirst = 100 * time.Millisecond
 	againLast  = time.Minute
 	againFound = 10 * time.Second
+	// crowd is how many containers may be looked for as often as that. Of more, each is
+	// looked for as much more rarely, so that all of them take no more time.
+	crowd = 100
 )
 
 // Names finds out what containers are called, in the background. Its methods can be
@@ -157,10 +160,14 @@ func (n *Names) learn(c Container, name string) {
 	e := n.byContainer[c]
 	e.busy = false
 	now := time.Now()
+	after := func(pause time.Duration) time.Time {
+		rarer := 1 + len(n.byContainer)/crowd
+		return now.Add(min(time.Duration(rarer)*pause, againLast))
+	}
 	if name != "" {
-		e.name, e.next, e.pause = name, now.Add(againFound), againFirst
+		e.name, e.next, e.pause = name, after(againFound), againFirst
 	} else { // what is gone is still called as it was
-		e.next = now.Add(e.pause)
+		e.next = after(e.pause)
 		e.pause = min(2*e.pause, againLast)
 	}
 	if !e.once {

@@ -218,3 +218,24 @@ func TestCloseEndsTheWaiting(t *testing.T) {
 		close(l.goOn)
 	})
 }
+
+func TestOfManyContainersEachIsLookedForMoreRarely(t *testing.T) {
+	asked := func(containers int) (each float64) {
+		l := &lookup{answer: "web"}
+		inBubble(t, l, func(t *testing.T, n *Names) {
+			for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Second) {
+				for i := range containers {
+					n.Name(Container{ID: fmt.Sprintf("%064x", i)})
+					if i%workers == 0 {
+						synctest.Wait()
+					}
+				}
+			}
+		})
+		return float64(len(l.asked)) / float64(containers)
+	}
+	few, many := asked(crowd/10), asked(5*crowd)
+	if few < 5 || many > few/3 || many < 1 {
+		t.Errorf("in a minute each of a few containers is looked for %.1f times, and of many %.1f times", few, many)
+	}
+}

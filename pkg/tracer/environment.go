@@ -21,6 +21,7 @@ const environmentInterval = 2 * time.Second
 func (t *Tracer) watchEnvironments() {
 	seen := map[string]int{}
 	t.scanEnvironments(seen)
+	newest, quiet := newestProcess(), 0
 	t.scanner.Add(1)
 	go func() {
 		defer t.scanner.Done()
@@ -31,10 +32,24 @@ func (t *Tracer) watchEnvironments() {
 			case <-t.stop:
 				return
 			case <-tick.C:
-				t.scanEnvironments(seen)
+				// To list the processes of a large host costs more than all the rest of an
+				// idle capture, and each of them is looked at no more than twice.
+				if last := newestProcess(); last == "" || last != newest {
+					newest, quiet = last, 0
+				}
+				if quiet++; quiet <= 2 {
+					t.scanEnvironments(seen)
+				}
 			}
 		}
 	}()
+}
+
+// newestProcess is the number that was given to a process or thread last, "" if that cannot
+// be read (proc_loadavg(5)).
+func newestProcess() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	return string(bytes.TrimSpace(text[bytes.LastIndexByte(text, ' ')+1:]))
 }
 
 // scanEnvironments looks at the processes it has not looked at twice: in between a
