@@ -3,6 +3,7 @@
 #   make demo    a live capture with real senders, on this machine
 #   make test    everything: unit, native, command line, virtual machines
 #   make check   the fast loop
+#   make bench   what a capture costs on this machine; bench-vm: in instructions
 #
 # All of them install what is missing. Debian 12, Go, root.
 

@@ -66,17 +66,26 @@ func startCapture(b *bench, args ...string) (*capture, error) {
 
 // stop ends it, and fails unless it has captured as many datagrams as were sent.
 func (c *capture) stop(sent int) error {
+	lost, err := c.end(sent)
+	if err == nil && lost != 0 {
+		err = fmt.Errorf("%d of %d datagrams were lost", lost, sent)
+	}
+	return err
+}
+
+// end ends it, and fails unless each datagram that was sent is captured or counted as lost.
+func (c *capture) end(sent int) (lost int, err error) {
 	defer os.Remove(c.file.Name())
 	defer c.file.Close()
 	_ = c.cmd.Process.Signal(os.Interrupt)
 	if err := c.cmd.Wait(); err != nil {
-		return fmt.Errorf("sdtrace: %w: %s", err, strings.TrimSpace(c.stderr.String()))
+		return 0, fmt.Errorf("sdtrace: %w: %s", err, strings.TrimSpace(c.stderr.String()))
 	}
 	events, lost, err := parseSummary(c.stderr.String())
-	if err == nil && (lost != 0 || events != sent) {
+	if err == nil && events+lost != sent {
 		err = fmt.Errorf("%d datagrams were sent, %d captured and %d lost", sent, events, lost)
 	}
-	return err
+	return lost, err
 }
 
 // parseSummary reads the last line of what sdtrace says on stderr.

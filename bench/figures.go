@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -382,6 +383,7 @@ func measureFlood(b *bench) ([]row, error) {
 		limit = 5 * time.Second
 	}
 	var rows []row
+	var last flooded
 	for senders := 1; senders <= 2; senders++ {
 		bare, err := b.flood(senders, limit/6)
 		if err != nil {
@@ -402,15 +404,53 @@ func measureFlood(b *bench) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.stop(sent.datagrams); err != nil {
+		lost, err := c.end(sent.datagrams)
+		if err != nil {
 			return nil, err
+		}
+		last = sent
+		share := "none lost"
+		if lost > 0 {
+			share = fmt.Sprintf("%d lost (%.2f %%)", lost, 100*float64(lost)/float64(sent.datagrams))
 		}
 		rows = append(rows, row{
 			fmt.Sprintf("%d flat out for %.0f s, datagrams a second", senders, limit.Seconds()),
-			fmt.Sprintf("%.0f, none lost; %.0f without; %.0f MiB", sent.rate(), bare.rate(), peak), "none lost",
+			fmt.Sprintf("%.0f, %s; %.0f without; %.0f MiB", sent.rate(), share, bare.rate(), peak), "none lost",
 		})
 	}
-	return rows, nil
+	sustained, err := b.sustained(int(last.rate()))
+	if err != nil {
+		return nil, err
+	}
+	return append(rows, row{"... the most of 2 of which none was lost for ten seconds", sustained, ""}), nil
+}
+
+// sustained looks for the rate at which two senders together lose nothing, from some rate down.
+func (b *bench) sustained(rate int) (string, error) {
+	for ; rate > 1000; rate -= rate / 10 {
+		c, err := startCapture(b)
+		if err != nil {
+			return "", err
+		}
+		done := make(chan struct{})
+		go c.emptyNowAndThen(done)
+		sent, err := b.together(2, func(s *sender) (int, error) {
+			_, err := s.do(opPace, rate/2)
+			return rate / 2 * int(paceTime/time.Second), err
+		})
+		close(done)
+		if err != nil {
+			return "", err
+		}
+		lost, err := c.end(sent.datagrams)
+		if err != nil {
+			return "", err
+		}
+		if lost == 0 {
+			return fmt.Sprintf("%.0f a second", sent.rate()), nil
+		}
+	}
+	return "none", nil
 }
 
 type flooded struct {
@@ -421,11 +461,23 @@ type flooded struct {
 func (f flooded) rate() float64 { return float64(f.datagrams) / f.took.Seconds() }
 
 func (b *bench) flood(senders int, limit time.Duration) (flooded, error) {
+	began := time.Now()
+	return b.together(senders, func(s *sender) (n int, err error) {
+		for err == nil && time.Since(began) < limit && b.ctx.Err() == nil {
+			_, err = s.do(opNotify, batch)
+			n += batch
+		}
+		return n, err
+	})
+}
+
+// together has several senders send at a time, each on a processor of its own.
+func (b *bench) together(senders int, send func(*sender) (n int, err error)) (flooded, error) {
 	type part struct {
 		n   int
 		err error
 	}
-	parts := make(chan part)
+	parts := make(chan part, senders)
 	began := time.Now()
 	for i := range senders {
 		s, err := startSender(b.dir, i)
@@ -434,12 +486,8 @@ func (b *bench) flood(senders int, limit time.Duration) (flooded, error) {
 		}
 		defer s.stop()
 		go func() {
-			var p part
-			for p.err == nil && time.Since(began) < limit && b.ctx.Err() == nil {
-				_, p.err = s.do(opNotify, batch)
-				p.n += batch
-			}
-			parts <- p
+			n, err := send(s)
+			parts <- part{n, err}
 		}()
 	}
 	var f flooded
@@ -447,9 +495,7 @@ func (b *bench) flood(senders int, limit time.Duration) (flooded, error) {
 	for range senders {
 		p := <-parts
 		f.datagrams += p.n
-		if p.err != nil {
-			err = p.err
-		}
+		err = errors.Join(err, p.err)
 	}
 	f.took = time.Since(began)
 	return f, err
