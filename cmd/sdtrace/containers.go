@@ -12,7 +12,7 @@ import (
 
 // nameWait is how long an event may wait for the name of a container that it is the first
 // to come from.
-const nameWait = 100 * time.Millisecond
+const nameWait = 250 * time.Millisecond
 
 // addName says what a container is called, if that is known by now or in a moment. While
 // much waits to be read nothing waits for names.
