@@ -98,20 +98,26 @@ func parseSummary(stderr string) (events, lost int, err error) {
 	return events, lost, err
 }
 
-// cpu is the processor time it has used so far (proc_pid_stat(5)).
-func (c *capture) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
+// cpu is the processor time that its threads have used so far: the first number in
+// /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst).
+func (c *capture) cpu() (used time.Duration, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
+	if err != nil || len(files) == 0 {
+		return 0, errors.New("sdtrace has no thread whose time can be read")
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, errors.New("/proc/PID/stat is short")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		first, _, _ := strings.Cut(string(text), " ")
+		ns, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("reading %s: %w", file, err)
+		}
+		used += time.Duration(ns)
 	}
-	user, userErr := strconv.Atoi(fields[11])
-	system, systemErr := strconv.Atoi(fields[12])
-	const ticks = 100 // USER_HZ, which is part of the kernel's ABI
-	return time.Duration(user+system) * time.Second / ticks, errors.Join(userErr, systemErr)
+	return used, nil
 }
 
 // peak is the most memory it has had, in MiB (VmHWM, proc_pid_status(5)).
