@@ -20,7 +20,7 @@ CHECK_KERNEL := 6.12-amd64
 CHECK_TESTS := TestEveryWayToSend|TestFailedSends|TestDropped|TestPassedFDs|TestClaimed
 # A number of inputs, not a time: Go ends a fuzz test now and then with "context
 # deadline exceeded" when its time is up.
-FUZZTIME := 60000x
+FUZZTIME := 30000x
 
 export CGO_ENABLED ?= 0
 
