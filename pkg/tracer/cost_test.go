@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
 // ringRecord is what a record of n bytes takes in a ring buffer: BPF_RINGBUF_HDR_SZ more,
@@ -33,8 +32,8 @@ func TestOneRecordPerDatagramAndNoByteThatSaysNothing(t *testing.T) {
 	const each = 5 // a queue has room for 10
 	receipt := int(unsafe.Sizeof(events.WireReceipt{}))
 	eachBackend(t, func(t *testing.T, backend string) {
-		r := listen(t, pathAddr(filepath.Join(base, "measured")), unix.SOCK_DGRAM)
-		c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{Sockets: []string{r.path()}}})
+		r := listen(t, pathAddr(filepath.Join(root, "measured")), unix.SOCK_DGRAM)
+		c := named(t, backend)
 		a := startAgent(t, agentSpec{comm: "sdt-measured"})
 		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
 		for _, payload := range []string{"READY=1", "STATUS=" + strings.Repeat("long", 1000)} {
@@ -75,9 +74,9 @@ func TestReadMakesNoAllocationPerEvent(t *testing.T) {
 	// that the receiver's filter dropped, whether it skipped a program.
 	allowed := map[string]uint64{"tracepoint": 0, "fentry": 2 * each}
 	eachBackend(t, func(t *testing.T, backend string) {
-		r := listen(t, pathAddr(filepath.Join(base, "counted")), unix.SOCK_DGRAM)
+		r := listen(t, pathAddr(filepath.Join(root, "counted")), unix.SOCK_DGRAM)
 		r.dropAll()
-		c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{Sockets: []string{r.path()}}})
+		c := named(t, backend)
 		a := startAgent(t, agentSpec{comm: "sdt-counted"})
 		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
 		var missed uint64
@@ -95,6 +94,7 @@ func TestReadMakesNoAllocationPerEvent(t *testing.T) {
 				}
 				if item.Event != nil {
 					n++
+					c.seq = item.Event.Seq
 				}
 				if item.Lost != nil && mayMiss() {
 					missed += item.Lost.Missed
