@@ -104,7 +104,8 @@ func (m *countingMachine) count(op string) float64 {
 		counts = append(counts, n)
 	}
 	slices.Sort(counts)
-	if counts[1] > counts[0]*1.02 {
+	// The clock's interrupts fall on a short operation unevenly.
+	if counts[1] > counts[0]*1.02+20 {
 		m.Errorf("%s: %.0f instructions: what is counted is something else", op, counts)
 	}
 	return counts[0]
