@@ -6,16 +6,16 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // capture is sdtrace under way, writing JSON to a file.
@@ -98,26 +98,15 @@ func parseSummary(stderr string) (events, lost int, err error) {
 	return events, lost, err
 }
 
-// cpu is the processor time that its threads have used so far: the first number in
-// /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst).
-func (c *capture) cpu() (used time.Duration, err error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
-	if err != nil || len(files) == 0 {
-		return 0, errors.New("sdtrace has no thread whose time can be read")
+// cpu is the processor time that it has used so far, that of threads which have ended included.
+func (c *capture) cpu() (time.Duration, error) {
+	// As clock_getcpuclockid(3) makes it; 2 is CPUCLOCK_SCHED.
+	clock := int32(^c.cmd.Process.Pid<<3 | 2)
+	var used unix.Timespec
+	if err := unix.ClockGettime(clock, &used); err != nil {
+		return 0, fmt.Errorf("reading the processor time of sdtrace: %w", err)
 	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return 0, err
-		}
-		first, _, _ := strings.Cut(string(text), " ")
-		ns, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("reading %s: %w", file, err)
-		}
-		used += time.Duration(ns)
-	}
-	return used, nil
+	return time.Duration(used.Nano()), nil
 }
 
 // peak is the most memory it has had, in MiB (VmHWM, proc_pid_status(5)).
