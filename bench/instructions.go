@@ -109,7 +109,7 @@ func countInstructions(ctx context.Context, file string) error {
 	if len(rows) == 0 {
 		return errors.Join(errors.New("nothing was counted"), runErr)
 	}
-	text := table(append([][]string{head}, rows...))
+	text := vmtest.Markdown(append([][]string{head}, rows...))
 	fmt.Print(text)
 	if file != "" {
 		err = document.Write(file, "vm", "\n"+text+"\n")

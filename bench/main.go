@@ -15,9 +15,9 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
-	"strings"
 	"syscall"
 
+	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/document"
 )
 
@@ -77,7 +77,7 @@ func run(args []string) error {
 	if b.groups, err = newGroups(); err != nil {
 		return err
 	}
-	defer func() { b.groups.close() }()
+	defer b.groups.close()
 
 	rows := [][]string{{"what", "measured", "target"}}
 	for i, f := range figures {
@@ -90,41 +90,17 @@ func run(args []string) error {
 			err = ctx.Err()
 		}
 		if err != nil {
-			fmt.Print(table(rows))
+			fmt.Print(vmtest.Markdown(rows))
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		for _, r := range more {
 			rows = append(rows, []string{r.what, r.figure, r.target})
 		}
 	}
-	text := describeMachine() + "\n" + table(rows)
+	text := describeMachine() + "\n" + vmtest.Markdown(rows)
 	fmt.Print(text)
 	if b.short || *only != "" || *file == "" {
 		return nil
 	}
 	return document.Write(*file, "native", "\n"+text+"\n")
-}
-
-// table is Markdown that can be read on a terminal; its first row is the head.
-func table(rows [][]string) string {
-	widths := make([]int, len(rows[0]))
-	for _, r := range rows {
-		for i, cell := range r {
-			widths[i] = max(widths[i], len([]rune(cell)))
-		}
-	}
-	var text strings.Builder
-	for i, r := range rows {
-		for j, cell := range r {
-			fmt.Fprintf(&text, "| %s%s ", cell, strings.Repeat(" ", widths[j]-len([]rune(cell))))
-		}
-		text.WriteString("|\n")
-		if i == 0 {
-			for _, w := range widths {
-				text.WriteString("|" + strings.Repeat("-", w+2))
-			}
-			text.WriteString("|\n")
-		}
-	}
-	return text.String()
 }

@@ -145,12 +145,12 @@ func Matrix(columns []Column) string {
 		}
 		table = append(table, line)
 	}
-	return markdown(table)
+	return Markdown(table)
 }
 
-// markdown lays out a table whose first line is its head, padded so that it
-// reads well as plain text too.
-func markdown(table [][]string) string {
+// Markdown lays out a table whose first line is its head, padded so that it
+// reads well as plain text too. All lines have as many cells as the head.
+func Markdown(table [][]string) string {
 	width := make([]int, len(table[0]))
 	for _, line := range table {
 		for i, cell := range line {
