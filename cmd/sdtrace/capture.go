@@ -85,8 +85,8 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams")
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
-	set.Uint32Var(&f.ringSize, "ring-size", 4<<20, "size of the ring buffer in `BYTES`, a power of two")
-	set.Uint32Var(&f.inFlight, "in-flight", 8192, "how many sends can be under way at a time (fentry)")
+	set.Uint32Var(&f.ringSize, "ring-size", tracer.DefaultRingSize, "size of the ring buffer in `BYTES`, a power of two")
+	set.Uint32Var(&f.inFlight, "in-flight", tracer.DefaultInFlight, "how many sends can be under way at a time (fentry)")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr")
 }
 

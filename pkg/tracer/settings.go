@@ -100,10 +100,10 @@ func newSettings(opts Options) (*settings, error) {
 		byName:   !opts.All && len(f.Sockets) == 0,
 	}
 	if s.ringSize == 0 {
-		s.ringSize = defaultRingSize
+		s.ringSize = DefaultRingSize
 	}
 	if s.inFlight == 0 {
-		s.inFlight = defaultInFlight
+		s.inFlight = DefaultInFlight
 	}
 	if s.ringSize&(s.ringSize-1) != 0 || int(s.ringSize) < os.Getpagesize() {
 		return nil, badOption("ring buffer of %d bytes: want a power of two of at least %d",

@@ -31,18 +31,22 @@ type Options struct {
 	// All captures every AF_UNIX datagram, not only those to notify sockets.
 	All bool
 	// RingSize is the size of the ring buffer in bytes, a power of two and a
-	// multiple of the page size; 0 means 4 MiB.
+	// multiple of the page size; 0 means DefaultRingSize.
 	RingSize uint32
 	// InFlight is how many sends can be under way at a time, and InFlight/8
 	// (but not less than 1024, or InFlight if that is less) how many of them
-	// with a payload; 0 means 8192. Only the fentry backend needs it.
+	// with a payload; 0 means DefaultInFlight. Only the fentry backend needs it.
 	InFlight uint32
 }
 
 const (
-	defaultRingSize = 4 << 20
-	defaultInFlight = 8192
-	minCopies       = 1024
+	// DefaultRingSize is Options.RingSize where that is 0, in bytes: more of them would
+	// cost senders more, as what they write to would not stay in the cache.
+	DefaultRingSize = 4 << 20
+	// DefaultInFlight is Options.InFlight where that is 0, in sends.
+	DefaultInFlight = 8192
+
+	minCopies = 1024
 )
 
 const (
