@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -36,6 +37,7 @@ func startBpftrace(b *bench) (stop func(), err error) {
 		exec bpftrace -B line -e "$1"`, "sh", bpftraceScript)
 	cmd.Env = append(os.Environ(), "BPFTRACE_STRLEN=64")
 	cmd.Stdout = output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting bpftrace: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,6 +25,9 @@ type capture struct {
 	file    *os.File
 	stderr  bytes.Buffer
 	started time.Duration // from its exec until it said that it is attached
+
+	ending   chan struct{}
+	emptying sync.WaitGroup
 }
 
 // attachLimit is far more than it takes.
@@ -41,7 +45,7 @@ func startCapture(b *bench, args ...string) (*capture, error) {
 		return nil, err
 	}
 	defer ready.Close()
-	c := &capture{}
+	c := &capture{ending: make(chan struct{})}
 	// Append mode, so that it can be made empty while it is written.
 	if c.file, err = os.OpenFile(filepath.Join(dir, "events.jsonl"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
 		return nil, err
@@ -49,6 +53,7 @@ func startCapture(b *bench, args ...string) (*capture, error) {
 	c.cmd = exec.Command(b.sdtrace, append([]string{"-o", "json"}, args...)...)
 	c.cmd.Stdout, c.cmd.Stderr = c.file, &c.stderr
 	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	began := time.Now()
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting sdtrace: %w", err)
@@ -61,6 +66,7 @@ func startCapture(b *bench, args ...string) (*capture, error) {
 		return nil, fmt.Errorf("sdtrace did not get ready: %w: %s", err, strings.TrimSpace(c.stderr.String()))
 	}
 	c.started = time.Since(began)
+	c.emptying.Go(c.emptyNowAndThen)
 	return c, nil
 }
 
@@ -75,6 +81,8 @@ func (c *capture) stop(sent int) error {
 
 // end ends it, and fails unless each datagram that was sent is captured or counted as lost.
 func (c *capture) end(sent int) (lost int, err error) {
+	close(c.ending)
+	c.emptying.Wait()
 	defer os.Remove(c.file.Name())
 	defer c.file.Close()
 	_ = c.cmd.Process.Signal(os.Interrupt)
@@ -123,16 +131,16 @@ func (c *capture) peak() (float64, error) {
 	return kib / 1024, nil
 }
 
-// emptyNowAndThen keeps the file small while it is written, until done is closed.
-func (c *capture) emptyNowAndThen(done <-chan struct{}) {
+// emptyNowAndThen keeps the file small while it is written.
+func (c *capture) emptyNowAndThen() {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
-		case <-done:
+		case <-c.ending:
 			return
 		case <-tick.C:
-			_ = syscall.Ftruncate(int(c.file.Fd()), 0)
+			_ = c.file.Truncate(0)
 		}
 	}
 }

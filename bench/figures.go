@@ -73,6 +73,26 @@ func (b *bench) added(s *sender, op string, args ...string) (bare, added spread,
 	return spreadOf(without), spreadOf(more), nil
 }
 
+// difference is how much more each operation takes with something than without, in pairs.
+func (b *bench) difference(pairs int, without, with func() (float64, error)) (spread, error) {
+	var more []float64
+	for range pairs {
+		bare, err := without()
+		if err != nil {
+			return spread{}, err
+		}
+		n, err := with()
+		if err == nil {
+			err = b.ctx.Err()
+		}
+		if err != nil {
+			return spread{}, err
+		}
+		more = append(more, n-bare)
+	}
+	return spreadOf(more), nil
+}
+
 func (b *bench) pair(s *sender, op string, args ...string) (without, with float64, lost int, err error) {
 	if without, err = s.do(op, batch); err != nil {
 		return without, with, lost, err
@@ -120,19 +140,10 @@ func measureStrace(b *bench) ([]row, error) {
 		return nil, err
 	}
 	defer traced.stop()
-	var more []float64
-	for range b.pairs() {
-		a, err := bare.do(opNotify, few)
-		if err != nil {
-			return nil, err
-		}
-		with, err := traced.do(opNotify, few)
-		if err != nil {
-			return nil, err
-		}
-		more = append(more, with-a)
-	}
-	return []row{{"... added by strace -f --seccomp-bpf", spreadOf(more).text("ns"), ""}}, nil
+	added, err := b.difference(b.pairs(),
+		func() (float64, error) { return bare.do(opNotify, few) },
+		func() (float64, error) { return traced.do(opNotify, few) })
+	return []row{{"... added by strace -f --seccomp-bpf", added.text("ns"), ""}}, err
 }
 
 func measureBpftrace(b *bench) ([]row, error) {
@@ -141,24 +152,17 @@ func measureBpftrace(b *bench) ([]row, error) {
 		return nil, err
 	}
 	defer s.stop()
-	var more []float64
-	for range min(b.pairs(), 7) {
-		a, err := s.do(opNotify, batch)
-		if err != nil {
-			return nil, err
-		}
-		stop, err := startBpftrace(b)
-		if err != nil {
-			return nil, err
-		}
-		with, err := s.do(opNotify, batch)
-		stop()
-		if err != nil {
-			return nil, err
-		}
-		more = append(more, with-a)
-	}
-	return []row{{"... added by bpftrace that prints it", spreadOf(more).text("ns"), ""}}, nil
+	added, err := b.difference(min(b.pairs(), 7),
+		func() (float64, error) { return s.do(opNotify, batch) },
+		func() (float64, error) {
+			stop, err := startBpftrace(b)
+			if err != nil {
+				return 0, err
+			}
+			defer stop()
+			return s.do(opNotify, batch)
+		})
+	return []row{{"... added by bpftrace that prints it", added.text("ns"), ""}}, err
 }
 
 func measureOthers(b *bench) ([]row, error) {
@@ -425,10 +429,7 @@ func measureFlood(b *bench) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		done := make(chan struct{})
-		go c.emptyNowAndThen(done)
 		sent, err := b.flood(senders, limit)
-		close(done)
 		if err != nil {
 			return nil, err
 		}
@@ -464,13 +465,10 @@ func (b *bench) sustained(rate int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		done := make(chan struct{})
-		go c.emptyNowAndThen(done)
 		sent, err := b.together(2, func(s *sender) (int, error) {
 			_, err := s.do(opPace, rate/2)
 			return rate / 2 * int(paceTime/time.Second), err
 		})
-		close(done)
 		if err != nil {
 			return "", err
 		}

@@ -39,22 +39,15 @@ func measureFloor(b *bench) ([]row, error) {
 		return nil, err
 	}
 	defer s.stop()
-	var more []float64
-	for range b.pairs() {
-		without, err := s.do(opOther, batch)
-		if err != nil {
-			return nil, err
-		}
-		detach, err := attachNothing()
-		if err != nil {
-			return nil, err
-		}
-		with, err := s.do(opOther, batch)
-		detach()
-		if err != nil {
-			return nil, err
-		}
-		more = append(more, with-without)
-	}
-	return []row{{"... added by a program there that does nothing", spreadOf(more).text("ns"), ""}}, nil
+	added, err := b.difference(b.pairs(),
+		func() (float64, error) { return s.do(opOther, batch) },
+		func() (float64, error) {
+			detach, err := attachNothing()
+			if err != nil {
+				return 0, err
+			}
+			defer detach()
+			return s.do(opOther, batch)
+		})
+	return []row{{"... added by a program there that does nothing", added.text("ns"), ""}}, err
 }

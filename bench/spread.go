@@ -14,19 +14,17 @@ type spread struct{ low, median, high float64 }
 
 func spreadOf(values []float64) spread {
 	sorted := slices.Sorted(slices.Values(values))
-	at := func(quarters int) float64 {
-		if len(sorted) == 0 {
-			return 0
-		}
-		return sorted[(len(sorted)-1)*quarters/4]
+	if len(sorted) == 0 {
+		return spread{}
 	}
-	return spread{at(1), at(2), at(3)}
+	last := len(sorted) - 1
+	return spread{sorted[last/4], sorted[last/2], sorted[last-last/4]}
 }
 
 // text is the median, and the quartiles in brackets.
 func (s spread) text(unit string) string {
 	digits := 0
-	if s.high < 10 {
+	if max(-s.low, s.high) < 10 {
 		digits = 2
 	}
 	return fmt.Sprintf("%.*f %s (%.*f to %.*f)", digits, s.median, unit, digits, s.low, digits, s.high)

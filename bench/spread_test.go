@@ -13,6 +13,7 @@ func TestHalfOfTheMeasurementsLieWithinTheSpread(t *testing.T) {
 	}{
 		{nil, spread{}},
 		{[]float64{7}, spread{7, 7, 7}},
+		{[]float64{5, 9, 1}, spread{1, 5, 9}},
 		{[]float64{5, 1, 4, 2, 3}, spread{2, 3, 4}},
 		{[]float64{9, -1, 4, 100, 3, 8, 5, 7, 6}, spread{4, 6, 8}},
 	} {
