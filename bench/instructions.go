@@ -64,52 +64,18 @@ func countInstructions(ctx context.Context, file string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.CommandContext(ctx, "go", "run", "./vmtest/run", "-tier", "cost", "-packages", "./bench", "-run", "^"+countingTest+"$", "-results", dir)
+	cmd := exec.CommandContext(ctx, "go", "run", "./vmtest/run", "-tier", "cost", "-run", "^"+countingTest+"$", "-results", dir)
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	runErr := cmd.Run()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	head := []string{"instructions"}
-	var rows [][]string
-	cells := map[[2]string]map[string]string{}
-	for _, kernel := range vmtest.Kernels() {
-		counts, err := readCounts(filepath.Join(dir, "tiercost-"+kernel.Name, "test.json"))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		head = append(head, kernel.Name)
-		for _, c := range counts {
-			key := [2]string{c.flavour, c.what}
-			if cells[key] == nil {
-				cells[key] = map[string]string{}
-			}
-			cells[key][kernel.Name] = c.n
-		}
+	table, err := countTable(dir)
+	if err != nil {
+		return errors.Join(err, runErr)
 	}
-	for _, flavour := range append([]string{""}, countedFlavours...) {
-		for _, c := range everythingCounted {
-			if cells[[2]string{flavour, c.what}] == nil {
-				continue
-			}
-			row := []string{c.what}
-			if flavour != "" {
-				row[0] = "... added by " + flavour + ": " + c.what
-			}
-			for _, kernel := range head[1:] {
-				row = append(row, cells[[2]string{flavour, c.what}][kernel])
-			}
-			rows = append(rows, row)
-		}
-	}
-	if len(rows) == 0 {
-		return errors.Join(errors.New("nothing was counted"), runErr)
-	}
-	text := vmtest.Markdown(append([][]string{head}, rows...))
+	text := vmtest.Markdown(table)
 	fmt.Print(text)
 	if file != "" {
 		err = document.Write(file, "vm", "\n"+text+"\n")
@@ -118,6 +84,51 @@ func countInstructions(ctx context.Context, file string) error {
 		runErr = fmt.Errorf("vmtest/run: %w", runErr)
 	}
 	return errors.Join(err, runErr)
+}
+
+// countTable has a column for each kernel whose results are below dir.
+func countTable(dir string) ([][]string, error) {
+	type line struct{ flavour, what string }
+	head := []string{"instructions"}
+	cells := map[line]map[string]string{} // by kernel
+	for _, kernel := range vmtest.Kernels() {
+		counts, err := readCounts(filepath.Join(dir, "tiercost-"+kernel.Name, "test.json"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		head = append(head, kernel.Name)
+		for _, c := range counts {
+			at := line{c.flavour, c.what}
+			if cells[at] == nil {
+				cells[at] = map[string]string{}
+			}
+			cells[at][kernel.Name] = c.n
+		}
+	}
+	if len(cells) == 0 {
+		return nil, errors.New("nothing was counted")
+	}
+	table := [][]string{head}
+	for _, flavour := range append([]string{""}, countedFlavours...) {
+		for _, c := range everythingCounted {
+			found := cells[line{flavour, c.what}]
+			if found == nil {
+				continue
+			}
+			row := []string{c.what}
+			if flavour != "" {
+				row[0] = "... added by " + flavour + ": " + c.what
+			}
+			for _, kernel := range head[1:] {
+				row = append(row, found[kernel])
+			}
+			table = append(table, row)
+		}
+	}
+	return table, nil
 }
 
 func readCounts(file string) ([]count, error) {

@@ -41,8 +41,11 @@ var budgets = map[string][]int{
 // TestInstructionsAddedToASender needs a machine whose clock counts instructions: its figures
 // do not depend on what else the host does.
 func TestInstructionsAddedToASender(t *testing.T) {
-	if os.Getenv("SDTRACE_COUNTS_INSTRUCTIONS") == "" {
+	if os.Getenv("SDTRACE_VM") != "1" {
 		t.Skip("not declared: needs a machine that counts instructions, as in tier cost of vmtest/run")
+	}
+	if !countsInstructions() {
+		t.Fatal("the clock of this machine does not count instructions")
 	}
 	m := newCountingMachine(t)
 	for _, c := range everythingCounted {
@@ -59,6 +62,7 @@ func TestInstructionsAddedToASender(t *testing.T) {
 			m.capture(backend, groups)
 		}
 	}
+	m.checkComplete()
 	// What is printed earlier would be counted.
 	fmt.Fprint(t.Output(), m.found.String())
 }
@@ -75,10 +79,11 @@ type countingMachine struct {
 	groups *groups
 	bare   map[string]float64 // by op
 	found  strings.Builder
+	held   map[string]int // how many counts of a flavour had a budget
 }
 
 func newCountingMachine(t *testing.T) *countingMachine {
-	m := &countingMachine{T: t, bare: map[string]float64{}}
+	m := &countingMachine{T: t, bare: map[string]float64{}, held: map[string]int{}}
 	var err error
 	if m.groups, err = newGroups(); err != nil {
 		t.Fatal(err)
@@ -191,11 +196,25 @@ func (m *countingMachine) report(flavour string, what counted, n float64) {
 		m.Errorf("%s has no budget", flavour)
 		return
 	}
+	m.held[flavour]++
 	want := float64(budget[slices.Index(everythingCounted, what)])
 	// As much as the bare operation differs from one count to another.
 	noise := 20 + m.bare[what.op]/100
 	if n > want*1.1+noise || n < want*0.9-noise {
 		m.Errorf("%s: %s: %.0f instructions added, the budget is %.0f", flavour, what.what, n, want)
+	}
+}
+
+// checkComplete fails when anything that has a budget was not counted.
+func (m *countingMachine) checkComplete() {
+	m.Helper()
+	if os.Getenv("SDTRACE_KERNEL") != budgetKernel {
+		return
+	}
+	for flavour, budget := range budgets {
+		if m.held[flavour] != len(budget) {
+			m.Errorf("%s: %d of %d budgets were held against a count", flavour, m.held[flavour], len(budget))
+		}
 	}
 }
 

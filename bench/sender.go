@@ -98,6 +98,9 @@ func (s *sender) stop() {
 	_ = s.cmd.Wait()
 }
 
+// countsInstructions says that the clock of this machine does so (tier cost of vmtest/run).
+func countsInstructions() bool { return os.Getenv("SDTRACE_COUNTS_INSTRUCTIONS") == "1" }
+
 func isSender() bool { return os.Getenv(senderEnv) != "" }
 
 // beSender is the main function of a sender, and returns its exit status.
@@ -124,7 +127,7 @@ func runSender(cpu, dir string) error {
 	if err != nil {
 		return err
 	}
-	ends.threadTime = os.Getenv("SDTRACE_COUNTS_INSTRUCTIONS") != ""
+	ends.threadTime = countsInstructions()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var op, groups string
 		var n int
