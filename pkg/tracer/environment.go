@@ -21,7 +21,7 @@ const environmentInterval = 2 * time.Second
 func (t *Tracer) watchEnvironments() {
 	seen := map[string]int{}
 	t.scanEnvironments(seen)
-	newest, quiet := newestProcess(), 0
+	due := scanDue{newest: newestProcess()}
 	t.scanner.Add(1)
 	go func() {
 		defer t.scanner.Done()
@@ -32,17 +32,32 @@ func (t *Tracer) watchEnvironments() {
 			case <-t.stop:
 				return
 			case <-tick.C:
-				// To list the processes of a large host costs more than all the rest of an
-				// idle capture, and each of them is looked at no more than twice.
-				if last := newestProcess(); last == "" || last != newest {
-					newest, quiet = last, 0
-				}
-				if quiet++; quiet <= 2 {
+				if due.now(newestProcess()) {
 					t.scanEnvironments(seen)
 				}
 			}
 		}
 	}()
+}
+
+// scanLooks is how often a process is looked at: in between it may have got another
+// environment by execve.
+const scanLooks = 2
+
+// scanDue knows when there may be processes that were not looked at often enough. To list the
+// processes of a large host costs more than all the rest of an idle capture.
+type scanDue struct {
+	newest string // process of the host, as of the last question
+	looks  int    // since it is that
+}
+
+// now says whether to look, given what [newestProcess] says.
+func (d *scanDue) now(newest string) bool {
+	if newest == "" || newest != d.newest {
+		d.newest, d.looks = newest, 0
+	}
+	d.looks++
+	return d.looks <= scanLooks
 }
 
 // newestProcess is the number that was given to a process or thread last, "" if that cannot
@@ -52,8 +67,8 @@ func newestProcess() string {
 	return string(bytes.TrimSpace(text[bytes.LastIndexByte(text, ' ')+1:]))
 }
 
-// scanEnvironments looks at the processes it has not looked at twice: in between a
-// process may have got another environment by execve. seen holds how often, by pid.
+// scanEnvironments looks at the processes it has not looked at scanLooks times. seen holds
+// how often, by pid.
 func (t *Tracer) scanEnvironments(seen map[string]int) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -67,7 +82,7 @@ func (t *Tracer) scanEnvironments(seen map[string]int) {
 			continue
 		}
 		alive[name] = true
-		if seen[name] >= 2 {
+		if seen[name] >= scanLooks {
 			continue
 		}
 		seen[name]++

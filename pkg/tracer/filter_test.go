@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -483,6 +484,24 @@ func TestSocketOfAnEnvironmentCounts(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"FOO=path", "FOO=abstract"}, got); diff != "" {
 			t.Errorf("(-want +captured):\n%s", diff)
+		}
+	})
+}
+
+// TestSocketOfALaterEnvironmentCounts sends until the process that began after the capture
+// was looked at.
+func TestSocketOfALaterEnvironmentCounts(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		c := unfiltered(t, backend)
+		r := listenPath(t, "env/later-name")
+		r.dropAll() // its queue does not fill up
+		a := startAgent(t, agentSpec{comm: "sdt-later", env: []string{"NOTIFY_SOCKET=" + r.path()}})
+		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		for limit := time.Now().Add(time.Minute); len(from(c.buffered(t), a)) == 0; {
+			if time.Now().After(limit) {
+				t.Fatal("its datagrams do not count a minute later")
+			}
+			a.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("FOO=later")})
 		}
 	})
 }
