@@ -255,6 +255,25 @@ __noinline int key_step(__u32 slot, __u32 at)
 	return 0;
 }
 
+#define KEY_STEPS 64
+
+/* As many bytes of the payload from at on. Rounds of rounds: see GLOB_ROUNDS. */
+__noinline int key_steps(__u32 slot, __u32 at)
+{
+	struct scratch *s = scratch_get(slot);
+	__u32 i;
+
+	if (!s)
+		return 0;
+	for (i = 0; i < KEY_STEPS; i++) {
+		if (at + i >= s->event.payload_len)
+			return 0;
+		if (key_step(slot, at + i))
+			return 1;
+	}
+	return 0;
+}
+
 /* Whether an assignment to a wanted key stands anywhere in the payload. */
 __noinline int has_wanted_key(__u32 slot)
 {
@@ -266,10 +285,10 @@ __noinline int has_wanted_key(__u32 slot)
 	s->key_search.hash = FNV_BASIS;
 	s->key_search.in_key = 1;
 	s->key_search.escaped = 0;
-	for (i = 0; i < PAYLOAD_MAX; i++) {
+	for (i = 0; i < PAYLOAD_MAX; i += KEY_STEPS) {
 		if (i >= s->event.payload_len)
 			return 0;
-		if (key_step(slot, i))
+		if (key_steps(slot, i))
 			return 1;
 	}
 	return 0;
