@@ -139,8 +139,8 @@ func flavoursOf(backend string) ([]flavour, error) {
 // slow machine. That a function takes something else than it did when the programs were
 // written would not be found out at all: they would read one struct for another. What is
 // there is still found to work by attaching alone.
-func (f flavour) possible() error {
-	kernel, err := btf.LoadKernelSpec()
+func (f flavour) possible(types *btf.Cache) error {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return fmt.Errorf("reading the kernel's BTF: %w", err)
 	}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -57,15 +56,29 @@ func cgroupMounts() ([]cgroupMount, error) {
 // unescapeMount undoes the octal escapes of mountinfo.
 var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
 
-// controllers are the names of cgroup_subsys_id by their number, which the
-// kernel's configuration decides.
-var controllers = sync.OnceValue(func() []string {
-	spec, err := btf.LoadKernelSpec()
+// hierarchies are where this machine's cgroups are found.
+type hierarchies struct {
+	mounts []cgroupMount
+	// The names of cgroup_subsys_id by their number, which the kernel's configuration
+	// decides; nil where nothing tells.
+	controllers []string
+}
+
+func findHierarchies(types *btf.Cache) (*hierarchies, error) {
+	mounts, err := cgroupMounts()
+	if err != nil {
+		return nil, err
+	}
+	return &hierarchies{mounts: mounts, controllers: controllers(types)}, nil
+}
+
+func controllers(types *btf.Cache) []string {
+	kernel, err := types.Kernel()
 	if err != nil {
 		return nil
 	}
 	var enum *btf.Enum
-	if err := spec.TypeByName("cgroup_subsys_id", &enum); err != nil {
+	if err := kernel.TypeByName("cgroup_subsys_id", &enum); err != nil {
 		return nil
 	}
 	var names []string
@@ -75,42 +88,37 @@ var controllers = sync.OnceValue(func() []string {
 		}
 	}
 	return names
-})
+}
 
-// v1Controllers are the cgroup_subsys_ids of the v1 hierarchies worth asking where a
-// process is when cgroup v2 says only "/", the best first; none on a host without
-// cgroup v1.
-func v1Controllers() ([]uint8, error) {
-	mounts, err := cgroupMounts()
-	if err != nil {
-		return nil, err
-	}
+// v1 are the cgroup_subsys_ids of the v1 hierarchies worth asking where a process is
+// when cgroup v2 says only "/", the best first; none on a host without cgroup v1.
+func (h *hierarchies) v1() []uint8 {
 	var ids []uint8
 	for _, name := range []string{"pids", "memory", "devices", "cpu", "cpuacct", "freezer", "blkio", "cpuset"} {
-		mounted := slices.ContainsFunc(mounts, func(m cgroupMount) bool {
+		mounted := slices.ContainsFunc(h.mounts, func(m cgroupMount) bool {
 			return slices.Contains(m.controllers, name)
 		})
-		if i := subsystem(name); mounted && i >= 0 {
+		if i := h.subsystem(name); mounted && i >= 0 {
 			ids = append(ids, uint8(i))
 		}
 	}
-	return ids, nil
+	return ids
 }
 
 // subsystem is the cgroup_subsys_id of a v1 controller, -1 for what is none.
-func subsystem(controller string) int {
+func (h *hierarchies) subsystem(controller string) int {
 	if controller == "blkio" {
 		controller = "io"
 	}
-	return slices.Index(controllers(), controller)
+	return slices.Index(h.controllers, controller)
 }
 
-// findCgroup finds the cgroup that a user means by path: a directory of a cgroup
+// find finds the cgroup that a user means by path: a directory of a cgroup
 // file system or, where there is none, a path below the root of cgroup v2 or else
 // of a v1 controller.
-func findCgroup(path string, mounts []cgroupMount) (cgroupTarget, error) {
+func (h *hierarchies) find(path string) (cgroupTarget, error) {
 	candidates := []string{path}
-	for _, m := range mounts {
+	for _, m := range h.mounts {
 		if strings.HasPrefix(path, "/") && m.root == "/" {
 			candidates = append(candidates, filepath.Join(m.point, path))
 		}
@@ -121,7 +129,7 @@ func findCgroup(path string, mounts []cgroupMount) (cgroupTarget, error) {
 	})
 	var named error
 	for _, dir := range candidates {
-		target, err := cgroupAt(dir, mounts)
+		target, err := h.at(dir)
 		if err == nil {
 			return target, nil
 		}
@@ -133,7 +141,7 @@ func findCgroup(path string, mounts []cgroupMount) (cgroupTarget, error) {
 		return cgroupTarget{}, named
 	}
 	return cgroupTarget{}, fmt.Errorf("no cgroup %q: want a directory below %s or a path within it",
-		path, mountPoints(mounts))
+		path, mountPoints(h.mounts))
 }
 
 func mountPoints(mounts []cgroupMount) string {
@@ -155,8 +163,8 @@ func magicRank(dir string) int {
 
 var errNamedHierarchy = errors.New("a hierarchy without controllers: use the path of a controller such as pids or memory")
 
-// cgroupAt identifies a directory of a cgroup file system.
-func cgroupAt(dir string, mounts []cgroupMount) (cgroupTarget, error) {
+// at identifies a directory of a cgroup file system.
+func (h *hierarchies) at(dir string) (cgroupTarget, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return cgroupTarget{}, err
@@ -178,12 +186,12 @@ func cgroupAt(dir string, mounts []cgroupMount) (cgroupTarget, error) {
 	default:
 		return cgroupTarget{}, fs.ErrNotExist
 	}
-	for _, m := range mounts {
+	for _, m := range h.mounts {
 		if dir != m.point && !strings.HasPrefix(dir, m.point+"/") {
 			continue
 		}
 		for _, controller := range m.controllers {
-			if i := subsystem(controller); i >= 0 {
+			if i := h.subsystem(controller); i >= 0 {
 				target.Hierarchy = uint64(i) + 1
 				return target, nil
 			}

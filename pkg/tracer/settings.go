@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -74,6 +75,10 @@ type settings struct {
 	patterns           []pattern
 	matcher            *matcher
 	byName             bool // notify sockets are told by name
+	hierarchies        *hierarchies
+	// types is the kernel's BTF: decoding it takes the half of a start, so all flavours that
+	// are tried share it. It is tens of megabytes, which go with the settings.
+	types *btf.Cache
 }
 
 // set is the content of a hash map whose values do not matter.
@@ -98,6 +103,7 @@ func newSettings(opts Options) (*settings, error) {
 		inFlight: opts.InFlight,
 		matcher:  newMatcher(f),
 		byName:   !opts.All && len(f.Sockets) == 0,
+		types:    btf.NewCache(),
 	}
 	if s.ringSize == 0 {
 		s.ringSize = DefaultRingSize
@@ -109,10 +115,11 @@ func newSettings(opts Options) (*settings, error) {
 		return nil, badOption("ring buffer of %d bytes: want a power of two of at least %d",
 			s.ringSize, os.Getpagesize())
 	}
-	v1, err := v1Controllers()
-	if err != nil {
+	var err error
+	if s.hierarchies, err = findHierarchies(s.types); err != nil {
 		return nil, err
 	}
+	v1 := s.hierarchies.v1()
 	s.variables = map[string]any{
 		"self_tgid":            uint32(os.Getpid()),
 		"capture_all":          opts.All,
@@ -178,22 +185,18 @@ func (s *settings) addKeys(keys []string) error {
 
 func (s *settings) addCgroups(cgroups []string) error {
 	var targets []any
-	hierarchies := map[uint8]bool{}
-	mounts, err := cgroupMounts()
-	if err != nil {
-		return err
-	}
+	numbers := map[uint8]bool{}
 	for _, path := range cgroups {
-		target, err := findCgroup(path, mounts)
+		target, err := s.hierarchies.find(path)
 		if err != nil {
 			return err
 		}
 		targets = append(targets, target)
-		hierarchies[uint8(target.Hierarchy)] = true
+		numbers[uint8(target.Hierarchy)] = true
 	}
 	var list []uint8
-	for hierarchy := range hierarchies {
-		list = append(list, hierarchy)
+	for number := range numbers {
+		list = append(list, number)
 	}
 	if len(list) > maxControllers {
 		return badOption("cgroups of %d hierarchies: at most %d can be looked at", len(list), maxControllers)

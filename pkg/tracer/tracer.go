@@ -159,7 +159,7 @@ func Open(opts Options) (*Tracer, error) {
 func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 	t := &Tracer{
 		flavour: flavour, filter: settings.matcher, stop: make(chan struct{}),
-		decoder:  events.Decoder{Controllers: controllers()},
+		decoder:  events.Decoder{Controllers: settings.hierarchies.controllers},
 		patterns: len(settings.patterns),
 	}
 	if settings.hasComponents() {
@@ -170,7 +170,7 @@ func open(flavour flavour, settings *settings) (_ *Tracer, err error) {
 			_ = t.Close()
 		}
 	}()
-	if err := flavour.possible(); err != nil {
+	if err := flavour.possible(settings.types); err != nil {
 		return nil, err
 	}
 	if t.collection, err = load(flavour, settings); err != nil {
@@ -410,7 +410,7 @@ func load(flavour flavour, settings *settings) (*ebpf.Collection, error) {
 	if err := settings.applyTo(spec, flavour.variables); err != nil {
 		return nil, err
 	}
-	collection, err := ebpf.NewCollection(spec)
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: settings.types})
 	if err != nil {
 		return nil, fmt.Errorf("loading programs: %w", err)
 	}
