@@ -50,47 +50,50 @@ func TestMain(m *testing.M) {
 //	sd-send-until FILE TEXT SOCKET PAYLOAD   one that sends until a line of FILE matches TEXT
 //
 // and the conditions [fentry], of the backend, and [misses], of a kernel that skips
-// programs in emulation.
+// programs in emulation. Those in capture run with each backend.
 func TestScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not declared: needs root")
 	}
+	t.Run("once", func(t *testing.T) { runScripts(t, "testdata/script/once", "") })
 	backends := os.Getenv("SDTRACE_BACKENDS")
 	if backends == "" {
 		backends = "tracepoint"
 	}
 	for backend := range strings.SplitSeq(backends, ",") {
-		t.Run(backend, func(t *testing.T) {
-			testscript.Run(t, testscript.Params{
-				Dir: "testdata/script",
-				Setup: func(env *testscript.Env) error {
-					env.Setenv("BACKEND", backend)
-					env.Setenv("CGROUP", cgroupRoot(t))
-					env.Setenv("LOST", lost())
-					sockets := &listeners{byPath: map[string]*listener{}}
-					env.Values[socketsKey{}] = sockets
-					env.Defer(sockets.close)
-					return nil
-				},
-				Condition: func(cond string) (bool, error) {
-					switch cond {
-					case "fentry":
-						return backend == "fentry", nil
-					case "misses":
-						return lost() != "0", nil
-					}
-					return false, fmt.Errorf("unknown condition %q", cond)
-				},
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"listen":      listen,
-					"hold":        hold,
-					"close":       closeSocket,
-					"await":       await,
-					"fits-schema": fitsSchema,
-				},
-			})
-		})
+		t.Run(backend, func(t *testing.T) { runScripts(t, "testdata/script/capture", backend) })
 	}
+}
+
+func runScripts(t *testing.T, dir, backend string) {
+	testscript.Run(t, testscript.Params{
+		Dir: dir,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("BACKEND", backend)
+			env.Setenv("CGROUP", cgroupRoot(t))
+			env.Setenv("LOST", lost())
+			sockets := &listeners{byPath: map[string]*listener{}}
+			env.Values[socketsKey{}] = sockets
+			env.Defer(sockets.close)
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "fentry":
+				return backend == "fentry", nil
+			case "misses":
+				return lost() != "0", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"listen":      listen,
+			"hold":        hold,
+			"close":       closeSocket,
+			"await":       await,
+			"fits-schema": fitsSchema,
+		},
+	})
 }
 
 // lost is what a summary says of losses. An emulated kernel that preempts itself
