@@ -741,7 +741,7 @@ func TestNoAllocationPerDatagram(t *testing.T) {
 		"EXTEND_TIMEOUT_USEC=30000000",
 		"STATUS=back\\\\slash\tand\xff\rX_UNKNOWN=1\nNOTIFYACCESS=all\nERRNO=2",
 	} {
-		const warm, count = 500, 10_000
+		const warm, count = 200, 2_000
 		w.pass(t, f, payload, warm)
 		// Go's runtime allocates a little on its own.
 		if n := w.pass(t, f, payload, count); n > count/100 {

@@ -152,7 +152,7 @@ func TestASenderThatNoLongerWaitsIsForgotten(t *testing.T) {
 func TestAFullQueueKeepsWhatTheHostWillActOn(t *testing.T) {
 	r := newRig(t)
 	a := startAgent(t)
-	const n = 4000
+	const n = 2200
 	for i := range n {
 		text := fmt.Sprintf("READY=1\nSTATUS=%d", i)
 		switch i % 3 {

@@ -326,7 +326,7 @@ func TestAStuckHostStallsNoContainer(t *testing.T) {
 	a := startAgent(t)
 	// Far more than fit into the host's queue (net.unix.max_dgram_qlen).
 	a.send(r.socket, "RELOADING=1\nMONOTONIC_USEC=1")
-	const n = 3000
+	const n = 1500
 	for i := range n {
 		a.do(order{Do: "send", Socket: r.socket, Payload: fmt.Appendf(nil, "STATUS=%d", i), Block: true})
 		a.do(order{Do: "send", Socket: r.socket, Payload: []byte("WATCHDOG=1"), Block: true})
