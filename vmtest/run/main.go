@@ -145,15 +145,18 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 		return false, err
 	}
 
+	results, err := runMachines(ctx, opts)
+	if err != nil {
+		return false, err
+	}
 	ok = true
 	var table strings.Builder
 	for _, tier := range opts.tiers {
-		results, err := runMachines(ctx, opts, tier)
-		if err != nil {
-			return false, err
-		}
 		var columns []vmtest.Column
 		for _, result := range results {
+			if result.tier != tier {
+				continue
+			}
 			ok = ok && len(result.failures()) == 0
 			columns = append(columns, vmtest.Column{Name: result.kernel.Name, Outcomes: result.outcomes})
 		}
@@ -172,35 +175,52 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 	return ok, nil
 }
 
-// runMachines runs the tests of a tier on each kernel, as many machines at a time as
-// there are processors: an emulated machine uses one.
-func runMachines(ctx context.Context, opts *options, tier string) ([]*machineResult, error) {
-	var results []*machineResult
-	var builds []*built
-	for _, kernel := range opts.kernels {
-		if !bootable(tier, kernel) {
-			continue
+// machine is a kernel that is to run a tier's tests.
+type machine struct {
+	tier   string
+	kernel vmtest.Kernel
+	built  *built
+}
+
+func planMachines(ctx context.Context, opts *options) ([]machine, error) {
+	var machines []machine
+	for _, tier := range opts.tiers {
+		for _, kernel := range opts.kernels {
+			if !bootable(tier, kernel) {
+				continue
+			}
+			built, err := build(ctx, opts, tier, kernel.Arch)
+			if err != nil {
+				return nil, err
+			}
+			if len(built.tests) == 0 {
+				fmt.Fprintf(os.Stderr, "tier %s: no package has tests\n", tier)
+				break
+			}
+			machines = append(machines, machine{tier, kernel, built})
 		}
-		built, err := build(ctx, opts, tier, kernel.Arch)
-		if err != nil {
-			return nil, err
-		}
-		if len(built.tests) == 0 {
-			fmt.Fprintf(os.Stderr, "tier %s: no package has tests\n", tier)
-			return nil, nil
-		}
-		builds = append(builds, built)
-		results = append(results, &machineResult{kernel: kernel})
 	}
-	var machines sync.WaitGroup
+	return machines, nil
+}
+
+// runMachines runs the tests of each tier on each kernel, as many machines at a time as
+// there are processors: an emulated machine uses one. Those of the last tier take longest
+// and start first.
+func runMachines(ctx context.Context, opts *options) ([]*machineResult, error) {
+	machines, err := planMachines(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]*machineResult, len(machines))
+	errs := make([]error, len(machines))
 	slots := make(chan struct{}, runtime.NumCPU())
-	errs := make([]error, len(results))
+	var running sync.WaitGroup
 	var printing sync.Mutex
-	for i := range results {
-		machines.Go(func() {
-			slots <- struct{}{}
+	for i, m := range slices.Backward(machines) {
+		slots <- struct{}{}
+		running.Go(func() {
 			defer func() { <-slots }()
-			result, err := runMachine(ctx, opts, tier, results[i].kernel, builds[i])
+			result, err := runMachine(ctx, opts, m.tier, m.kernel, m.built)
 			if err != nil {
 				errs[i] = err
 				return
@@ -211,7 +231,7 @@ func runMachines(ctx context.Context, opts *options, tier string) ([]*machineRes
 			results[i] = result
 		})
 	}
-	machines.Wait()
+	running.Wait()
 	return results, errors.Join(errs...)
 }
 
