@@ -116,3 +116,21 @@ func TestReadMakesNoAllocationPerEvent(t *testing.T) {
 		}
 	})
 }
+
+// Of a start, the half is the verifier's. It walks through a loop round by round.
+func TestTheVerifierWalksThroughNoLongLoop(t *testing.T) {
+	if !kernelAtLeast(5, 16) {
+		t.Skip("not declared: Linux tells since 5.16")
+	}
+	eachBackend(t, func(t *testing.T, backend string) {
+		n, err := unfiltered(t, backend).Verified()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Loops of as many rounds as a payload has bytes made it 266,000 on Linux 6.1.
+		const most = 90_000
+		if n > most {
+			t.Errorf("the verifier walked through %d instructions, more than %d", n, most)
+		}
+	})
+}

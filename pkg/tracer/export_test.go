@@ -2,6 +2,8 @@
 
 package tracer
 
+import "github.com/cilium/ebpf"
+
 // Followed reports whether any datagram of a process was followed. The error is the
 // kernel's.
 func (t *Tracer) Followed(pid uint32) (bool, error) {
@@ -22,3 +24,21 @@ func (t *Tracer) Followed(pid uint32) (bool, error) {
 
 // RingBytes is how much of the ring buffer holds what was not read yet.
 func (t *Tracer) RingBytes() int { return t.reader.AvailableBytes() }
+
+// Verified is how many instructions the verifier walked through. The error is the kernel's, or
+// that it does not tell (bpf_prog_info.verified_insns, Linux 5.16).
+func (t *Tracer) Verified() (int, error) {
+	total := 0
+	for _, program := range t.collection.Programs {
+		info, err := program.Info()
+		if err != nil {
+			return 0, err
+		}
+		n, ok := info.VerifiedInstructions()
+		if !ok {
+			return 0, ebpf.ErrNotSupported
+		}
+		total += int(n)
+	}
+	return total, nil
+}
