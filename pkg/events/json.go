@@ -225,8 +225,12 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		e.Receiver = &Receiver{
 			UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID,
 			Cgroup: joinUTF8(r.Cgroup, r.CgroupBase64),
-			PID:    r.PID, Comm: joinUTF8(r.Comm, r.CommBase64),
-			Unit: r.Unit, UserUnit: r.UserUnit, Slice: r.Slice, Container: r.Container,
+			PID:    r.PID,
+			Unit:   r.Unit, UserUnit: r.UserUnit, Slice: r.Slice, Container: r.Container,
+		}
+		// A name is that of the process: without one it is nobody's.
+		if r.PID != 0 {
+			e.Receiver.Comm = joinUTF8(r.Comm, r.CommBase64)
 		}
 	}
 	if j.HopOf != 0 {
