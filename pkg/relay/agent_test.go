@@ -80,8 +80,7 @@ func obey(o order) answer {
 		}
 		a.Errno = agentSend(o, []int{ends[1]})
 		unix.Close(ends[1])
-		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(ends[0])}}, int(patience.Milliseconds()))
-		a.Released = n == 1
+		a.Released = awaitHangup(ends[0])
 		unix.Close(ends[0])
 	case "child":
 		child := exec.Command("/proc/self/exe")
@@ -99,6 +98,16 @@ func obey(o order) answer {
 		_, _ = unix.Wait4(o.PID, nil, 0, nil)
 	}
 	return a
+}
+
+// awaitHangup says whether it came. Go's runtime interrupts system calls now and then.
+func awaitHangup(fd int) bool {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(patience.Milliseconds()))
+		if !errors.Is(err, unix.EINTR) {
+			return n == 1
+		}
+	}
 }
 
 // errnoOf is what a system call failed with.
