@@ -221,6 +221,16 @@ func TestFilters(t *testing.T) {
 			func(cr *crowd) []string { return cr.by(cr.beta) },
 		},
 		{
+			"component",
+			func(*crowd) tracer.Filter {
+				return tracer.Filter{Components: [][]string{{"lat?", "alpha.service-*", "alpha"}}}
+			},
+			func(cr *crowd) []string { return cr.by(cr.gamma, cr.delta) },
+		},
+	}
+	// And a cgroup of v1, which is looked for in its own way.
+	combined := []filterTest{
+		{
 			"cgroup v1",
 			func(cr *crowd) tracer.Filter {
 				if cr.v1Home == nil {
@@ -230,15 +240,6 @@ func TestFilters(t *testing.T) {
 			},
 			func(cr *crowd) []string { return cr.by(cr.alpha) },
 		},
-		{
-			"component",
-			func(*crowd) tracer.Filter {
-				return tracer.Filter{Components: [][]string{{"lat?", "alpha.service-*", "alpha"}}}
-			},
-			func(cr *crowd) []string { return cr.by(cr.gamma, cr.delta) },
-		},
-	}
-	combined := []filterTest{
 		{
 			"one component of each list",
 			func(*crowd) tracer.Filter {
@@ -279,8 +280,7 @@ func TestFilters(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
 		cr := gather(t)
 		tests := combined
-		// To open takes seconds in emulation, and this backend is tried without it, too.
-		if !inVM || backend != "tracepoint" {
+		if exhaustive(backend) {
 			tests = append(single, combined...)
 		}
 		for _, test := range tests {
