@@ -78,7 +78,7 @@ func parseFlags(args []string) (*options, error) {
 	packages := fs.String("packages", "", "comma-separated `packages` to test, in go's notation (default: those of each tier)")
 	opts := &options{}
 	fs.StringVar(&opts.run, "run", "", "run only tests that match this `pattern`, as in go test")
-	fs.DurationVar(&opts.timeout, "timeout", 20*time.Minute, "limit of wall-clock `time` for one machine, boot included")
+	fs.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "limit of wall-clock `time` for one machine, boot included")
 	fs.BoolVar(&opts.verbose, "v", false, "show each machine's output as it comes")
 	fs.StringVar(&opts.results, "results", "", "`directory` for logs and the table (default: vmtest/results)")
 	if err := fs.Parse(args); err != nil {
