@@ -76,8 +76,8 @@ type settings struct {
 	matcher            *matcher
 	byName             bool // notify sockets are told by name
 	hierarchies        *hierarchies
-	// types is the kernel's BTF: decoding it takes the half of a start, so all flavours that
-	// are tried share it. It is tens of megabytes, which go with the settings.
+	// types is the kernel's BTF: decoding it takes a good part of a start, so all flavours
+	// that are tried share it. Its megabytes go with the settings.
 	types *btf.Cache
 }
 
