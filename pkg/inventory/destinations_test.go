@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // sendOnDemand is a process that sends to the address of each line of stdin, and says when
@@ -142,44 +143,46 @@ type receiver struct {
 
 func bindHere(t *testing.T, address string) *receiver {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: address})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		t.Fatal(err)
-	}
-	return &receiver{fd: fd, inode: uint32(stat.Ino), netns: inode(t, "/proc/thread-self/ns/net")}
+	return bindBy(t, address, func(bind func() error) error { return bind() })
 }
 
 // bindIn binds in the network namespace of a process.
 func bindIn(t *testing.T, pid int, address string) *receiver {
 	t.Helper()
-	made := make(chan *receiver, 1)
-	go func() {
-		defer close(made)
-		runtime.LockOSThread() // and take the thread along
-		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
+	return bindBy(t, address, func(bind func() error) error {
+		return thread.Apart(func() error {
+			fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
 			defer unix.Close(fd)
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			return bind()
+		})
+	})
+}
+
+func bindBy(t *testing.T, address string, call func(bind func() error) error) *receiver {
+	t.Helper()
+	fd := -1
+	var socket, namespace unix.Stat_t
+	err := call(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+			return err
 		}
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		made <- bindHere(t, address)
-	}()
-	r := <-made
-	if r == nil {
-		t.FailNow()
+		return errors.Join(
+			unix.Bind(fd, &unix.SockaddrUnix{Name: address}),
+			unix.Fstat(fd, &socket),
+			unix.Stat("/proc/thread-self/ns/net", &namespace),
+		)
+	})
+	t.Cleanup(func() { unix.Close(fd) })
+	if err != nil {
+		t.Fatal(err)
 	}
-	return r
+	return &receiver{fd: fd, inode: uint32(socket.Ino), netns: namespace.Ino}
 }
 
 // got reports whether a datagram has come, and takes it.

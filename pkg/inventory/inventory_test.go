@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // What this test binary is told by its environment when it is another process.
@@ -213,10 +213,8 @@ func TestANamespaceWithoutProcessesIsLookedAt(t *testing.T) {
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	made := make(chan error)
 	var held int
-	go func() {
-		runtime.LockOSThread() // and take the thread along
+	err := thread.Apart(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			err = unix.Mount("/proc/thread-self/ns/net", name, "", unix.MS_BIND, "")
@@ -227,9 +225,9 @@ func TestANamespaceWithoutProcessesIsLookedAt(t *testing.T) {
 		if err == nil {
 			err = unix.Bind(held, &unix.SockaddrUnix{Name: "@sdtrace-alone/notify.sock"})
 		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(held)

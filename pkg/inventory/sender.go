@@ -3,13 +3,13 @@
 package inventory
 
 import (
-	"runtime"
 	"strconv"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/procstat"
+	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // openSender opens the directory of a sending thread in /proc, which is gone if the process
@@ -34,12 +34,12 @@ func openSender(s *Send) (processDir, error) {
 
 // askIn runs ask in the network namespace of a send's socket, if the sender is in it still.
 func askIn(s *Send, ask func()) {
-	thread, err := openSender(s)
+	sender, err := openSender(s)
 	if err != nil {
 		return
 	}
-	defer thread.close()
-	namespace, err := thread.open("ns/net", unix.O_RDONLY)
+	defer sender.close()
+	namespace, err := sender.open("ns/net", unix.O_RDONLY)
 	if err != nil {
 		return
 	}
@@ -48,16 +48,13 @@ func askIn(s *Send, ask func()) {
 	if unix.Fstat(namespace, &stat) != nil || stat.Ino != uint64(s.NetNS) {
 		return
 	}
-	asked := make(chan struct{})
-	go func() {
-		defer close(asked)
-		// The thread stays in the namespace and ends with this goroutine.
-		runtime.LockOSThread()
-		if netns.Set(netns.NsHandle(namespace)) == nil {
-			ask()
+	_ = thread.Apart(func() error {
+		if err := netns.Set(netns.NsHandle(namespace)); err != nil {
+			return err
 		}
-	}()
-	<-asked
+		ask()
+		return nil
+	})
 }
 
 // ownNamespace is the inode number of the network namespace of this process, 0 if that

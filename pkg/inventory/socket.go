@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -17,6 +16,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // boundSocket is an AF_UNIX socket with an address.
@@ -45,9 +46,7 @@ func fileOf(stat *unix.Stat_t) fileID {
 func (t *taking) listSockets(ctx context.Context, listQueues func(context.Context) (map[uint32]Queue, error)) error {
 	failed := make(chan error, 1)
 	go func() {
-		// The thread stays in the last namespace and ends with this goroutine.
-		runtime.LockOSThread()
-		failed <- t.listIn(ctx)
+		failed <- thread.Apart(func() error { return t.listIn(ctx) })
 	}()
 	var queues map[uint32]Queue
 	if listQueues != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/pkg/queues"
+	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // What this test binary is told by its environment when it is another process.
@@ -226,9 +227,7 @@ func TestTheLimitIsTheOneTheSocketWasMadeWith(t *testing.T) {
 	requireRoot(t)
 	limits := []uint32{3, 0, 700}
 	sockets := make([]*socket, len(limits))
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and take the thread along
+	err := thread.Apart(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		for i, limit := range limits {
 			if err == nil {
@@ -244,9 +243,9 @@ func TestTheLimitIsTheOneTheSocketWasMadeWith(t *testing.T) {
 		if errors.Is(err, unix.EAGAIN) {
 			err = nil
 		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	found := list(t)

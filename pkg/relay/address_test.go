@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -153,10 +154,12 @@ func TestAbstractAddressesLiveInTheContainersNetworkNamespace(t *testing.T) {
 	if got := startAgent(t).do(order{Do: "send", Socket: name, Payload: []byte("READY=1")}); got.Errno != unix.ECONNREFUSED {
 		t.Errorf("outside the namespace sending gives %v, want ECONNREFUSED", got.Errno)
 	}
-	assertNoThreadElsewhere(t)
+	awaitNoThreadElsewhere(t)
 }
 
-func assertNoThreadElsewhere(t *testing.T) {
+// awaitNoThreadElsewhere waits until the thread has ended that was in another network
+// namespace.
+func awaitNoThreadElsewhere(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -165,19 +168,28 @@ func assertNoThreadElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
-	if err != nil || len(tasks) == 0 {
-		t.Fatal("no threads", err)
-	}
-	for _, task := range tasks {
-		other, err := netns.GetFromPath(task)
-		if err != nil {
-			continue // it has ended
+	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
+		left := ""
+		tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
+		if err != nil || len(tasks) == 0 {
+			t.Fatal("no threads", err)
 		}
-		if !own.Equal(other) {
-			t.Errorf("%s was left in another network namespace", task)
+		for _, task := range tasks {
+			other, err := netns.GetFromPath(task)
+			if err != nil {
+				continue // it has ended
+			}
+			if !own.Equal(other) {
+				left = task
+			}
+			other.Close()
 		}
-		other.Close()
+		switch {
+		case left == "":
+			return
+		case time.Now().After(end):
+			t.Fatalf("%s was left in another network namespace", left)
+		}
 	}
 }
 

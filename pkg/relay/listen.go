@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // receiveBuffer is what systemd gives its own notify socket, in bytes
@@ -100,35 +101,19 @@ func (l *listener) socket(netNS string) error {
 	return l.setOptions()
 }
 
-// inNetNS calls f on a thread that is in the network namespace at path. The
-// thread is brought back afterwards, and not used again should that fail.
+// inNetNS calls f on a thread that is in the network namespace at path.
 func inNetNS(path string, f func() error) error {
 	target, err := netns.GetFromPath(path)
 	if err != nil {
 		return fmt.Errorf("opening network namespace %s: %w", path, err)
 	}
 	defer target.Close()
-	done := make(chan error, 1)
-	go func() {
-		// A goroutine that ends while it holds its thread takes the thread with it.
-		runtime.LockOSThread()
-		own, err := netns.Get()
-		if err != nil {
-			done <- fmt.Errorf("opening the own network namespace: %w", err)
-			return
-		}
-		defer own.Close()
+	return thread.Apart(func() error {
 		if err := netns.Set(target); err != nil {
-			done <- fmt.Errorf("entering network namespace %s: %w", path, err)
-			return
+			return fmt.Errorf("entering network namespace %s: %w", path, err)
 		}
-		err = f()
-		if netns.Set(own) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
+		return f()
+	})
 }
 
 // setOptions asks the kernel to say who sends. Before binding, so that no
@@ -206,20 +191,15 @@ func (l *listener) publish(bound string) error {
 }
 
 // withoutUmask calls f on a thread of which the umask takes nothing away, so that
-// a socket appears with the mode it is to have. The thread is not used again.
+// a socket appears with the mode it is to have.
 func withoutUmask(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// A goroutine that ends while it holds its thread takes the thread with it.
-		runtime.LockOSThread()
+	return thread.Apart(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- fmt.Errorf("getting a umask of its own: %w", err)
-			return
+			return fmt.Errorf("getting a umask of its own: %w", err)
 		}
 		unix.Umask(0)
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }
 
 // refuseInUse returns an error unless the name is free or that of a socket
