@@ -3,10 +3,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -51,8 +54,9 @@ socket (/run/systemd/notify, …/notify.sock, what NOTIFY_SOCKET holds in some
 process's environment) or when its first assignment is one of the protocol's.
 Filters are combined with AND, repeated ones with OR, and work in the kernel.
 
-Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0. A failure
-is 1, a wrong command line 2.`,
+Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0, once all that
+was captured has been written. A second Ctrl-C or SIGTERM does not wait for that.
+A failure is 1, a wrong command line 2.`,
 		Example: `  sudo sdtrace                               everything
   sudo sdtrace --unit nginx                  one service, also when it starts later
   sudo sdtrace --container 3f2a91c0          one container, by id or name
@@ -126,6 +130,8 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if f.duration < 0 {
 		return usage(cmd, errors.New("--duration is negative"))
 	}
+	// What reads the output may never take the rest of it.
+	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	filters, err := f.filters.resolve(cmd)
 	if err != nil {
 		return err

@@ -3,18 +3,21 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -307,6 +310,69 @@ func send(address string, payloads []string, connect bool) error {
 		}
 	}
 	return nil
+}
+
+func TestASecondSignalEndsACaptureThatNobodyReads(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	defer writer.Close()
+	room, err := unix.FcntlInt(writer.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize())
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := filepath.Join(t.TempDir(), "notify.sock")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cmd := exec.Command("sdtrace", "--socket", address, "-o", "json")
+	cmd.Stdout = writer
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(stderr); !strings.Contains(lines.Text(), "capturing"); {
+		if !lines.Scan() {
+			t.Fatal("sdtrace does not capture:", cmd.Wait())
+		}
+	}
+	message := strings.Repeat("STATUS=x\\n", room/len("STATUS=x\n"))
+	if err := send(address, []string{message, message}, false); err != nil {
+		t.Fatal(err)
+	}
+	for waiting := 0; waiting < room; runtime.Gosched() {
+		if waiting, err = unix.IoctlGetInt(int(reader.Fd()), unix.TIOCINQ); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error)
+	go func() { ended <- cmd.Wait() }()
+	limit := time.After(time.Minute)
+	for {
+		_ = cmd.Process.Signal(os.Interrupt)
+		select {
+		case err := <-ended:
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
+				t.Errorf("sdtrace ended with %v, want by SIGINT", err)
+			}
+			return
+		case <-limit:
+			_ = cmd.Process.Kill()
+			t.Fatal("sdtrace has not ended:", <-ended)
+		case <-time.After(10 * time.Millisecond): // two at once are one
+		}
+	}
 }
 
 func unprivileged() {

@@ -87,6 +87,8 @@ func startCommand(t *testing.T, args ...string) command {
 	said := bufio.NewReader(stderr)
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGINT)
+		// Others send to sockets of that name, too, and sdtrace writes it all.
+		go func() { _, _ = io.Copy(io.Discard, stdout) }()
 		rest, _ := io.ReadAll(said)
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("sdtrace %q: %v\n%s", args, err, rest)
