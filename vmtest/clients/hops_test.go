@@ -76,9 +76,6 @@ func TestWhatConmonPassesOnAndWithholdsIsSeen(t *testing.T) {
 		if backend != "fentry" {
 			t.Skip("not declared: this backend sees only sends")
 		}
-		if _, err := exec.LookPath("podman"); err != nil {
-			t.Skip("not declared: no podman in this machine")
-		}
 		e := startPodman(t)
 		address := filepath.Join(privateDirectory(t), "notify.sock")
 		c := open(t, backend, tracer.Filter{})
@@ -151,9 +148,6 @@ func TestWhatRuntimesPassOnAndWithholdIsSeen(t *testing.T) {
 			eachBackend(t, func(t *testing.T, backend string) {
 				if backend != "fentry" {
 					t.Skip("not declared: this backend sees only sends")
-				}
-				if _, err := exec.LookPath(test.runtime); err != nil {
-					t.Skipf("not declared: no %s in this machine", test.runtime)
 				}
 				argv := test.command(t)
 				address := filepath.Join(privateDirectory(t), "notify.sock")
