@@ -117,7 +117,11 @@ func (s *stage) describe(e *events.Event) *sent {
 		// sdtrace knows the socket and has not found, or not yet, who holds it.
 		d.to = s.holders[e.Socket.Inode]
 	case e.Backend == "tracepoint":
-		d.to = ownersOf[d.address]
+		// It has no proof where the address led: the sender is gone already, or was started
+		// less than a tenth of a second after the socket was made.
+		if d.to = ownersOf[d.address]; d.to == "" && e.Socket.Inode == 0 {
+			d.to = s.owners[e.Socket.Address]
+		}
 	}
 	if d.to == "systemd" {
 		switch {

@@ -34,6 +34,7 @@ type stage struct {
 	webs     *net.UnixListener
 	captured chan *events.Event // what was sent below its control group
 	holders  map[uint64]string  // of sockets, by inode
+	owners   map[string]string  // of sockets, by address; "" if several have it
 	curtains int                // how often it was told apart what comes before and after
 
 	// Of the scenario that plays.
@@ -59,7 +60,7 @@ const everyUnit = "[Unit]\nDefaultDependencies=no\n" +
 const unitsLog = "units.log"
 
 func newStage(m *pid1.Systemd, suite string) (*stage, error) {
-	s := &stage{m: m, suite: suite, captured: make(chan *events.Event, 1<<16), holders: map[uint64]string{}}
+	s := &stage{m: m, suite: suite, captured: make(chan *events.Event, 1<<16), holders: map[uint64]string{}, owners: map[string]string{}}
 	socket := filepath.Join(m.Shared, webSocket)
 	var err error
 	if s.webs, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket}); err != nil {
@@ -154,7 +155,7 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 	if output, err := s.m.Command(ctx, "systemctl", "daemon-reload").CombinedOutput(); err != nil {
 		t.Fatalf("systemctl daemon-reload: %v\n%s", err, output)
 	}
-	s.holders = map[uint64]string{}
+	s.holders, s.owners = map[uint64]string{}, map[string]string{}
 	s.drawCurtain(t, ctx)
 	s.began, s.lines, s.app = time.Now(), nil, nil
 	s.logged = len(s.m.Console.String())
@@ -321,9 +322,15 @@ func (s *stage) learnHolders(ctx context.Context) error {
 		return err
 	}
 	for _, socket := range inv.Sockets {
-		if len(socket.Holders) > 0 {
-			s.holders[uint64(socket.Inode)] = socket.Holders[0].Comm
+		if len(socket.Holders) == 0 {
+			continue
 		}
+		comm := socket.Holders[0].Comm
+		s.holders[uint64(socket.Inode)] = comm
+		if owner, found := s.owners[socket.Address]; found && owner != comm {
+			comm = "" // another one in another namespace
+		}
+		s.owners[socket.Address] = comm
 	}
 	return nil
 }
