@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/inventory"
@@ -151,12 +152,12 @@ func bindIn(t *testing.T, pid int, address string) *receiver {
 	t.Helper()
 	return bindBy(t, address, func(bind func() error) error {
 		return thread.Apart(func() error {
-			fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			there, err := netns.GetFromPid(pid)
 			if err != nil {
 				return err
 			}
-			defer unix.Close(fd)
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			defer there.Close()
+			if err := netns.Set(there); err != nil {
 				return err
 			}
 			return bind()

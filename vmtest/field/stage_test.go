@@ -60,7 +60,7 @@ const everyUnit = "[Unit]\nDefaultDependencies=no\n" +
 const unitsLog = "units.log"
 
 func newStage(m *pid1.Systemd, suite string) (*stage, error) {
-	s := &stage{m: m, suite: suite, captured: make(chan *events.Event, 1<<16), holders: map[uint64]string{}, owners: map[string]string{}}
+	s := &stage{m: m, suite: suite, captured: make(chan *events.Event, 1<<16)}
 	socket := filepath.Join(m.Shared, webSocket)
 	var err error
 	if s.webs, err = net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: socket}); err != nil {
