@@ -93,6 +93,16 @@ type sighting struct {
 	lives   bool // it did, after the datagrams at hand were received
 }
 
+// mainProcess is the main process that was identified last. What it sends just
+// before it ends may be read when it has been reaped, and before Linux 6.16 all that
+// the kernel then tells of the sender is its number. It is not another's so soon: the
+// end is noticed at once, and alloc_pid gives a number anew only after all others.
+type mainProcess struct {
+	process *process // nil: none
+	held    target
+	ended   bool // what it has sent is in the socket
+}
+
 // identity finds out whether a process is of a container.
 type identity struct {
 	container Container
@@ -108,6 +118,7 @@ type identity struct {
 
 	senders map[senderKey]*process
 	last    sighting
+	main    mainProcess
 	// cgroups holds the ids of cgroups in which only the container's processes
 	// are: the one thing the kernel still tells about a process that is gone.
 	cgroups map[uint64]struct{}
@@ -176,6 +187,7 @@ func (id *identity) close() {
 	}
 	id.pidNSFD, id.netNSFD = -1, -1
 	id.forget()
+	id.forgetMain()
 }
 
 func (id *identity) forget() {
@@ -275,7 +287,36 @@ func (id *identity) inspect(pid, pidfd int) *process {
 	if p.refused == ReasonNone {
 		id.learn(p, pidfd)
 	}
+	if p.main {
+		id.holdMain(p, pidfd)
+	}
 	return p
+}
+
+// holdMain keeps the main process until forgetMain.
+func (id *identity) holdMain(p *process, pidfd int) {
+	held, err := unix.FcntlInt(uintptr(pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return // its last datagram may be refused
+	}
+	id.forgetMain()
+	id.main = mainProcess{process: p, held: target{pid: p.pid, pidfd: held, inode: pidfdInode(held)}}
+}
+
+// forgetMain is for when nothing of the main process can be left in the socket.
+func (id *identity) forgetMain() {
+	id.main.held.close()
+	id.main = mainProcess{}
+}
+
+// wasMain reports whether a process that is gone was the main one. pidfd is -1 if
+// there is nothing but its number.
+func (id *identity) wasMain(pid, pidfd int) bool {
+	main := &id.main
+	if main.process == nil || pid != main.held.pid {
+		return false
+	}
+	return pidfd < 0 || (main.held.inode != 0 && pidfdInode(pidfd) == main.held.inode)
 }
 
 // learn keeps what helps to identify processes that exit as soon as they have sent.
@@ -295,9 +336,12 @@ func (id *identity) learn(p *process, pidfd int) {
 	}
 }
 
-// inspectGone judges a process that has been reaped, by the cgroup it was in
-// (Linux 6.13; of an exited process 6.15).
+// inspectGone judges a process that has been reaped: it is the main one, or is
+// known by the cgroup it was in (Linux 6.13; of an exited process 6.15).
 func (id *identity) inspectGone(p *process, pidfd int) *process {
+	if id.wasMain(p.pid, pidfd) {
+		return id.main.process
+	}
 	if id.access != AccessAll || !id.belonged(pidfd) {
 		p.refused = ReasonUnidentified
 		return p

@@ -228,6 +228,7 @@ func (r *Relay) drained() bool {
 type watch struct {
 	barrier *barrier
 	waiter  bool
+	member  *member // its main process has ended
 }
 
 // wait returns when there is something to do, once with ending set: when the
@@ -236,6 +237,7 @@ func (r *Relay) wait(deadline time.Time) (ending bool, err error) {
 	r.polls, r.watched = r.polls[:0], r.watched[:0]
 	r.poll(r.wake, unix.POLLIN, watch{})
 	paused := r.pollMembers()
+	r.pollMainProcesses()
 	if r.main.pid != 0 {
 		r.poll(r.main.pidfd, unix.POLLIN, watch{})
 	}
@@ -279,6 +281,15 @@ func (r *Relay) pollMembers() (paused bool) {
 	return paused
 }
 
+// pollMainProcesses adds those that may still send.
+func (r *Relay) pollMainProcesses() {
+	for _, m := range r.members {
+		if main := &m.identity.main; main.process != nil && !main.ended {
+			r.poll(main.held.pidfd, unix.POLLIN, watch{member: m})
+		}
+	}
+}
+
 func (r *Relay) poll(fd int, events int16, about watch) {
 	r.polls = append(r.polls, unix.PollFd{Fd: int32(fd), Events: events})
 	r.watched = append(r.watched, about)
@@ -298,6 +309,8 @@ func (r *Relay) handleEvents() {
 			}
 		case about.waiter:
 			r.abandon(int(p.Fd))
+		case about.member != nil:
+			about.member.identity.main.ended = true
 		case r.busy && r.busyFD == int(p.Fd):
 			r.busy, r.retry = false, retry{}
 		case r.main.pid != 0 && r.main.pidfd == int(p.Fd):
@@ -330,24 +343,33 @@ func (r *Relay) timeout(deadline time.Time, paused bool) *unix.Timespec {
 // receiveAll takes what the containers have sent, at most limit of each.
 func (r *Relay) receiveAll(limit int) {
 	for _, m := range r.members {
-		for n := 0; n < limit && !r.closer.full(); n += batch {
-			datagrams, err := r.receiver.receive(m.listener.fd)
-			if err != nil {
-				// Out of memory, say: what is there is there later, too.
-				m.paused = !errors.Is(err, unix.EAGAIN)
-				break
-			}
-			for i := range datagrams {
-				r.handle(m, &datagrams[i])
-			}
-			r.flush()
-			m.identity.forgetLast()
-			closePidfds(datagrams)
-			if len(datagrams) < batch {
-				break
-			}
+		if all := r.receiveFrom(m, limit); all && m.identity.main.ended {
+			m.identity.forgetMain()
 		}
 	}
+}
+
+// receiveFrom takes what a container has sent, at most limit, and reports whether
+// that was all.
+func (r *Relay) receiveFrom(m *member, limit int) bool {
+	for n := 0; n < limit && !r.closer.full(); n += batch {
+		datagrams, err := r.receiver.receive(m.listener.fd)
+		if err != nil {
+			// Out of memory, say: what is there is there later, too.
+			m.paused = !errors.Is(err, unix.EAGAIN)
+			return !m.paused
+		}
+		for i := range datagrams {
+			r.handle(m, &datagrams[i])
+		}
+		r.flush()
+		m.identity.forgetLast()
+		closePidfds(datagrams)
+		if len(datagrams) < batch {
+			return true
+		}
+	}
+	return false
 }
 
 // handle does with a datagram whatever is to be done.

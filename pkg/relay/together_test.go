@@ -83,6 +83,75 @@ func TestAProcessWithTheNumberOfAnEarlierSenderIsNotTakenForIt(t *testing.T) {
 	}
 }
 
+// What the main process sends at its end is its own, also when it is gone before
+// the relay looks.
+func TestTheLastWordOfTheMainProcessIsItsOwn(t *testing.T) {
+	for _, access := range []relay.Access{relay.AccessMain, relay.AccessAll} {
+		a := startAgent(t, ownNamespaces...)
+		pause := newPause(t)
+		r := newRig(t, withContainer(relay.Container{PID: a.pid}, access), pause.option)
+		a.send(r.socket, "READY=1")
+		r.host.expect("READY=1")
+		pause.during(r, func() {
+			a.send(r.socket, "STOPPING=1\nSTATUS=Goodbye")
+			a.stop()
+		})
+		r.host.expect("STOPPING=1\nSTATUS=Goodbye")
+	}
+}
+
+func TestAProcessWithTheNumberOfTheMainProcessIsNotTakenForIt(t *testing.T) {
+	a := startAgent(t, ownNamespaces...)
+	pause := newPause(t)
+	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessAll), pause.option)
+	a.send(r.socket, "READY=1")
+	r.host.expect("READY=1")
+	pause.during(r, func() {
+		a.send(r.socket, "STATUS=last")
+		a.stop()
+	})
+	r.host.expect("STATUS=last")
+	pause.during(r, func() {
+		other := startAgentAs(t, a.pid)
+		other.send(r.socket, "STATUS=other")
+		other.stop()
+	})
+	if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonUnidentified); d.PID != a.pid {
+		t.Errorf("refused of pid %d, want %d", d.PID, a.pid)
+	}
+}
+
+// pause holds up a relay, by what is not of its container.
+type pause struct {
+	stranger      *agent
+	begun, resume chan struct{}
+}
+
+func newPause(t *testing.T) *pause {
+	t.Helper()
+	return &pause{stranger: startAgent(t), begun: make(chan struct{}), resume: make(chan struct{})}
+}
+
+func (p *pause) option(c *relay.Config) {
+	decide := c.OnDecision
+	c.OnDecision = func(d relay.Decision) {
+		decide(d)
+		if d.PID == p.stranger.pid {
+			p.begun <- struct{}{}
+			<-p.resume
+		}
+	}
+}
+
+// during runs do while the relay is held up.
+func (p *pause) during(r *rig, do func()) {
+	r.t.Helper()
+	p.stranger.send(r.socket, "STATUS=wait")
+	<-p.begun
+	defer func() { p.resume <- struct{}{} }()
+	do()
+}
+
 // lowestFD takes the number that the next file descriptor would get.
 func lowestFD(t *testing.T) int {
 	t.Helper()
