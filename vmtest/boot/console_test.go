@@ -6,6 +6,7 @@ package boot_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,9 +21,9 @@ import (
 //	# and another one
 //	```
 //
-// In the opening line may stand "beside": the one command of the block runs in a
-// terminal of its own while the commands of the next block do, and is interrupted
-// after them; and "beside TEXT": once it has printed the text, too.
+// In the opening line may stand "beside PATTERN": the one command of the block runs
+// in a terminal of its own while the commands of the next block do, and is interrupted
+// after them, once it has printed what the regular expression matches.
 type session struct {
 	pieces []piece
 	steps  []step
@@ -52,11 +53,12 @@ func parseSession(document string) (*session, error) {
 		switch {
 		case !open && strings.HasPrefix(line, fenceBegin):
 			open = true
-			var beside string
-			beside, first = strings.CutPrefix(line, fenceBegin+" beside")
-			until = strings.TrimSpace(beside)
+			until, first = strings.CutPrefix(line, fenceBegin+" beside ")
 			if first && waiting || !first && line != fenceBegin {
 				return nil, fmt.Errorf("line %d: %q", n+1, line)
+			}
+			if _, err := regexp.Compile(until); err != nil {
+				return nil, fmt.Errorf("line %d: %w", n+1, err)
 			}
 			s.text(fenceBegin)
 		case open && line == fenceEnd:
@@ -144,9 +146,11 @@ func TestWhatIsNoSession(t *testing.T) {
 	for _, document := range []string{
 		"```console\n# one\n",
 		"```console\none\n```\n",
-		"```console beside\n# one\n```\n",
-		"```console besides\n```\n```console beside\n# one\n```\n",
-		"```console beside\n# one\n```\n```console beside\n# two\n```\n",
+		"```console beside x\n# one\n```\n",
+		"```console beside (\n# one\n```\n```console\n# two\n```\n",
+		"```console beside\n# one\n```\n```console\n# two\n```\n",
+		"```console besides x\n# one\n```\n```console\n# two\n```\n",
+		"```console beside x\n# one\n```\n```console beside x\n# two\n```\n",
 		"```console more\n# one\n```\n",
 	} {
 		if _, err := parseSession(document); err == nil {

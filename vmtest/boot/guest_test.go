@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,7 +162,7 @@ func openPort(name string) (*os.File, error) {
 type step struct {
 	Line string
 	// Meanwhile are run while Line runs. It is interrupted after them, and not
-	// before it has printed Until.
+	// before it has printed what the regular expression Until matches.
 	Meanwhile []step `json:",omitempty"`
 	Until     string `json:",omitempty"`
 }
@@ -240,11 +241,11 @@ func (s step) run() walked {
 // beside does what is to be done while the step's command runs, and interrupts it.
 func (s step) beside(cmd *exec.Cmd, screen *screen) []walked {
 	var all []walked
-	screen.await("\n") // it says that it has begun
+	screen.await(regexp.MustCompile("\n")) // it says that it has begun
 	for _, m := range s.Meanwhile {
 		all = append(all, m.run())
 	}
-	if !screen.await(s.Until) {
+	if !screen.await(regexp.MustCompile(s.Until)) {
 		fmt.Fprintf(screen, "%q has not come\n", s.Until)
 	}
 	fmt.Fprintln(screen, "^C")
@@ -289,8 +290,8 @@ func (s *screen) String() string {
 	return s.text.String()
 }
 
-// await waits until text is there, and reports whether that is so.
-func (s *screen) await(text string) bool {
+// await waits until something matches, and reports whether that is so.
+func (s *screen) await(pattern *regexp.Regexp) bool {
 	limit := time.AfterFunc(patience, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -300,8 +301,8 @@ func (s *screen) await(text string) bool {
 	defer limit.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.late && !bytes.Contains(s.text.Bytes(), []byte(text)) {
+	for !s.late && !pattern.Match(s.text.Bytes()) {
 		s.changed.Wait()
 	}
-	return bytes.Contains(s.text.Bytes(), []byte(text))
+	return pattern.Match(s.text.Bytes())
 }
