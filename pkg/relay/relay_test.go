@@ -322,6 +322,7 @@ func TestTheHostCanComeLateAndBeRestarted(t *testing.T) {
 }
 
 func TestAStuckHostStallsNoContainer(t *testing.T) {
+	skipEmulated(t)
 	r := newRig(t)
 	a := startAgent(t)
 	// Far more than fit into the host's queue (net.unix.max_dgram_qlen).

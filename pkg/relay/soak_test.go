@@ -118,9 +118,7 @@ func (h *soakHost) check(m message) {
 // TestSoak is a million datagrams to a host that is restarted every second and
 // does not read for three seconds now and then, while other senders are killed.
 func TestSoak(t *testing.T) {
-	if os.Getenv("SDTRACE_VM") != "" {
-		t.Skip("not declared: so many datagrams on a machine that is emulated")
-	}
+	skipEmulated(t)
 	total, batch := 1_000_000, 10_000
 	if testing.Short() {
 		total = 100_000

@@ -37,8 +37,9 @@ var defaultPackages = map[string][]string{
 }
 
 // atTheEnds are those of tier 2 of which only the oldest and the newest kernel are asked: they
-// have no programs in the kernel, and use what it has since some version or do without.
-var atTheEnds = []string{"/pkg/inventory", "/pkg/relay"}
+// have no programs in the kernel, and use what it has since some version or do without, or send
+// in ways of which tier 1 has all on each kernel.
+var atTheEnds = []string{"/pkg/inventory", "/pkg/relay", "/vmtest/clients"}
 
 var errUsage = errors.New("wrong usage")
 
