@@ -22,15 +22,6 @@ import (
 // its own: the container. It does what it is told over its stdin.
 const agentEnv = "SDTRACE_RELAY_AGENT"
 
-// skipEmulated leaves out in a machine that is emulated what sends thousands of datagrams,
-// to fill a relay's own queues.
-func skipEmulated(t *testing.T) {
-	t.Helper()
-	if os.Getenv("SDTRACE_VM") != "" {
-		t.Skip("not declared: so many datagrams on a machine that is emulated")
-	}
-}
-
 func TestMain(m *testing.M) {
 	if os.Getenv(agentEnv) != "" {
 		runAgent()

@@ -492,7 +492,7 @@ func addSeeds(f *testing.F) {
 }
 
 func TestNothingButWhatThePolicyAllowsIsReadBySystemd(t *testing.T) {
-	skipEmulated(t)
+	SkipEmulated(t)
 	words := append(events.Keys(), "=1", "=1\n", "=7\n", "=a\n", "=trigger\n", "=30000000\n", "=0\r", "=71007\n", "=", "\n", "\r", "\\", "\\\n",
 		"X_A=b\n", "X_A=\\\rREADY=1\n", "STATUS=ü\xff\n", "STOPPING=1\n", "READY=1\n", "RELOADING=1\n", "MAINPID=7\n", "MAINPIDFD=1\n",
 		"FDSTORE=1\n", "FDSTOREREMOVE=1\n", "FDNAME=a\n", "FDPOLL=0\n", "NOTIFYACCESS=all\n", "ERRNO=5\n", "\x00", " ")
@@ -532,13 +532,4 @@ func FuzzFilterAgainstSystemd(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte, fds uint8, bits uint64) {
 		examine(t, payload, int(fds%4), bits, func(s []byte) []string { return systemd.tokenize(t, s) })
 	})
-}
-
-// skipEmulated leaves out in a machine that is emulated what takes long and asks
-// nothing of its kernel.
-func skipEmulated(t *testing.T) {
-	t.Helper()
-	if os.Getenv("SDTRACE_VM") != "" {
-		t.Skip("not declared: asks nothing of the kernel")
-	}
 }

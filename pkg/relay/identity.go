@@ -312,11 +312,8 @@ func (id *identity) forgetMain() {
 // wasMain reports whether a process that is gone was the main one. pidfd is -1 if
 // there is nothing but its number.
 func (id *identity) wasMain(pid, pidfd int) bool {
-	main := &id.main
-	if main.process == nil || pid != main.held.pid {
-		return false
-	}
-	return pidfd < 0 || (main.held.inode != 0 && pidfdInode(pidfd) == main.held.inode)
+	main := &id.main.held
+	return pid == main.pid && (pidfd < 0 || (main.inode != 0 && main.inode == pidfdInode(pidfd)))
 }
 
 // learn keeps what helps to identify processes that exit as soon as they have sent.

@@ -150,7 +150,7 @@ func TestASenderThatNoLongerWaitsIsForgotten(t *testing.T) {
 // More than the queue holds, of what must not be dropped: what is left is the
 // last of each, in order.
 func TestAFullQueueKeepsWhatTheHostWillActOn(t *testing.T) {
-	skipEmulated(t)
+	relay.SkipEmulated(t)
 	r := newRig(t)
 	a := startAgent(t)
 	const n = 2200

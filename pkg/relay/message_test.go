@@ -149,7 +149,7 @@ func TestSizeIsWhatAppendWrites(t *testing.T) {
 }
 
 func TestTextIsWhatSystemdTakesForTextWithoutControlCharacters(t *testing.T) {
-	skipEmulated(t)
+	SkipEmulated(t)
 	systemd := startAccepts(t)
 	check := func(s []byte, control bool) {
 		t.Helper()

@@ -322,7 +322,7 @@ func TestTheHostCanComeLateAndBeRestarted(t *testing.T) {
 }
 
 func TestAStuckHostStallsNoContainer(t *testing.T) {
-	skipEmulated(t)
+	relay.SkipEmulated(t)
 	r := newRig(t)
 	a := startAgent(t)
 	// Far more than fit into the host's queue (net.unix.max_dgram_qlen).

@@ -118,7 +118,7 @@ func (h *soakHost) check(m message) {
 // TestSoak is a million datagrams to a host that is restarted every second and
 // does not read for three seconds now and then, while other senders are killed.
 func TestSoak(t *testing.T) {
-	skipEmulated(t)
+	relay.SkipEmulated(t)
 	total, batch := 1_000_000, 10_000
 	if testing.Short() {
 		total = 100_000

@@ -87,38 +87,44 @@ func TestAProcessWithTheNumberOfAnEarlierSenderIsNotTakenForIt(t *testing.T) {
 // the relay looks.
 func TestTheLastWordOfTheMainProcessIsItsOwn(t *testing.T) {
 	for _, access := range []relay.Access{relay.AccessMain, relay.AccessAll} {
-		a := startAgent(t, ownNamespaces...)
-		pause := newPause(t)
-		r := newRig(t, withContainer(relay.Container{PID: a.pid}, access), pause.option)
-		a.send(r.socket, "READY=1")
-		r.host.expect("READY=1")
-		pause.during(r, func() {
-			a.send(r.socket, "STOPPING=1\nSTATUS=Goodbye")
-			a.stop()
-		})
-		r.host.expect("STOPPING=1\nSTATUS=Goodbye")
+		for _, numbersOnly := range []bool{false, true} {
+			hearLast(t, access, numbersOnly, "STOPPING=1\nSTATUS=Goodbye")
+		}
 	}
 }
 
 func TestAProcessWithTheNumberOfTheMainProcessIsNotTakenForIt(t *testing.T) {
+	for _, numbersOnly := range []bool{false, true} {
+		r, pause, pid := hearLast(t, relay.AccessAll, numbersOnly, "STATUS=last")
+		pause.during(r, func() {
+			other := startAgentAs(t, pid)
+			other.send(r.socket, "STATUS=other")
+			other.stop()
+		})
+		if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonUnidentified); d.PID != pid {
+			t.Errorf("refused of pid %d, want %d", d.PID, pid)
+		}
+	}
+}
+
+// hearLast has the relay of a container hear of the main process, pid, that it is ready,
+// and what it has said last when it is gone.
+func hearLast(t *testing.T, access relay.Access, numbersOnly bool, last string) (r *rig, p *pause, pid int) {
+	t.Helper()
 	a := startAgent(t, ownNamespaces...)
-	pause := newPause(t)
-	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessAll), pause.option)
+	p = newPause(t)
+	r = newRig(t, withContainer(relay.Container{PID: a.pid}, access), p.option)
 	a.send(r.socket, "READY=1")
 	r.host.expect("READY=1")
-	pause.during(r, func() {
-		a.send(r.socket, "STATUS=last")
+	p.during(r, func() {
+		if numbersOnly {
+			r.relay.TellNumbersOnly()
+		}
+		a.send(r.socket, last)
 		a.stop()
 	})
-	r.host.expect("STATUS=last")
-	pause.during(r, func() {
-		other := startAgentAs(t, a.pid)
-		other.send(r.socket, "STATUS=other")
-		other.stop()
-	})
-	if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonUnidentified); d.PID != a.pid {
-		t.Errorf("refused of pid %d, want %d", d.PID, a.pid)
-	}
+	r.host.expect(last)
+	return r, p, a.pid
 }
 
 // pause holds up a relay, by what is not of its container.

@@ -63,11 +63,7 @@ func parseSession(document string) (*session, error) {
 			s.text(fenceBegin)
 		case open && line == fenceEnd:
 			open = false
-			if !first {
-				waiting = false
-			} else {
-				waiting = true
-			}
+			waiting = first
 			s.text(line)
 		case !open:
 			s.text(line)

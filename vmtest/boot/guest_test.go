@@ -301,8 +301,11 @@ func (s *screen) await(pattern *regexp.Regexp) bool {
 	defer limit.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.late && !pattern.Match(s.text.Bytes()) {
+	for !pattern.Match(s.text.Bytes()) {
+		if s.late {
+			return false
+		}
 		s.changed.Wait()
 	}
-	return pattern.Match(s.text.Bytes())
+	return true
 }
