@@ -72,11 +72,11 @@ $(GOLANGCI_LINT):
 # go vet and the unit and integration tests on this machine's kernel, with real
 # systemds and container runtimes. Tests of the capture count what is sent on the
 # whole machine, and the relay's flood it, so both run by themselves.
-ALONE := ./pkg/tracer ./pkg/relay
+ALONE := ./internal/tracer ./pkg/relay
 # What writes the field guide and the tutorial: a machine, which is one processor's
 # work, and real runtimes.
 FIELD := ./vmtest/boot ./vmtest/field
-OTHERS = $$(go list ./... | grep -v -e '/pkg/tracer$$' -e '/pkg/relay$$' -e '/vmtest/boot$$' -e '/vmtest/field$$')
+OTHERS = $$(go list ./... | grep -v -e '/internal/tracer$$' -e '/pkg/relay$$' -e '/vmtest/boot$$' -e '/vmtest/field$$')
 .PHONY: test-native
 test-native: packages build
 	go test $(OTHERS)
@@ -92,9 +92,9 @@ test-short: packages build
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
 .PHONY: test-race
 test-race: packages
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -p 1 -skip NoAllocationPer ./pkg/containers ./pkg/events ./pkg/identity ./pkg/relay
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -p 1 -skip NoAllocationPer ./internal/enrich/names ./internal/wire ./pkg/events ./pkg/capture ./internal/identity ./pkg/relay
 
-FUZZED := pkg/events pkg/identity pkg/relay
+FUZZED := internal/identity internal/render internal/wire pkg/events pkg/relay
 .PHONY: fuzz
 fuzz:
 	@for package in $(FUZZED); do \
@@ -115,7 +115,7 @@ test-vm: kernels
 .PHONY: check
 check: check-generated lint test-short
 	vmtest/fetch-kernels.sh $(CHECK_KERNEL)
-	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./pkg/tracer -run '$(CHECK_TESTS)'
+	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./internal/tracer -run '$(CHECK_TESTS)'
 
 .PHONY: test
 test: check-generated lint test-native test-race fuzz test-vm

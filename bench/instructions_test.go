@@ -16,7 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sdtrace/sdtrace/pkg/tracer"
+	"github.com/sdtrace/sdtrace/internal/tracer"
 )
 
 func TestMain(m *testing.M) {

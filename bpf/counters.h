@@ -18,6 +18,9 @@ enum counter {
 	COUNTERS,
 };
 
+/* Makes the compiler tell bpf2go about the type. */
+const enum counter *counter_type __attribute__((unused));
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, COUNTERS);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The records that go to user space: one for each datagram, and one for each thing
- * that becomes of it once it is in the receiver's queue. pkg/events decodes them; a
- * test there holds the Go offsets against this file's BTF.
+ * that becomes of it once it is in the receiver's queue. internal/wire decodes them by
+ * the types that bpf2go generates from this file.
  */
 #ifndef __EVENT_H__
 #define __EVENT_H__
@@ -40,7 +40,7 @@ enum event_flag {
 	EVENT_RECEIVER = 1 << 8, /* receiver_netns and receiver_uid are known */
 };
 
-/* What a passed file descriptor refers to; the names are in pkg/events. */
+/* What a passed file descriptor refers to; the names are in internal/wire. */
 enum fd_kind {
 	FD_UNKNOWN,
 	FD_FILE,
@@ -128,5 +128,12 @@ struct receipt {
 	char comm[16];
 	__u32 unused;
 };
+
+/* Makes the compiler tell bpf2go about the types. */
+const struct event *event_type __attribute__((unused));
+const struct receipt *receipt_type __attribute__((unused));
+const enum record_type *record_type_type __attribute__((unused));
+const enum event_flag *event_flag_type __attribute__((unused));
+const enum fd_kind *fd_kind_type __attribute__((unused));
 
 #endif

@@ -47,6 +47,102 @@ type FentryCopied struct {
 	Payload [4096]uint8
 }
 
+type FentryCounter uint32
+
+const (
+	FentryCounterCOUNT_IGNORED        FentryCounter = 0
+	FentryCounterCOUNT_FILTERED       FentryCounter = 1
+	FentryCounterCOUNT_CAPTURED       FentryCounter = 2
+	FentryCounterCOUNT_RING_FULL      FentryCounter = 3
+	FentryCounterCOUNT_IN_FLIGHT_FULL FentryCounter = 4
+	FentryCounterCOUNT_RUN_SKIPPED    FentryCounter = 5
+	FentryCounterCOUNT_UNREADABLE     FentryCounter = 6
+	FentryCounterCOUNT_RECEIPT_LOST   FentryCounter = 7
+	FentryCounterCOUNTERS             FentryCounter = 8
+)
+
+type FentryEvent struct {
+	_                structs.HostLayout
+	Type             uint32
+	Result           int32
+	TimeNs           uint64
+	LatencyNs        uint64
+	CgroupId         uint64
+	StartTime        uint64
+	SocketInode      uint64
+	ReceiverCgroupId uint64
+	Skb              uint64
+	Size             uint32
+	Pid              uint32
+	Tid              uint32
+	Ppid             uint32
+	NsPid            uint32
+	Uid              uint32
+	Gid              uint32
+	Mntns            uint32
+	Netns            uint32
+	Pidns            uint32
+	Userns           uint32
+	Cgroupns         uint32
+	ClaimedPid       uint32
+	ClaimedNsPid     uint32
+	ClaimedUid       uint32
+	ClaimedGid       uint32
+	ReceiverNetns    uint32
+	ReceiverUid      uint32
+	Flags            uint32
+	PayloadLen       uint16
+	AddressLen       uint16
+	BoundLen         uint16
+	CgroupLen        uint16
+	FdCount          uint16
+	SocketType       uint8
+	CgroupController uint8
+	Comm             [16]int8
+	Data             [8448]uint8
+}
+
+type FentryEventFlag uint32
+
+const (
+	FentryEventFlagEVENT_LATENCY        FentryEventFlag = 1
+	FentryEventFlagEVENT_SIZE           FentryEventFlag = 2
+	FentryEventFlagEVENT_PAYLOAD        FentryEventFlag = 4
+	FentryEventFlagEVENT_CLAIMED        FentryEventFlag = 8
+	FentryEventFlagEVENT_CLAIMED_IDS    FentryEventFlag = 16
+	FentryEventFlagEVENT_DELIVERED      FentryEventFlag = 32
+	FentryEventFlagEVENT_NOT_DELIVERED  FentryEventFlag = 64
+	FentryEventFlagEVENT_CGROUP_PARTIAL FentryEventFlag = 128
+	FentryEventFlagEVENT_RECEIVER       FentryEventFlag = 256
+)
+
+type FentryFdKind uint32
+
+const (
+	FentryFdKindFD_UNKNOWN     FentryFdKind = 0
+	FentryFdKindFD_FILE        FentryFdKind = 1
+	FentryFdKindFD_DIRECTORY   FentryFdKind = 2
+	FentryFdKindFD_SYMLINK     FentryFdKind = 3
+	FentryFdKindFD_CHAR        FentryFdKind = 4
+	FentryFdKindFD_BLOCK       FentryFdKind = 5
+	FentryFdKindFD_PIPE        FentryFdKind = 6
+	FentryFdKindFD_SOCKET      FentryFdKind = 7
+	FentryFdKindFD_MEMFD       FentryFdKind = 8
+	FentryFdKindFD_PIDFD       FentryFdKind = 9
+	FentryFdKindFD_EVENTFD     FentryFdKind = 10
+	FentryFdKindFD_TIMERFD     FentryFdKind = 11
+	FentryFdKindFD_SIGNALFD    FentryFdKind = 12
+	FentryFdKindFD_EPOLL       FentryFdKind = 13
+	FentryFdKindFD_INOTIFY     FentryFdKind = 14
+	FentryFdKindFD_FANOTIFY    FentryFdKind = 15
+	FentryFdKindFD_IO_URING    FentryFdKind = 16
+	FentryFdKindFD_USERFAULTFD FentryFdKind = 17
+	FentryFdKindFD_PERF_EVENT  FentryFdKind = 18
+	FentryFdKindFD_BPF         FentryFdKind = 19
+	FentryFdKindFD_NAMESPACE   FentryFdKind = 20
+	FentryFdKindFD_ANON_INODE  FentryFdKind = 21
+)
+
 type FentryFollowed struct {
 	_               structs.HostLayout
 	StartNs         uint64
@@ -74,6 +170,34 @@ type FentryProcess struct {
 	StartTime uint64
 	Pid       uint64
 }
+
+type FentryReceipt struct {
+	_              structs.HostLayout
+	Type           uint32
+	Result         int32
+	Skb            uint64
+	StartNs        uint64
+	QueuedNs       uint64
+	TimeNs         uint64
+	SenderExitedNs uint64
+	CgroupId       uint64
+	StartTime      uint64
+	Pid            uint32
+	Tid            uint32
+	MsgFlags       uint32
+	Comm           [16]int8
+	Unused         uint32
+}
+
+type FentryRecordType uint32
+
+const (
+	FentryRecordTypeRECORD_SEND      FentryRecordType = 0
+	FentryRecordTypeRECORD_READ      FentryRecordType = 1
+	FentryRecordTypeRECORD_UNREAD    FentryRecordType = 2
+	FentryRecordTypeRECORD_CLOSED    FentryRecordType = 3
+	FentryRecordTypeRECORD_FORGOTTEN FentryRecordType = 4
+)
 
 type FentryScratch struct {
 	_         structs.HostLayout
@@ -120,46 +244,7 @@ type FentryScratch struct {
 		First   uint64
 		Fds     [256]uint8
 	}
-	Event struct {
-		_                structs.HostLayout
-		Type             uint32
-		Result           int32
-		TimeNs           uint64
-		LatencyNs        uint64
-		CgroupId         uint64
-		StartTime        uint64
-		SocketInode      uint64
-		ReceiverCgroupId uint64
-		Skb              uint64
-		Size             uint32
-		Pid              uint32
-		Tid              uint32
-		Ppid             uint32
-		NsPid            uint32
-		Uid              uint32
-		Gid              uint32
-		Mntns            uint32
-		Netns            uint32
-		Pidns            uint32
-		Userns           uint32
-		Cgroupns         uint32
-		ClaimedPid       uint32
-		ClaimedNsPid     uint32
-		ClaimedUid       uint32
-		ClaimedGid       uint32
-		ReceiverNetns    uint32
-		ReceiverUid      uint32
-		Flags            uint32
-		PayloadLen       uint16
-		AddressLen       uint16
-		BoundLen         uint16
-		CgroupLen        uint16
-		FdCount          uint16
-		SocketType       uint8
-		CgroupController uint8
-		Comm             [16]int8
-		Data             [8448]uint8
-	}
+	Event FentryEvent
 }
 
 type FentrySend struct {
@@ -262,6 +347,10 @@ const (
 	FentryVarCaptureAll             = "capture_all"
 	FentryVarComponentGroups        = "component_groups"
 	FentryVarComponentPatternsCount = "component_patterns_count"
+	FentryVarCounterType            = "counter_type"
+	FentryVarEventFlagType          = "event_flag_type"
+	FentryVarEventType              = "event_type"
+	FentryVarFdKindType             = "fd_kind_type"
 	FentryVarFilterComm             = "filter_comm"
 	FentryVarFilterFailed           = "filter_failed"
 	FentryVarFilterKey              = "filter_key"
@@ -274,6 +363,7 @@ const (
 	FentryVarQueuedCount            = "queued_count"
 	FentryVarReaderSleeps           = "reader_sleeps"
 	FentryVarReceiptType            = "receipt_type"
+	FentryVarRecordTypeType         = "record_type_type"
 	FentryVarSelfTgid               = "self_tgid"
 	FentryVarSocketPatternsCount    = "socket_patterns_count"
 	FentryVarTargetHierarchies      = "target_hierarchies"
@@ -370,6 +460,10 @@ type FentryVariableSpecs struct {
 	CaptureAll             *ebpf.VariableSpec `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
+	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
+	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
+	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
+	FdKindType             *ebpf.VariableSpec `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.VariableSpec `ebpf:"filter_failed"`
 	FilterKey              *ebpf.VariableSpec `ebpf:"filter_key"`
@@ -382,6 +476,7 @@ type FentryVariableSpecs struct {
 	QueuedCount            *ebpf.VariableSpec `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
+	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
@@ -466,6 +561,10 @@ type FentryVariables struct {
 	CaptureAll             *ebpf.Variable `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
+	CounterType            *ebpf.Variable `ebpf:"counter_type"`
+	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
+	EventType              *ebpf.Variable `ebpf:"event_type"`
+	FdKindType             *ebpf.Variable `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.Variable `ebpf:"filter_failed"`
 	FilterKey              *ebpf.Variable `ebpf:"filter_key"`
@@ -478,6 +577,7 @@ type FentryVariables struct {
 	QueuedCount            *ebpf.Variable `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
+	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`

@@ -141,9 +141,6 @@ static __always_inline bool unfollow(__u64 skb)
 	return true;
 }
 
-/* Keeps the type in the object's BTF, for the test that compares it with Go's. */
-const struct receipt *receipt_type __attribute__((unused));
-
 static __always_inline void send_receipt(struct receipt *r)
 {
 	if (bpf_ringbuf_output(&ring, r, sizeof(*r), wakeup_flags()))

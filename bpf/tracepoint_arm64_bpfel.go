@@ -188,6 +188,10 @@ const (
 	TracepointVarCaptureAll             = "capture_all"
 	TracepointVarComponentGroups        = "component_groups"
 	TracepointVarComponentPatternsCount = "component_patterns_count"
+	TracepointVarCounterType            = "counter_type"
+	TracepointVarEventFlagType          = "event_flag_type"
+	TracepointVarEventType              = "event_type"
+	TracepointVarFdKindType             = "fd_kind_type"
 	TracepointVarFilterComm             = "filter_comm"
 	TracepointVarFilterFailed           = "filter_failed"
 	TracepointVarFilterKey              = "filter_key"
@@ -196,6 +200,8 @@ const (
 	TracepointVarFilterUid              = "filter_uid"
 	TracepointVarNotifySocketBits       = "notify_socket_bits"
 	TracepointVarReaderSleeps           = "reader_sleeps"
+	TracepointVarReceiptType            = "receipt_type"
+	TracepointVarRecordTypeType         = "record_type_type"
 	TracepointVarSelfTgid               = "self_tgid"
 	TracepointVarSocketPatternsCount    = "socket_patterns_count"
 	TracepointVarTargetHierarchies      = "target_hierarchies"
@@ -279,6 +285,10 @@ type TracepointVariableSpecs struct {
 	CaptureAll             *ebpf.VariableSpec `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
+	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
+	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
+	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
+	FdKindType             *ebpf.VariableSpec `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.VariableSpec `ebpf:"filter_failed"`
 	FilterKey              *ebpf.VariableSpec `ebpf:"filter_key"`
@@ -287,6 +297,8 @@ type TracepointVariableSpecs struct {
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
+	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
+	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
@@ -357,6 +369,10 @@ type TracepointVariables struct {
 	CaptureAll             *ebpf.Variable `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
+	CounterType            *ebpf.Variable `ebpf:"counter_type"`
+	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
+	EventType              *ebpf.Variable `ebpf:"event_type"`
+	FdKindType             *ebpf.Variable `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.Variable `ebpf:"filter_failed"`
 	FilterKey              *ebpf.Variable `ebpf:"filter_key"`
@@ -365,6 +381,8 @@ type TracepointVariables struct {
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
+	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
+	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`

@@ -6,28 +6,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/pkg/capture"
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/inventory"
-	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
-// firstLook is how long the first events may wait for the holders of their sockets.
-const firstLook = 500 * time.Millisecond
+// What a live capture takes when it is not told otherwise.
+const (
+	defaultRingSize = 4 << 20
+	defaultInFlight = 8192
+)
 
 // captureFlags is what a capture is asked for on the command line.
 type captureFlags struct {
 	filters  filterFlags
+	read     string
 	backend  string
 	all      bool
 	output   string
@@ -53,6 +52,7 @@ A datagram counts when the name of the socket it goes to is that of a notify
 socket (/run/systemd/notify, …/notify.sock, what NOTIFY_SOCKET holds in some
 process's environment) or when its first assignment is one of the protocol's.
 Filters are combined with AND, repeated ones with OR, and work in the kernel.
+With -r they work on what a file holds, and it takes no privilege.
 
 Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0, once all that
 was captured has been written. A second Ctrl-C or SIGTERM does not wait for that.
@@ -62,7 +62,10 @@ A failure is 1, a wrong command line 2.`,
   sudo sdtrace --container 3f2a91c0          one container, by id or name
   sudo sdtrace --failed                      only what did not arrive
   sudo sdtrace --key READY -n 1              wait for the next READY=
-  sudo sdtrace --cgroup /system.slice -o json | jq .sender.unit`,
+  sudo sdtrace --unit box:nginx                nginx of the machine box, which has a systemd of its own
+  sudo sdtrace --cgroup /system.slice -o json | jq .sender.unit
+  sudo sdtrace -o json >capture.jsonl        keep a capture
+  sdtrace -r capture.jsonl --failed          and look at it later, anywhere`,
 		Version:       version(),
 		Args:          noArgs,
 		SilenceErrors: true,
@@ -74,7 +77,7 @@ A failure is 1, a wrong command line 2.`,
 	cmd.SetFlagErrorFunc(usage)
 	cmd.SetVersionTemplate("sdtrace {{.Version}}\n")
 	flags.register(cmd)
-	cmd.AddCommand(newSocketsCommand(), newCheckCommand(), newRelayCommand(), newExecCommand())
+	cmd.AddCommand(subcommands()...)
 	return cmd
 }
 
@@ -82,6 +85,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set := cmd.Flags()
 	set.SortFlags = false
 	f.filters.register(set)
+	set.StringVarP(&f.read, "read", "r", "", "show what `FILE` holds, written by -o json, plain or zstd; - is stdin")
 	set.BoolVar(&f.all, "all", false, "every AF_UNIX datagram, not only to notify sockets")
 	set.StringVarP(&f.output, "output", "o", "text", "output format: text or json (JSON Lines)")
 	set.StringVar(&f.color, "color", "auto", "colour the text: auto, always or never")
@@ -89,95 +93,73 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams")
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
-	set.Uint32Var(&f.ringSize, "ring-size", tracer.DefaultRingSize, "size of the ring buffer in `BYTES`, a power of two")
-	set.Uint32Var(&f.inFlight, "in-flight", tracer.DefaultInFlight, "how many sends can be under way at a time (fentry)")
+	set.Uint32Var(&f.ringSize, "ring-size", defaultRingSize, "size of the ring buffer in `BYTES`, a power of two")
+	set.Uint32Var(&f.inFlight, "in-flight", defaultInFlight, "how many sends can be under way at a time (fentry)")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr")
 }
 
-// encoder writes what a capture yields, one line each.
-type encoder interface {
-	AppendEvent([]byte, *events.Event) []byte
-	AppendReceipt([]byte, *events.Receipt) []byte
-	AppendWithheld([]byte, *events.Withheld) []byte
-	AppendLost([]byte, *events.Lost) []byte
-}
-
-func (f *captureFlags) encoder(stdout io.Writer) (encoder, error) {
-	colored := false
-	switch f.color {
-	case "always":
-		colored = true
-	case "never":
-	case "auto":
-		colored = isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	default:
-		return nil, fmt.Errorf("unknown --color %q: want auto, always or never", f.color)
-	}
-	switch f.output {
-	case "text":
-		return events.TextEncoder{Color: colored}, nil
-	case "json":
-		return events.JSONEncoder{}, nil
-	}
-	return nil, fmt.Errorf("unknown output format %q: want text or json", f.output)
-}
-
 func (f *captureFlags) run(cmd *cobra.Command) error {
-	encoder, err := f.encoder(cmd.OutOrStdout())
+	sink, err := f.newOutput(cmd.OutOrStdout())
 	if err != nil {
 		return usage(cmd, err)
 	}
 	if f.duration < 0 {
 		return usage(cmd, errors.New("--duration is negative"))
 	}
-	// What reads the output may never take the rest of it.
-	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
-	filters, err := f.filters.resolve(cmd)
+	if cmd.Flags().Changed("read") {
+		return f.replay(cmd, sink)
+	}
+	return f.capture(cmd, sink)
+}
+
+// liveOnly are the flags that say how to capture, and mean nothing for a file.
+var liveOnly = []string{"all", "backend", "duration", "ring-size", "in-flight"}
+
+// replay shows what a file holds.
+func (f *captureFlags) replay(cmd *cobra.Command, sink *output) error {
+	for _, name := range liveOnly {
+		if cmd.Flags().Changed(name) {
+			return usage(cmd, fmt.Errorf("--%s is about a live capture: it does not go with -r", name))
+		}
+	}
+	match, err := f.filters.resolve(cmd, nil)
 	if err != nil {
 		return err
 	}
-	// First, so that it knows by the time something is captured.
-	holders := inventory.WatchHolders()
-	defer holders.Close()
-	t, err := tracer.Open(tracer.Options{
-		Backend: f.backend, Filter: filters.filter, All: f.all, RingSize: f.ringSize, InFlight: f.inFlight,
-	})
-	var option *tracer.OptionError
+	c, err := capture.OpenFile(f.read, match)
+	if err != nil {
+		return usageOf(cmd, err)
+	}
+	defer func() { _ = c.Close() }()
+	// Between two records: what waits for stdin has nothing to lose.
+	stop := context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+	defer stop()
+	if err := c.Copy(interruptible{sink, cmd.Context()}); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %d events, %d lost\n", sink.events, sink.lost)
+	return nil
+}
+
+// interruptible ends the copy of a file when its context has ended.
+type interruptible struct {
+	*output
+	ctx context.Context
+}
+
+// Write writes a record, or nothing more.
+func (i interruptible) Write(r *events.Record) error {
+	if i.ctx.Err() != nil {
+		return capture.ErrStop
+	}
+	return i.output.Write(r)
+}
+
+// usageOf tells options that are wrong from what failed.
+func usageOf(cmd *cobra.Command, err error) error {
+	var option *capture.OptionError
 	if errors.As(err, &option) {
 		return usage(cmd, err)
 	}
-	if err != nil {
-		f.explain(cmd.ErrOrStderr(), err)
-		return err
-	}
-	defer func() { _ = t.Close() }()
-	destinations := watchDestinations(t.Backend())
-	defer destinations.Close()
-	for _, note := range filters.notes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %s\n", note)
-	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: capturing with %s (%s), Ctrl-C ends\n", t.Backend(), t.Hook())
-	// Whoever waits for us to be attached is told the way we are about.
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
-	}
-	s := &stream{flags: f, tracer: t, encoder: encoder, holders: holders, destinations: destinations, seesAll: filters.seesAll(), busy: int(f.ringSize / 4)}
-	return s.run(cmd, filters.containers)
-}
-
-// explain prints the verifier's whole log, which only -v asks for.
-func (f *captureFlags) explain(stderr io.Writer, err error) {
-	var verifier *ebpf.VerifierError
-	if f.verbose && errors.As(err, &verifier) {
-		fmt.Fprintf(stderr, "%+v\n", verifier)
-	}
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return err
 }

@@ -80,6 +80,20 @@ func usage(cmd *cobra.Command, err error) error {
 	return &usageError{command: cmd.CommandPath(), err: err}
 }
 
+// exitError ends sdtrace the way the program that it has started has ended.
+type exitError struct {
+	status int
+	signal syscall.Signal // not 0: to die of it, so that our parent sees what happened
+	err    error          // nil: nothing to say about it
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
 // noArgs is cobra.NoArgs with a usage error that is about the word, not about cobra.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package events holds what a capture yields: one [Event] for each datagram,
-// the decoder of the kernel's wire record, the parser of the sd_notify text,
-// and the encoders to text and JSON Lines.
+// what became of it, the parser of the sd_notify text, and the encoder to JSON
+// Lines and back. It imports the standard library alone.
 package events
 
 import "time"
@@ -39,6 +39,8 @@ type Event struct {
 	// Payload is the datagram's first bytes, at most [MaxPayload]. Nil means
 	// unknown; an empty datagram has a non-nil Payload of length 0.
 	Payload []byte
+	// Text is Payload split into lines, set by what decodes an event; see [Event.TextOf].
+	Text *Text
 	// FDs are the file descriptors passed with SCM_RIGHTS, in order.
 	FDs []FD
 }
@@ -66,18 +68,13 @@ type Sender struct {
 	// CgroupID is the id of the cgroup v2 the sender was in: the inode number of
 	// its directory.
 	CgroupID uint64
-	// Cgroup is the path of the cgroup below the root of its hierarchy, taken
-	// in the kernel at the time of the send. It is the cgroup v2 path, unless
-	// that is "/" and CgroupController names a v1 hierarchy which says more.
-	Cgroup string
+	// Identity is that of Cgroup, taken in the kernel at the time of the send. It is the
+	// cgroup v2 path, unless that is "/" and CgroupController names a v1 hierarchy which
+	// says more.
+	Identity
 	// CgroupController is the cgroup v1 controller whose hierarchy Cgroup is
 	// in ("pids", "memory", …), empty for cgroup v2.
 	CgroupController string
-	// Unit and Slice are the systemd unit and slice that Cgroup names, UserUnit
-	// the unit of a user manager below it.
-	Unit, UserUnit, Slice string
-	// Container is what Cgroup says about the container, nil outside of one.
-	Container *Container
 
 	// MntNS, NetNS, PIDNS, UserNS and CgroupNS are the inode numbers of the sender's
 	// namespaces, as in /proc/PID/ns.
@@ -86,22 +83,6 @@ type Sender struct {
 	// StartTime is when the thread group leader was started, in nanoseconds of
 	// CLOCK_BOOTTIME. Together with PID it names the process for good.
 	StartTime uint64
-}
-
-// Container is what a cgroup path tells about the container a process is in, and what
-// its runtime calls it.
-type Container struct {
-	// Runtime is "docker", "podman", "containerd", "cri-o", "lxc", "nspawn",
-	// or empty when the path does not tell.
-	Runtime string `json:"runtime,omitempty"`
-	// ID is the container's id or, for lxc and nspawn, its name.
-	ID string `json:"id,omitempty"`
-	// Name is what the runtime calls a container whose ID is not its name, looked up
-	// after the event in the runtime's own files (package containers); empty while it
-	// is not known. In Kubernetes it is unique in the pod alone.
-	Name string `json:"name,omitempty"`
-	// PodUID is the UID of the Kubernetes pod, with dashes.
-	PodUID string `json:"pod_uid,omitempty"`
 }
 
 // Claimed is the content of an SCM_CREDENTIALS control message (unix(7)).
@@ -120,11 +101,10 @@ type Claimed struct {
 // Socket is the destination of a datagram.
 type Socket struct {
 	// Address is the destination as the sender wrote it or, for a connected
-	// socket, as getpeername(2) gives it: a path, or for an abstract address
-	// "@" and the name. Use [FormatAddress] to print it: it holds any byte.
-	Address string
+	// socket, as getpeername(2) gives it.
+	Address Address
 	// Bound is the address that the receiving socket was bound to.
-	Bound string
+	Bound Address
 	// Inode is the inode number of the receiving socket, as in ss -x.
 	Inode uint64
 	// Type is "dgram" or "seqpacket".
@@ -144,18 +124,16 @@ type Receiver struct {
 	// NetNS is the inode number of the network namespace it was made in, 0 when unknown.
 	NetNS uint32
 	// CgroupID is the id of the cgroup v2 in which it was made, 0 when unknown
-	// (sk_cgrp_data).
+	// (sk_cgrp_data). Cgroup is another one when a process holds the socket that did not
+	// make it.
 	CgroupID uint64
-	// Cgroup is the path of that, empty if it is unknown or gone.
-	Cgroup string
 	// PID and Comm are the process that holds the socket, of several the one with
 	// the lowest number; 0 if none was found.
 	PID  uint32
 	Comm string
-	// Unit, UserUnit, Slice and Container are what the control group of that process
-	// says or, when no process was found, Cgroup.
-	Unit, UserUnit, Slice string
-	Container             *Container
+	// Identity is that of the process or, when none was found, of the cgroup in which the
+	// socket was made.
+	Identity
 }
 
 // Result says how the send call ended.

@@ -62,6 +62,7 @@ type (
 		Cgroup           *string    `json:"cgroup,omitempty"`
 		CgroupBase64     []byte     `json:"cgroup_base64,omitempty"`
 		CgroupController string     `json:"cgroup_controller,omitempty"`
+		Machine          string     `json:"machine,omitempty"`
 		Unit             string     `json:"unit,omitempty"`
 		UserUnit         string     `json:"user_unit,omitempty"`
 		Slice            string     `json:"slice,omitempty"`
@@ -93,6 +94,7 @@ type (
 		CgroupID     uint64     `json:"cgroup_id,omitempty"`
 		Cgroup       *string    `json:"cgroup,omitempty"`
 		CgroupBase64 []byte     `json:"cgroup_base64,omitempty"`
+		Machine      string     `json:"machine,omitempty"`
 		Unit         string     `json:"unit,omitempty"`
 		UserUnit     string     `json:"user_unit,omitempty"`
 		Slice        string     `json:"slice,omitempty"`
@@ -129,14 +131,6 @@ func (e *Event) MarshalJSON() ([]byte, error) {
 // MarshalJSON returns l in the form of [Schema]. The error is always nil.
 func (l *Lost) MarshalJSON() ([]byte, error) {
 	return bytes.TrimSuffix(JSONEncoder{}.AppendLost(nil, l), []byte{'\n'}), nil
-}
-
-// Record is one line of output: exactly one field is set.
-type Record struct {
-	Event    *Event
-	Receipt  *Receipt
-	Withheld *Withheld
-	Lost     *Lost
 }
 
 // Decode reads one line that [JSONEncoder] wrote. Fields it does not know are passed
@@ -183,11 +177,11 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("decoding event: %w", err)
 	}
-	address, err := parseAddress(j.Socket.Address)
+	address, err := ParseAddress(j.Socket.Address)
 	if err != nil {
 		return fmt.Errorf("decoding event: %w", err)
 	}
-	bound, err := parseAddress(j.Socket.Bound)
+	bound, err := ParseAddress(j.Socket.Bound)
 	if err != nil {
 		return fmt.Errorf("decoding event: %w", err)
 	}
@@ -201,12 +195,13 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 			Comm: joinUTF8(s.Comm, s.CommBase64),
 			Exe:  joinUTF8(s.Exe, s.ExeBase64),
 			UID:  s.UID, GID: s.GID,
-			CgroupID:         s.CgroupID,
-			Cgroup:           joinUTF8(s.Cgroup, s.CgroupBase64),
+			CgroupID: s.CgroupID,
+			Identity: Identity{
+				Cgroup: joinUTF8(s.Cgroup, s.CgroupBase64), Machine: s.Machine,
+				Unit: s.Unit, UserUnit: s.UserUnit, Slice: s.Slice, Container: s.Container,
+			},
 			CgroupController: s.CgroupController,
-			Unit:             s.Unit, UserUnit: s.UserUnit, Slice: s.Slice,
-			Container: s.Container,
-			MntNS:     s.MntNS, NetNS: s.NetNS, PIDNS: s.PIDNS, UserNS: s.UserNS, CgroupNS: s.CgroupNS,
+			MntNS:            s.MntNS, NetNS: s.NetNS, PIDNS: s.PIDNS, UserNS: s.UserNS, CgroupNS: s.CgroupNS,
 		},
 		Claimed: (*Claimed)(j.Claimed),
 		Socket:  Socket{Address: address, Bound: bound, Inode: j.Socket.Inode, Type: j.Socket.Type},
@@ -223,10 +218,11 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	}
 	if r := j.Receiver; r != nil {
 		e.Receiver = &Receiver{
-			UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID,
-			Cgroup: joinUTF8(r.Cgroup, r.CgroupBase64),
-			PID:    r.PID,
-			Unit:   r.Unit, UserUnit: r.UserUnit, Slice: r.Slice, Container: r.Container,
+			UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID, PID: r.PID,
+			Identity: Identity{
+				Cgroup: joinUTF8(r.Cgroup, r.CgroupBase64), Machine: r.Machine,
+				Unit: r.Unit, UserUnit: r.UserUnit, Slice: r.Slice, Container: r.Container,
+			},
 		}
 		// A name is that of the process: without one it is nobody's.
 		if r.PID != 0 {
@@ -242,6 +238,7 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	if len(e.FDs) == 0 {
 		e.FDs = nil
 	}
+	e.TextOf()
 	return nil
 }
 

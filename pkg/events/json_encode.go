@@ -3,7 +3,6 @@
 package events
 
 import (
-	"bytes"
 	"encoding/base64"
 	"strconv"
 	"time"
@@ -149,7 +148,7 @@ func appendSender(b []byte, s *Sender) []byte {
 		b = appendBytes(b, `,"cgroup`, s.Cgroup)
 	}
 	b = appendText(b, `,"cgroup_controller":`, s.CgroupController)
-	b = appendUnits(b, s.Unit, s.UserUnit, s.Slice)
+	b = appendUnits(b, &s.Identity)
 	b = appendNumber(b, `,"mntns":`, uint64(s.MntNS))
 	b = appendNumber(b, `,"netns":`, uint64(s.NetNS))
 	b = appendNumber(b, `,"pidns":`, uint64(s.PIDNS))
@@ -192,7 +191,7 @@ func appendReceiver(b []byte, r *Receiver) []byte {
 	if r.Cgroup != "" {
 		b = appendBytes(b, `,"cgroup`, r.Cgroup)
 	}
-	b = appendUnits(b, r.Unit, r.UserUnit, r.Slice)
+	b = appendUnits(b, &r.Identity)
 	b = appendContainer(b, r.Container)
 	return closeObject(b, start)
 }
@@ -224,17 +223,18 @@ func appendReader(b []byte, r *Reader) []byte {
 	if r.Cgroup != "" {
 		b = appendBytes(b, `,"cgroup`, r.Cgroup)
 	}
-	b = appendUnits(b, r.Unit, r.UserUnit, r.Slice)
+	b = appendUnits(b, &r.Identity)
 	b = appendContainer(b, r.Container)
 	return append(b, '}')
 }
 
 // appendUnits leaves out a name that is not UTF-8: it was taken from a cgroup path, which is
 // kept in full, and is no valid name of a unit.
-func appendUnits(b []byte, unit, userUnit, slice string) []byte {
-	b = appendName(b, `,"unit":`, unit)
-	b = appendName(b, `,"user_unit":`, userUnit)
-	return appendName(b, `,"slice":`, slice)
+func appendUnits(b []byte, id *Identity) []byte {
+	b = appendName(b, `,"machine":`, id.Machine)
+	b = appendName(b, `,"unit":`, id.Unit)
+	b = appendName(b, `,"user_unit":`, id.UserUnit)
+	return appendName(b, `,"slice":`, id.Slice)
 }
 
 func appendContainer(b []byte, c *Container) []byte {
@@ -247,67 +247,22 @@ func appendContainer(b []byte, c *Container) []byte {
 	b = appendName(b, `,"id":`, c.ID)
 	b = appendName(b, `,"name":`, c.Name)
 	b = appendName(b, `,"pod_uid":`, c.PodUID)
+	b = appendName(b, `,"pod_namespace":`, c.PodNamespace)
+	b = appendName(b, `,"pod_name":`, c.PodName)
 	return closeObject(b, start)
 }
 
 // appendMessageOf appends the assignments of an event's payload, as [Event.Message] finds
 // them; nothing if there is no message.
 func appendMessageOf(b []byte, e *Event) []byte {
-	text := e.Payload
-	switch {
-	case text == nil:
-		return b
-	case bytes.IndexByte(text, '\\') >= 0:
-		return appendEscapedMessage(b, e)
-	case !e.Truncated && len(text) > MaxPayload:
-		return b
-	case !e.Truncated:
-		text = bytes.TrimSuffix(text, []byte{0})
-	}
-	if bytes.IndexByte(text, 0) >= 0 {
+	text := e.TextOf()
+	if text == nil || text.Err != nil {
 		return b
 	}
-	if e.Truncated {
-		text = text[:1+max(bytes.LastIndexByte(text, '\n'), bytes.LastIndexByte(text, '\r'))]
-	}
-	return appendMessage(b, text, func(c byte) bool { return c == '\n' || c == '\r' })
-}
-
-// appendEscapedMessage is appendMessageOf for a payload with a backslash in it.
-func appendEscapedMessage(b []byte, e *Event) []byte {
-	var room [MaxPayload + 1]byte
-	text := room[:0]
-	if e.Truncated {
-		if bytes.IndexByte(e.Payload, 0) >= 0 {
-			return b
-		}
-		var end tail
-		text, end = appendLines(text, e.Payload)
-		if end != tailNone {
-			text = text[:1+bytes.LastIndexByte(text[:len(text)-1], 0)]
-		}
-	} else {
-		var err error
-		if text, err = AppendLines(text, e.Payload); err != nil {
-			return b
-		}
-	}
-	return appendMessage(b, text, func(c byte) bool { return c == 0 })
-}
-
-// appendMessage appends the assignments that stand on the lines of text.
-func appendMessage(b, text []byte, separates func(byte) bool) []byte {
 	b = append(b, `,"message":[`...)
 	start := len(b)
-	for len(text) > 0 {
-		end := 0
-		for end < len(text) && !separates(text[end]) {
-			end++
-		}
-		if key, value, ok := bytes.Cut(text[:end], []byte{'='}); ok {
-			b = appendAssignment(b, asString(key), asString(value))
-		}
-		text = text[min(end+1, len(text)):]
+	for a := range text.whole() {
+		b = appendAssignment(b, a.Key, a.Value)
 	}
 	return closeList(b, start)
 }
@@ -382,26 +337,26 @@ func appendName(b []byte, name, s string) []byte {
 	return appendText(b, name, s)
 }
 
-// appendAddress appends an address as [FormatAddress] has it. The name comes with a quote
+// appendAddress appends an address as [Address.String] has it. The name comes with a quote
 // behind it.
-func appendAddress(b []byte, name, address string) []byte {
+func appendAddress(b []byte, name string, address Address) []byte {
 	if address == "" {
 		return b
 	}
 	b = append(b, name...)
-	if plainAddress(address) {
+	if isPlain(string(address)) {
 		b = append(b, address...)
 	} else {
 		var room [4 * 110]byte // the longest that sun_path makes
-		b = appendJSONContent(b, asString(appendEscaped(room[:0], address, false)))
+		b = appendJSONContent(b, asString(AppendEscaped(room[:0], string(address), false)))
 	}
 	return append(b, '"')
 }
 
-// plainAddress reports whether an address is the same in JSON.
-func plainAddress(address string) bool {
-	for i := range len(address) {
-		if !plain[address[i]] {
+// isPlain reports whether s is the same in JSON.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if !plain[s[i]] {
 			return false
 		}
 	}
@@ -420,9 +375,6 @@ func appendBytes(b []byte, name, s string) []byte {
 	b = base64.StdEncoding.AppendEncode(b, unsafe.Slice(unsafe.StringData(s), len(s)))
 	return append(b, '"')
 }
-
-// asString is for use before b changes.
-func asString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 func appendJSONString(b []byte, s string) []byte {
 	b = append(b, '"')

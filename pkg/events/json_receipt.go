@@ -39,6 +39,7 @@ type (
 		CgroupID     uint64     `json:"cgroup_id,omitempty"`
 		Cgroup       *string    `json:"cgroup,omitempty"`
 		CgroupBase64 []byte     `json:"cgroup_base64,omitempty"`
+		Machine      string     `json:"machine,omitempty"`
 		Unit         string     `json:"unit,omitempty"`
 		UserUnit     string     `json:"user_unit,omitempty"`
 		Slice        string     `json:"slice,omitempty"`
@@ -111,7 +112,10 @@ func (j *jsonReader) reader() Reader {
 	}
 	return Reader{
 		PID: j.PID, TID: j.TID, Comm: joinUTF8(j.Comm, j.CommBase64),
-		CgroupID: j.CgroupID, Cgroup: joinUTF8(j.Cgroup, j.CgroupBase64),
-		Unit: j.Unit, UserUnit: j.UserUnit, Slice: j.Slice, Container: j.Container,
+		CgroupID: j.CgroupID,
+		Identity: Identity{
+			Cgroup: joinUTF8(j.Cgroup, j.CgroupBase64), Machine: j.Machine,
+			Unit: j.Unit, UserUnit: j.UserUnit, Slice: j.Slice, Container: j.Container,
+		},
 	}
 }

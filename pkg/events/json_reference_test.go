@@ -57,7 +57,7 @@ func referenceWithheld(b []byte, w *Withheld) []byte {
 func newJSONReader(r *Reader) *jsonReader {
 	j := &jsonReader{
 		PID: r.PID, TID: r.TID, CgroupID: r.CgroupID,
-		Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
+		Machine: onlyUTF8(r.Machine), Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
 		Container: jsonContainer(r.Container),
 	}
 	j.Comm, j.CommBase64 = splitUTF8(r.Comm)
@@ -79,6 +79,7 @@ func newJSONSend(e *Event) *jsonSend {
 			UID: s.UID, GID: s.GID,
 			CgroupID:         s.CgroupID,
 			CgroupController: s.CgroupController,
+			Machine:          onlyUTF8(s.Machine),
 			Unit:             onlyUTF8(s.Unit),
 			UserUnit:         onlyUTF8(s.UserUnit),
 			Slice:            onlyUTF8(s.Slice),
@@ -86,8 +87,8 @@ func newJSONSend(e *Event) *jsonSend {
 		},
 		Claimed: (*jsonClaimed)(e.Claimed),
 		Socket: jsonSocket{
-			Address: FormatAddress(e.Socket.Address),
-			Bound:   FormatAddress(e.Socket.Bound),
+			Address: e.Socket.Address.String(),
+			Bound:   e.Socket.Bound.String(),
 			Inode:   e.Socket.Inode,
 			Type:    e.Socket.Type,
 		},
@@ -137,7 +138,7 @@ func newJSONReceiver(r *Receiver) *jsonReceiver {
 	}
 	j := &jsonReceiver{
 		PID: r.PID, UID: r.UID, NetNS: r.NetNS, CgroupID: r.CgroupID,
-		Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
+		Machine: onlyUTF8(r.Machine), Unit: onlyUTF8(r.Unit), UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice),
 		Container: jsonContainer(r.Container),
 	}
 	if r.PID != 0 {
@@ -153,7 +154,10 @@ func jsonContainer(c *Container) *Container {
 	if c == nil {
 		return nil
 	}
-	return &Container{Runtime: onlyUTF8(c.Runtime), ID: onlyUTF8(c.ID), Name: onlyUTF8(c.Name), PodUID: onlyUTF8(c.PodUID)}
+	return &Container{
+		Runtime: onlyUTF8(c.Runtime), ID: onlyUTF8(c.ID), Name: onlyUTF8(c.Name), PodUID: onlyUTF8(c.PodUID),
+		PodNamespace: onlyUTF8(c.PodNamespace), PodName: onlyUTF8(c.PodName),
+	}
 }
 
 // splitUTF8 sorts s into the field for text or the one for other bytes.
@@ -192,10 +196,11 @@ func eventOf(text string, payload []byte, bits uint32) *Event {
 		Seq: uint64(bits), Time: time.Unix(int64(bits), int64(bits)%1e9), Backend: piece(0),
 		Sender: Sender{
 			PID: bits, TID: bits / 3, PPID: bits % 2, NSPID: bits % 3, Comm: piece(1), Exe: piece(2), UID: bits % 5, GID: bits % 7,
-			CgroupID: uint64(bits) % 2, Cgroup: piece(0), CgroupController: piece(3), Unit: piece(1), UserUnit: piece(2), Slice: piece(0),
-			MntNS: bits % 2, NetNS: bits % 3, PIDNS: bits % 4, UserNS: bits % 5, CgroupNS: bits % 6,
+			CgroupID: uint64(bits) % 2, CgroupController: piece(3),
+			Identity: Identity{Cgroup: piece(0), Machine: piece(3), Unit: piece(1), UserUnit: piece(2), Slice: piece(0)},
+			MntNS:    bits % 2, NetNS: bits % 3, PIDNS: bits % 4, UserNS: bits % 5, CgroupNS: bits % 6,
 		},
-		Socket: Socket{Address: piece(0), Bound: piece(2), Inode: uint64(bits) % 2, Type: piece(3)},
+		Socket: Socket{Address: Address(piece(0)), Bound: Address(piece(2)), Inode: uint64(bits) % 2, Type: piece(3)},
 		Result: Result{Bytes: number(1), Errno: piece(3), Latency: time.Duration(bits % 4)},
 		Size:   number(2), Truncated: known(3),
 	}
@@ -206,12 +211,16 @@ func eventOf(text string, payload []byte, bits uint32) *Event {
 		e.Claimed = &Claimed{PID: bits % 2, NSPID: bits % 3, UID: number(6), GID: number(7)}
 	}
 	if known(8) {
-		e.Sender.Container = &Container{Runtime: piece(0), ID: piece(1), Name: piece(2), PodUID: piece(3)}
+		e.Sender.Container = &Container{
+			Runtime: piece(0), ID: piece(1), Name: piece(2), PodUID: piece(3), PodNamespace: piece(1), PodName: piece(0),
+		}
 	}
 	if known(9) {
 		e.Receiver = &Receiver{
-			UID: number(10), NetNS: bits % 2, CgroupID: uint64(bits % 3), Cgroup: piece(1), PID: bits % 2, Comm: piece(2),
-			Unit: piece(0), UserUnit: piece(1), Slice: piece(2), Container: e.Sender.Container,
+			UID: number(10), NetNS: bits % 2, CgroupID: uint64(bits % 3), PID: bits % 2, Comm: piece(2),
+			Identity: Identity{
+				Cgroup: piece(1), Machine: piece(2), Unit: piece(0), UserUnit: piece(1), Slice: piece(2), Container: e.Sender.Container,
+			},
 		}
 	}
 	if known(11) {
@@ -243,8 +252,11 @@ func FuzzJSONIsThatOfTheStructs(f *testing.F) {
 		e := eventOf(text, payload, bits)
 		check("event", JSONEncoder{}.AppendEvent(nil, e), referenceEvent(nil, e))
 		by := Reader{
-			PID: bits, TID: bits / 2, Comm: text, CgroupID: uint64(bits) % 2, Cgroup: e.Sender.Cgroup,
-			Unit: e.Sender.Unit, UserUnit: text, Slice: e.Backend, Container: e.Sender.Container,
+			PID: bits, TID: bits / 2, Comm: text, CgroupID: uint64(bits) % 2,
+			Identity: Identity{
+				Cgroup: e.Sender.Cgroup, Machine: e.Backend, Unit: e.Sender.Unit, UserUnit: text, Slice: e.Backend,
+				Container: e.Sender.Container,
+			},
 		}
 		exited := time.Duration(bits)
 		for _, kind := range []ReceiptKind{ReceiptRead, ReceiptUnread, ReceiptBarrier} {

@@ -14,13 +14,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/sdtrace/sdtrace/internal/eventtest"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 func TestJSONOfAnEvent(t *testing.T) {
 	const plainStart = `{"type":"send","seq":1,"time":"2026-11-23T16:01:46.123456789Z","backend":"tracepoint","sender":{"pid":812,"tid":812,"comm":"nginx","uid":0,"gid":0},"socket":{"address":"/run/systemd/notify"},"result":{"errno":""},`
 	plain := func(payload string, change func(*events.Event)) *events.Event {
-		e := plainEvent(payload)
+		e := eventtest.Plain(payload)
 		change(e)
 		return e
 	}
@@ -31,18 +32,18 @@ func TestJSONOfAnEvent(t *testing.T) {
 		want  string
 	}{
 		{
-			name: "every field", event: fullEvent(),
+			name: "every field", event: eventtest.Full(),
 			want: `{"type":"send","seq":42,"time":"2026-11-23T16:01:46.123456789Z","backend":"fentry",` +
 				`"sender":{"pid":812,"tid":815,"ppid":1,"ns_pid":7,"comm":"nginx","exe":"/usr/sbin/nginx","uid":33,"gid":34,` +
 				`"cgroup_id":4711,"cgroup":"/system.slice/nginx.service","cgroup_controller":"pids",` +
-				`"unit":"nginx.service","user_unit":"web.service","slice":"system.slice",` +
+				`"machine":"box","unit":"nginx.service","user_unit":"web.service","slice":"system.slice",` +
 				`"mntns":4026531841,"netns":4026531840,"pidns":4026531836,"userns":4026531837,"cgroupns":4026531835,` +
-				`"container":{"runtime":"cri-o","id":"4f","name":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
+				`"container":{"runtime":"cri-o","id":"4f","name":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001","pod_namespace":"shop","pod_name":"web-7d9f"}},` +
 				`"claimed":{"pid":1,"ns_pid":2,"uid":0,"gid":5},` +
 				`"socket":{"address":"/run/host/notify","bound":"/run/systemd/notify","inode":21044,"type":"dgram"},` +
 				`"receiver":{"pid":1,"comm":"systemd","uid":0,"netns":4026531840,"cgroup_id":42,"cgroup":"/init.scope",` +
-				`"unit":"init.scope","user_unit":"u.service","slice":"-.slice",` +
-				`"container":{"runtime":"cri-o","id":"4f","name":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001"}},` +
+				`"machine":"box","unit":"nginx.service","user_unit":"web.service","slice":"system.slice",` +
+				`"container":{"runtime":"cri-o","id":"4f","name":"web","pod_uid":"2f1c1f9e-4f3c-4d7e-9d5e-0c7a1c8f0001","pod_namespace":"shop","pod_name":"web-7d9f"}},` +
 				`"result":{"bytes":22,"errno":"","latency_ns":3100,"delivered":true},"hop_of":41,` +
 				`"size":22,"truncated":false,"payload":"READY=1\nSTATUS=Serving",` +
 				`"message":[{"key":"READY","value":"1"},{"key":"STATUS","value":"Serving"}],` +
@@ -57,7 +58,7 @@ func TestJSONOfAnEvent(t *testing.T) {
 		},
 		{name: "key that is not UTF-8", event: plain("\xff=1", none), want: plainStart + `"truncated":false,"payload_base64":"/z0x","message":[{"key_base64":"/w==","value":"1"}]}`},
 		{
-			name: "truncated datagram has its whole lines", event: plain("READY=1\nSTATUS=ab", func(e *events.Event) { e.Truncated, e.Size = true, ptr(uint32(5000)) }),
+			name: "truncated datagram has its whole lines", event: plain("READY=1\nSTATUS=ab", func(e *events.Event) { e.Truncated, e.Size = true, eventtest.Ptr(uint32(5000)) }),
 			want: plainStart + `"size":5000,"truncated":true,"payload":"READY=1\nSTATUS=ab","message":[{"key":"READY","value":"1"}]}`,
 		},
 		{
@@ -68,7 +69,7 @@ func TestJSONOfAnEvent(t *testing.T) {
 			name: "failed send to an abstract address with a NUL",
 			event: plain("READY=1", func(e *events.Event) {
 				e.Socket.Address = "@a\x00\\b"
-				e.Result = events.Result{Errno: "ECONNREFUSED", Delivered: ptr(false)}
+				e.Result = events.Result{Errno: "ECONNREFUSED", Delivered: eventtest.Ptr(false)}
 			}),
 			want: `{"type":"send","seq":1,"time":"2026-11-23T16:01:46.123456789Z","backend":"tracepoint","sender":{"pid":812,"tid":812,"comm":"nginx","uid":0,"gid":0},` +
 				`"socket":{"address":"@a\\x00\\\\b"},"result":{"errno":"ECONNREFUSED","delivered":false},"truncated":false,"payload":"READY=1","message":[{"key":"READY","value":"1"}]}`,
@@ -76,7 +77,7 @@ func TestJSONOfAnEvent(t *testing.T) {
 		{
 			name: "names that are not UTF-8",
 			event: plain("", func(e *events.Event) {
-				e.Time = at.Truncate(time.Second).In(time.FixedZone("east", 3600))
+				e.Time = eventtest.Time.Truncate(time.Second).In(time.FixedZone("east", 3600))
 				e.Sender.Comm, e.Sender.Exe, e.Sender.Cgroup, e.Sender.Unit = "\xff", "/\xff", "/\xff.service", "\xff.service"
 				e.Sender.Container = &events.Container{Runtime: "lxc", ID: "\xff", Name: "\xff"}
 			}),
@@ -108,7 +109,7 @@ func TestJSONOfAnEvent(t *testing.T) {
 }
 
 func TestJSONOfALoss(t *testing.T) {
-	lost := events.Lost{Time: at, RingFull: 10, InFlightFull: 2, Missed: 3, Receipts: 4}
+	lost := events.Lost{Time: eventtest.Time, RingFull: 10, InFlightFull: 2, Missed: 3, Receipts: 4}
 	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":15,"ring_full":10,"in_flight_full":2,"missed":3,"receipts":4}`
 	if diff := cmp.Diff(want+"\n", string(events.JSONEncoder{}.AppendLost(nil, &lost))); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
@@ -154,7 +155,7 @@ func checkJSON(t *testing.T, schema *jsonschema.Schema, r events.Record) {
 	if err := schema.Validate(instance); err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}
-	mustBeInert(t, bytes.TrimSuffix(line, []byte{'\n'}))
+	eventtest.MustBeInert(t, bytes.TrimSuffix(line, []byte{'\n'}))
 	got, err := events.Decode(line)
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
@@ -166,30 +167,30 @@ func checkJSON(t *testing.T, schema *jsonschema.Schema, r events.Record) {
 
 func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
 	schema := compileSchema(t)
-	checkJSON(t, schema, events.Record{Event: fullEvent()})
+	checkJSON(t, schema, events.Record{Event: eventtest.Full()})
 	for _, tc := range payloads {
-		e := plainEvent(tc.payload)
+		e := eventtest.Plain(tc.payload)
 		if len(e.Payload) > events.MaxPayload {
-			e.Payload, e.Size, e.Truncated = e.Payload[:events.MaxPayload], ptr(uint32(len(e.Payload))), true
+			e.Payload, e.Size, e.Truncated = e.Payload[:events.MaxPayload], eventtest.Ptr(uint32(len(e.Payload))), true
 		}
 		checkJSON(t, schema, events.Record{Event: e})
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 5_000 {
-		e := randomEvent(rng)
+		e := eventtest.Random(rng)
 		checkJSON(t, schema, events.Record{Event: e})
-		by := events.Reader{PID: e.Sender.PID, TID: e.Sender.TID, Comm: e.Sender.Comm, CgroupID: e.Sender.CgroupID, Cgroup: e.Sender.Cgroup}
-		checkJSON(t, schema, events.Record{Receipt: &events.Receipt{Kind: events.ReceiptUnread, Seq: e.Seq, Time: at, By: by}})
+		by := events.Reader{PID: e.Sender.PID, TID: e.Sender.TID, Comm: e.Sender.Comm, CgroupID: e.Sender.CgroupID, Identity: events.Identity{Cgroup: e.Sender.Cgroup}}
+		checkJSON(t, schema, events.Record{Receipt: &events.Receipt{Kind: events.ReceiptUnread, Seq: e.Seq, Time: eventtest.Time, By: by}})
 		m, err := e.Message()
 		if err == nil && len(m) > 0 {
-			checkJSON(t, schema, events.Record{Withheld: &events.Withheld{Seq: e.Seq, Time: at, Relay: by, Message: m}})
+			checkJSON(t, schema, events.Record{Withheld: &events.Withheld{Seq: e.Seq, Time: eventtest.Time, Relay: by, Message: m}})
 		}
 	}
-	for _, r := range fullReceipts() {
+	for _, r := range eventtest.Receipts() {
 		checkJSON(t, schema, events.Record{Receipt: r})
 	}
-	checkJSON(t, schema, events.Record{Withheld: fullWithheld()})
-	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at, RingFull: 1<<64 - 1})
+	checkJSON(t, schema, events.Record{Withheld: eventtest.Withheld()})
+	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: eventtest.Time, RingFull: 1<<64 - 1})
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
 	if err != nil {
 		t.Fatal(err)
@@ -201,10 +202,10 @@ func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
 
 func TestTheSchemaRefuses(t *testing.T) {
 	schema := compileSchema(t)
-	good := string(events.JSONEncoder{}.AppendEvent(nil, fullEvent()))
-	lost := string(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at}))
-	read := string(events.JSONEncoder{}.AppendReceipt(nil, fullReceipts()[0]))
-	unread := string(events.JSONEncoder{}.AppendReceipt(nil, fullReceipts()[2]))
+	good := string(events.JSONEncoder{}.AppendEvent(nil, eventtest.Full()))
+	lost := string(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: eventtest.Time}))
+	read := string(events.JSONEncoder{}.AppendReceipt(nil, eventtest.Receipts()[0]))
+	unread := string(events.JSONEncoder{}.AppendReceipt(nil, eventtest.Receipts()[2]))
 	for _, tc := range []struct{ name, line, old, new string }{
 		{"an unknown field", good, `"seq":42`, `"seq":42,"more":1`},
 		{"an unknown field of the sender", good, `"pid":812`, `"pid":812,"more":1`},
@@ -278,21 +279,21 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestDecodePassesOverWhatItDoesNotKnow(t *testing.T) {
-	line := events.JSONEncoder{}.AppendEvent(nil, fullEvent())
+	line := events.JSONEncoder{}.AppendEvent(nil, eventtest.Full())
 	line = bytes.Replace(line, []byte(`"seq":42`), []byte(`"seq":42,"colour":{"pid":1}`), 1)
 	got, err := events.Decode(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(fullEvent(), got.Event); diff != "" {
+	if diff := cmp.Diff(eventtest.Full(), got.Event); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}
 }
 
 func TestDecodeReadsNoNameOfAnUnknownReceiver(t *testing.T) {
-	e := fullEvent()
+	e := eventtest.Full()
 	e.Receiver.PID = 0
-	line := bytes.Replace(events.JSONEncoder{}.AppendEvent(nil, fullEvent()), []byte(`"receiver":{"pid":1,`), []byte(`"receiver":{`), 1)
+	line := bytes.Replace(events.JSONEncoder{}.AppendEvent(nil, eventtest.Full()), []byte(`"receiver":{"pid":1,`), []byte(`"receiver":{`), 1)
 	got, err := events.Decode(line)
 	if err != nil {
 		t.Fatal(err)
@@ -303,7 +304,7 @@ func TestDecodeReadsNoNameOfAnUnknownReceiver(t *testing.T) {
 	}
 }
 
-func TestFormatAddress(t *testing.T) {
+func TestEscape(t *testing.T) {
 	for _, tc := range []struct{ address, want string }{
 		{"", ""},
 		{"/run/systemd/notify", "/run/systemd/notify"},
@@ -317,7 +318,7 @@ func TestFormatAddress(t *testing.T) {
 		{"@\u202e\u200b", `@\xe2\x80\xae\xe2\x80\x8b`},
 		{"@\ufffd", "@\ufffd"},
 	} {
-		if got := events.FormatAddress(tc.address); got != tc.want {
+		if got := events.Escape(tc.address); got != tc.want {
 			t.Errorf("FormatAddress(%q) = %s, want %s", tc.address, got, tc.want)
 		}
 	}
@@ -325,17 +326,17 @@ func TestFormatAddress(t *testing.T) {
 
 // FuzzJSON holds that any bytes go into JSON that fits the schema and come back.
 func FuzzJSON(f *testing.F) {
-	for _, s := range nasty {
+	for _, s := range eventtest.Nasty {
 		f.Add([]byte(s), s, s, s, false)
 		f.Add([]byte("A="+s+"\nB"), s, s, s, true)
 	}
 	schema := compileSchema(f)
 	f.Fuzz(func(t *testing.T, payload []byte, comm, cgroup, address string, truncated bool) {
-		e := plainEvent("")
+		e := eventtest.Plain("")
 		e.Payload = append([]byte{}, payload[:min(len(payload), events.MaxPayload)]...)
 		e.Truncated = truncated
 		e.Sender.Comm, e.Sender.Cgroup, e.Sender.Exe = comm[:min(len(comm), 15)], cgroup, cgroup
-		e.Socket.Address, e.Socket.Bound = address, address
+		e.Socket.Address, e.Socket.Bound = events.Address(address), events.Address(address)
 		checkJSON(t, schema, events.Record{Event: e})
 	})
 }
@@ -343,13 +344,13 @@ func FuzzJSON(f *testing.F) {
 // FuzzDecode holds that Decode never panics and that what it accepts stays the
 // same through another round.
 func FuzzDecode(f *testing.F) {
-	f.Add(events.JSONEncoder{}.AppendEvent(nil, fullEvent()))
-	f.Add(events.JSONEncoder{}.AppendEvent(nil, plainEvent("X=\xff")))
-	f.Add(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: at, Missed: 1}))
-	for _, r := range fullReceipts() {
+	f.Add(events.JSONEncoder{}.AppendEvent(nil, eventtest.Full()))
+	f.Add(events.JSONEncoder{}.AppendEvent(nil, eventtest.Plain("X=\xff")))
+	f.Add(events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: eventtest.Time, Missed: 1}))
+	for _, r := range eventtest.Receipts() {
 		f.Add(events.JSONEncoder{}.AppendReceipt(nil, r))
 	}
-	f.Add(events.JSONEncoder{}.AppendWithheld(nil, fullWithheld()))
+	f.Add(events.JSONEncoder{}.AppendWithheld(nil, eventtest.Withheld()))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := events.Decode(line)
 		if err != nil {
@@ -388,7 +389,7 @@ func compileSchema(tb testing.TB) *jsonschema.Schema {
 }
 
 func BenchmarkJSON(b *testing.B) {
-	e := fullEvent()
+	e := eventtest.Full()
 	var line []byte
 	for b.Loop() {
 		line = events.JSONEncoder{}.AppendEvent(line[:0], e)

@@ -50,6 +50,16 @@ type Receipt struct {
 	SenderExited *time.Duration
 }
 
+// slowRead is how long a datagram waits at most in the ordinary.
+const slowRead = time.Second
+
+// Ordinary reports whether r says what is to be expected: the datagram was read, whole,
+// soon, and while its sender lived.
+func (r *Receipt) Ordinary() bool {
+	return r.Kind == ReceiptRead && r.Errno == "" && !r.Truncated && !r.ControlTruncated &&
+		r.SenderExited == nil && r.Delay < slowRead
+}
+
 // Reader is a thread that did something with a datagram.
 type Reader struct {
 	// PID and TID are the thread group id and the thread id in the initial pid
@@ -57,13 +67,9 @@ type Reader struct {
 	PID, TID uint32
 	// Comm is the name of the process as in /proc/PID/comm.
 	Comm string
-	// CgroupID is the id of the cgroup v2 it was in, Cgroup the path of that, empty
-	// if it is unknown or gone.
+	// CgroupID is the id of the cgroup v2 it was in, Identity what the path of that says.
 	CgroupID uint64
-	Cgroup   string
-	// Unit, UserUnit, Slice and Container are what Cgroup says.
-	Unit, UserUnit, Slice string
-	Container             *Container
+	Identity
 	// StartTime is as in [Sender]; it has no JSON form.
 	StartTime uint64
 }

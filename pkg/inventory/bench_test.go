@@ -9,18 +9,18 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
-	"github.com/sdtrace/sdtrace/pkg/queues"
 )
 
 // BenchmarkTake is an inventory of a large host: ten thousand processes more than
 // there are anyway, each with NOTIFY_SOCKET in its environment, a thousand of
 // them in a network namespace of their own. ms/take is what it took.
 func BenchmarkTake(b *testing.B) {
-	requireRoot(b)
+	holdertest.RequireRoot(b)
 	const processes, namespaces = 10_000, 1_000
-	address := filepath.Join(dir(b), "notify.sock")
-	start(b, "", nil, address)
+	address := filepath.Join(holdertest.Dir(b), "notify.sock")
+	holdertest.Start(b, "", nil, address)
 	// A shell forks faster than we do. It ends with its stdin, and takes all along.
 	const script = `
 i=0
@@ -31,14 +31,14 @@ done
 echo ready
 read -r line
 kill $(jobs -p)`
-	startBy(b, address, "bash", "-c", script, "bash", strconv.Itoa(processes), strconv.Itoa(namespaces))
+	holdertest.StartBy(b, address, "bash", "-c", script, "bash", strconv.Itoa(processes), strconv.Itoa(namespaces))
 	// unshare becomes sleep when it has its namespace.
 	for exec.Command("pgrep", "-x", "unshare").Run() == nil {
 		continue
 	}
 	b.ResetTimer()
 	for b.Loop() {
-		inv, err := inventory.Take(context.Background(), inventory.Options{Queues: queues.List})
+		inv, err := inventory.Take(context.Background(), inventory.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -9,9 +9,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
-	"github.com/sdtrace/sdtrace/pkg/identity"
+	"github.com/sdtrace/sdtrace/internal/enrich/machines"
+	"github.com/sdtrace/sdtrace/internal/field"
+	"github.com/sdtrace/sdtrace/internal/sockdiag"
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // Inventory is what there is at a moment. Processes and sockets come and go while
@@ -29,9 +31,8 @@ type Inventory struct {
 
 // Socket is a bound AF_UNIX datagram socket.
 type Socket struct {
-	// Address is as the socket was bound: a path, or "@" and an abstract name. It
-	// holds any byte: see events.FormatAddress.
-	Address string `json:"-"`
+	// Address is as the socket was bound.
+	Address events.Address `json:"-"`
 	// Inode is the inode number of the socket, as in ss -x and /proc/PID/fd.
 	Inode uint32 `json:"inode"`
 	// NetNS is the inode number of the network namespace it was made in.
@@ -48,7 +49,8 @@ type Socket struct {
 	// 0 if none waits, or an empty one (unix_diag: udiag_rqueue).
 	NextBytes uint32 `json:"next_bytes"`
 	// Queued is how many datagrams wait, empty ones among them, a moment before or
-	// after NextBytes was asked for. nil means unknown: see Options.Queues.
+	// after NextBytes was asked for. nil means unknown: the kernel refused the BPF program
+	// that counts them (see sdtrace check).
 	Queued *uint32 `json:"queued,omitempty"`
 	// MaxQueued is the limit of datagrams that wait: a sender waits while there are
 	// more, so that one more fits. Where Queued is known it is that of the socket,
@@ -59,23 +61,12 @@ type Socket struct {
 	Holders []Process `json:"holders,omitempty"`
 }
 
-// Queue is the receive queue of a datagram socket.
-type Queue struct {
-	// Datagrams is how many wait, empty ones among them (struct sock,
-	// sk_receive_queue.qlen).
-	Datagrams uint32
-	// Limit is what net.unix.max_dgram_qlen was in the socket's network namespace when
-	// it was made (sk_max_ack_backlog): a sender waits while there are more than that
-	// (unix_recvq_full), unless it is the one the socket is connected to.
-	Limit uint32
-}
-
 // File is a name in the file system.
 type File struct {
 	State FileState `json:"state"`
 	// Path is where it is; not the socket's address if that was bound through
-	// /proc/self/fd. It holds any byte; "" for a file that is missing.
-	Path string `json:"-"`
+	// /proc/self/fd. "" for a file that is missing.
+	Path events.Address `json:"-"`
 	// Mode holds the permission bits, in octal: "0777". Mode, UID and GID are of the
 	// host, and only set for a file that is there.
 	Mode string  `json:"mode,omitempty"`
@@ -97,25 +88,11 @@ const (
 type Process struct {
 	PID  int    `json:"pid"`
 	Comm string `json:"comm"`
-	// Cgroup is the path of its cgroup v2 or, where that says only "/", that of the
-	// first cgroup v1 hierarchy which says more.
-	Cgroup    string     `json:"cgroup,omitempty"`
-	Unit      string     `json:"unit,omitempty"`
-	UserUnit  string     `json:"user_unit,omitempty"`
-	Slice     string     `json:"slice,omitempty"`
-	Container *Container `json:"container,omitempty"`
+	// Identity is that of its cgroup v2 or, where that says only "/", of the first cgroup v1
+	// hierarchy which says more.
+	events.Identity
 	// NetNS is the inode number of its network namespace.
 	NetNS uint64 `json:"netns,omitempty"`
-}
-
-// Container is what the control group says about one: see identity.Identity.
-type Container struct {
-	Runtime string `json:"runtime,omitempty"`
-	ID      string `json:"id,omitempty"`
-	// Name is what the runtime calls it, if that is something else than ID; [Take] leaves
-	// it empty. It holds UTF-8.
-	Name   string `json:"name,omitempty"`
-	PodUID string `json:"pod_uid,omitempty"`
 }
 
 // Client is a process with NOTIFY_SOCKET in its environment, as that was when it
@@ -149,119 +126,121 @@ const (
 type Options struct {
 	// All is for every bound AF_UNIX datagram socket, not only notify sockets.
 	All bool
-	// Queues tells the queues of datagram sockets by the inode number of the socket, as
-	// queues.List does; those that it leaves out are unknown. It is called once, while
-	// the sockets are listed. nil, and an error, leave all of them unknown.
-	Queues func(context.Context) (map[uint32]Queue, error)
 }
 
 // Take looks at all processes and network namespaces. Nothing that vanishes
 // meanwhile is an error, and neither is what cannot be looked at: it is counted.
 // It needs root to be complete.
 func Take(ctx context.Context, options Options) (*Inventory, error) {
-	return take(ctx, &taking{}, options)
+	return take(ctx, options, sockdiag.Queues)
 }
 
-func take(ctx context.Context, t *taking, options Options) (*Inventory, error) {
-	t.holders = make(map[uint32][]holder)
-	defer t.close()
-	if err := t.scanProcesses(ctx); err != nil {
+func take(ctx context.Context, options Options, listQueues queueLister) (*Inventory, error) {
+	s := &scan{holders: make(map[uint32][]holder)}
+	defer s.namespaces.Close()
+	if err := s.processes(ctx); err != nil {
 		return nil, err
 	}
-	t.addMountedNamespaces()
-	if err := t.listSockets(ctx, options.Queues); err != nil {
+	s.unreadable += s.namespaces.AddMounted()
+	if err := s.listSockets(ctx, listQueues); err != nil {
 		return nil, err
 	}
-	t.resolveClients()
-	wanted := t.choose(options.All)
-	if err := t.findHolders(ctx, wanted); err != nil {
+	s.resolveClients()
+	wanted := s.choose(options.All)
+	if err := s.findHolders(ctx, wanted); err != nil {
 		return nil, err
 	}
-	return t.inventory(wanted, options.All), nil
+	return s.inventory(wanted, options.All), nil
 }
 
 // choose returns the sockets to look for in processes: those to report, and those
 // of which the name is not known yet.
-func (t *taking) choose(all bool) map[uint32]*Socket {
+func (s *scan) choose(all bool) map[uint32]*Socket {
 	pointedAt := make(map[uint32]bool)
-	for _, c := range t.clients {
+	for _, c := range s.clients {
 		if c.State == ClientOK {
 			pointedAt[c.Inode] = true
 		}
 	}
 	wanted := make(map[uint32]*Socket)
-	for i := range t.sockets {
-		s := &t.sockets[i]
-		if !s.isDatagram() || s.Address == "" {
+	for i := range s.sockets {
+		socket := &s.sockets[i]
+		if !socket.IsDatagram() {
 			continue
 		}
-		_, through := boundThrough(s.Address)
-		s.Notify = pointedAt[s.Inode] || IsNotifyName(s.Address)
-		if all || s.Notify || through {
-			wanted[s.Inode] = &s.Socket
+		_, through := boundThrough(socket.Address)
+		notify := pointedAt[socket.Inode] || field.IsNotifyName(string(socket.Address))
+		if all || notify || through {
+			wanted[socket.Inode] = s.describe(socket, notify)
 		}
 	}
 	return wanted
 }
 
-func (t *taking) inventory(wanted map[uint32]*Socket, all bool) *Inventory {
-	inv := &Inventory{Clients: t.clientList(), Unreadable: t.unreadable}
-	for inode, s := range wanted {
-		holders := t.holders[inode]
+// describe is what is known of a socket before its holders are.
+func (s *scan) describe(of *sockdiag.Socket, notify bool) *Socket {
+	socket := &Socket{
+		Address: of.Address, Inode: of.Inode, NetNS: of.NetNS, UID: of.UID, Notify: notify, NextBytes: of.NextBytes,
+	}
+	if q, known := s.queues[of.Inode]; known {
+		socket.Queued, socket.MaxQueued = &q.Datagrams, &q.Limit
+	} else if limit, known := s.queueLimits[of.NetNS]; known {
+		socket.MaxQueued = &limit
+	}
+	return socket
+}
+
+func (s *scan) inventory(wanted map[uint32]*Socket, all bool) *Inventory {
+	inv := &Inventory{Clients: s.clientList(), Unreadable: s.unreadable}
+	for inode, socket := range wanted {
+		holders := s.holders[inode]
 		slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(a.process.PID, b.process.PID) })
 		for i, h := range holders {
 			if i == 0 {
-				s.File = h.file
+				socket.File = h.file
 			}
-			s.Holders = append(s.Holders, h.process)
+			socket.Holders = append(socket.Holders, h.process)
 		}
-		s.Notify = s.Notify || IsNotifyName(s.name())
-		if all || s.Notify {
-			inv.Sockets = append(inv.Sockets, *s)
+		socket.Notify = socket.Notify || field.IsNotifyName(string(socket.Name()))
+		if all || socket.Notify {
+			inv.Sockets = append(inv.Sockets, *socket)
 		}
 	}
 	slices.SortFunc(inv.Sockets, func(a, b Socket) int {
-		return cmp.Or(cmp.Compare(a.name(), b.name()), cmp.Compare(a.NetNS, b.NetNS), cmp.Compare(a.Inode, b.Inode))
+		return cmp.Or(cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.NetNS, b.NetNS), cmp.Compare(a.Inode, b.Inode))
 	})
+	inv.refine()
 	return inv
 }
 
-// name is what a socket is called: by where its file is, if that is known.
-func (s *Socket) name() string {
+// refine names the units of machines with a service manager of their own.
+func (inv *Inventory) refine() {
+	machines := machines.New()
+	for i := range inv.Sockets {
+		for j := range inv.Sockets[i].Holders {
+			machines.Refine(&inv.Sockets[i].Holders[j].Identity)
+		}
+	}
+	for i := range inv.Clients {
+		machines.Refine(&inv.Clients[i].Identity)
+	}
+}
+
+// Name is what a socket is called: by where its file is, if that is known, else its Address.
+func (s *Socket) Name() events.Address {
 	if s.File != nil && s.File.State == FileThere {
 		return s.File.Path
 	}
 	return s.Address
 }
 
-func (t *taking) clientList() []Client {
-	clients := make([]Client, 0, len(t.clients))
-	for _, c := range t.clients {
+func (s *scan) clientList() []Client {
+	clients := make([]Client, 0, len(s.clients))
+	for _, c := range s.clients {
 		clients = append(clients, c.Client)
 	}
 	slices.SortFunc(clients, func(a, b Client) int { return cmp.Compare(a.PID, b.PID) })
 	return clients
-}
-
-// IsNotifyName reports whether an address is that of a notify socket by its name
-// alone: those of systemd, of its containers, and of the runtimes' relays.
-func IsNotifyName(address string) bool {
-	for _, end := range []string{"/systemd/notify", "/run/host/notify", "/notify.sock", "/notify/notify"} {
-		if strings.HasSuffix(address, end) {
-			return true
-		}
-	}
-	return false
-}
-
-// setIdentity fills in what the control group says.
-func (p *Process) setIdentity(cgroup string) {
-	p.Cgroup = cgroup
-	id := identity.Parse(cgroup)
-	p.Unit, p.UserUnit, p.Slice = id.Unit, id.UserUnit, id.Slice
-	if id.ContainerID != "" || id.PodUID != "" {
-		p.Container = &Container{Runtime: id.Runtime, ID: id.ContainerID, PodUID: id.PodUID}
-	}
 }
 
 // String is the process as it is called in a line of text: comm[pid].

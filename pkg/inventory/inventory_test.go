@@ -3,7 +3,6 @@
 package inventory_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -17,27 +16,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/holdertest"
+	"github.com/sdtrace/sdtrace/internal/osthread"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
-	"github.com/sdtrace/sdtrace/pkg/thread"
 )
 
 // What this test binary is told by its environment when it is another process.
 const (
-	// hold: bind datagram sockets to the arguments, and wait until stdin is closed;
-	// send: see sendOnDemand; count: say how much an inventory could not look at.
+	// count: say how much an inventory could not look at.
 	roleEnv = "SDTRACE_INVENTORY_ROLE"
-	rootEnv = "SDTRACE_INVENTORY_ROOT" // to call chroot(2) with, if set
 )
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(roleEnv) {
-	case "hold":
-		hold(os.Args[1:])
-		return
-	case "send":
-		sendOnDemand()
-		return
-	case "count":
+	holdertest.Main()
+	if os.Getenv(roleEnv) == "count" {
 		inv, err := inventory.Take(context.Background(), inventory.Options{})
 		if err != nil {
 			panic(err)
@@ -46,92 +38,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
-}
-
-func hold(addresses []string) {
-	if root := os.Getenv(rootEnv); root != "" {
-		if err := unix.Chroot(root); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-	}
-	for _, address := range addresses {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Bind(fd, &unix.SockaddrUnix{Name: address})
-		}
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-	}
-	fmt.Println("ready")
-	_, _ = bufio.NewReader(os.Stdin).ReadByte()
-}
-
-// process is a running one.
-type process struct{ pid int }
-
-// start starts a process in new namespaces, by the options of unshare(1), that
-// has notifySocket in its environment unless that is "", and binds addresses.
-func start(t testing.TB, notifySocket string, unshare []string, addresses ...string) *process {
-	t.Helper()
-	return startBy(t, notifySocket, slices.Concat([]string{"unshare"}, unshare, []string{os.Args[0]}, addresses)...)
-}
-
-// startIn starts a process that has taken another root directory.
-func startIn(t testing.TB, notifySocket, root string) *process {
-	t.Helper()
-	return startBy(t, notifySocket, "env", rootEnv+"="+root, os.Args[0])
-}
-
-func startBy(t testing.TB, notifySocket string, args ...string) *process {
-	t.Helper()
-	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
-	cmd.Env = append(cmd.Env, roleEnv+"=hold")
-	if notifySocket != "" {
-		cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+notifySocket)
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		_ = cmd.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "ready\n" {
-		t.Fatalf("the process says %q, %v", line, err)
-	}
-	return &process{pid: cmd.Process.Pid}
-}
-
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("not declared: needs root")
-	}
-}
-
-// dir is a temporary directory of which the name leaves room in sun_path.
-func dir(t testing.TB) string {
-	t.Helper()
-	d, err := os.MkdirTemp("", "inventory") //nolint:usetesting // T.TempDir's name is too long
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(d) })
-	return d
 }
 
 func take(t testing.TB, options inventory.Options) *inventory.Inventory {
@@ -144,50 +50,41 @@ func take(t testing.TB, options inventory.Options) *inventory.Inventory {
 }
 
 // heldBy returns the sockets of a process, by address.
-func heldBy(inv *inventory.Inventory, p *process) map[string]inventory.Socket {
+func heldBy(inv *inventory.Inventory, p *holdertest.Process) map[string]inventory.Socket {
 	sockets := make(map[string]inventory.Socket)
 	for _, s := range inv.Sockets {
-		if slices.ContainsFunc(s.Holders, func(h inventory.Process) bool { return h.PID == p.pid }) {
-			sockets[s.Address] = s
+		if slices.ContainsFunc(s.Holders, func(h inventory.Process) bool { return h.PID == p.PID }) {
+			sockets[string(s.Address)] = s
 		}
 	}
 	return sockets
 }
 
-func clientOf(t testing.TB, inv *inventory.Inventory, p *process) inventory.Client {
+func clientOf(t testing.TB, inv *inventory.Inventory, p *holdertest.Process) inventory.Client {
 	t.Helper()
-	i := slices.IndexFunc(inv.Clients, func(c inventory.Client) bool { return c.PID == p.pid })
+	i := slices.IndexFunc(inv.Clients, func(c inventory.Client) bool { return c.PID == p.PID })
 	if i < 0 {
-		t.Fatalf("process %d is not among the clients", p.pid)
+		t.Fatalf("process %d is not among the clients", p.PID)
 	}
 	return inv.Clients[i]
 }
 
-func inode(t testing.TB, path string) uint64 {
-	t.Helper()
-	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
-		t.Fatal(err)
-	}
-	return stat.Ino
-}
-
 func TestSocketsAreFoundInEveryNetworkNamespaceWithTheirHolder(t *testing.T) {
-	requireRoot(t)
-	d := dir(t)
-	here := start(t, "", nil, d+"/notify.sock", d+"/other.sock")
-	there := start(t, "", []string{"--net"}, "@sdtrace-test/notify.sock")
+	holdertest.RequireRoot(t)
+	d := holdertest.Dir(t)
+	here := holdertest.Start(t, "", nil, d+"/notify.sock", d+"/other.sock")
+	there := holdertest.Start(t, "", []string{"--net"}, "@sdtrace-test/notify.sock")
 	inv := take(t, inventory.Options{})
 	for _, test := range []struct {
-		process *process
+		process *holdertest.Process
 		address string
 	}{{here, d + "/notify.sock"}, {there, "@sdtrace-test/notify.sock"}} {
 		s, found := heldBy(inv, test.process)[test.address]
 		if !found {
-			t.Errorf("%s of process %d is missing", test.address, test.process.pid)
+			t.Errorf("%s of process %d is missing", test.address, test.process.PID)
 			continue
 		}
-		if want := inode(t, fmt.Sprintf("/proc/%d/ns/net", test.process.pid)); s.NetNS != want {
+		if want := holdertest.Inode(t, fmt.Sprintf("/proc/%d/ns/net", test.process.PID)); s.NetNS != want {
 			t.Errorf("%s is in network namespace %d, want %d", test.address, s.NetNS, want)
 		}
 		if !s.Notify || s.UID == nil || *s.UID != 0 || s.MaxQueued == nil {
@@ -208,13 +105,13 @@ func TestSocketsAreFoundInEveryNetworkNamespaceWithTheirHolder(t *testing.T) {
 // A network namespace that is bound to a name is looked at though no process is in
 // it: its sockets are held by processes elsewhere.
 func TestANamespaceWithoutProcessesIsLookedAt(t *testing.T) {
-	requireRoot(t)
-	name := filepath.Join(dir(t), "ns")
+	holdertest.RequireRoot(t)
+	name := filepath.Join(holdertest.Dir(t), "ns")
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var held int
-	err := thread.Apart(func() error {
+	err := osthread.Do(func() error {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			err = unix.Mount("/proc/thread-self/ns/net", name, "", unix.MS_BIND, "")
@@ -232,20 +129,20 @@ func TestANamespaceWithoutProcessesIsLookedAt(t *testing.T) {
 	}
 	defer unix.Close(held)
 	defer unix.Unmount(name, unix.MNT_DETACH) //nolint:errcheck // gone with the directory otherwise
-	s, found := heldBy(take(t, inventory.Options{}), &process{pid: os.Getpid()})["@sdtrace-alone/notify.sock"]
-	if !found || s.NetNS != inode(t, name) {
-		t.Errorf("got %+v, want a socket in network namespace %d", s, inode(t, name))
+	s, found := heldBy(take(t, inventory.Options{}), &holdertest.Process{PID: os.Getpid()})["@sdtrace-alone/notify.sock"]
+	if !found || s.NetNS != holdertest.Inode(t, name) {
+		t.Errorf("got %+v, want a socket in network namespace %d", s, holdertest.Inode(t, name))
 	}
 }
 
 func TestNotifySocketIsFollowedFromItsProcess(t *testing.T) {
-	requireRoot(t)
-	d := dir(t)
+	holdertest.RequireRoot(t)
+	d := holdertest.Dir(t)
 	root := filepath.Join(d, "root")
 	if err := os.MkdirAll(root+"/run", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	manager := start(t, "", []string{"--net"}, d+"/m", "@sdtrace-manager", root+"/run/m")
+	manager := holdertest.Start(t, "", []string{"--net"}, d+"/m", "@sdtrace-manager", root+"/run/m")
 	stream, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +164,7 @@ func TestNotifySocketIsFollowedFromItsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := "/" + strings.Repeat("x", 107)
-	inThere := []string{"--net=" + fmt.Sprintf("/proc/%d/ns/net", manager.pid)}
+	inThere := []string{"--net=" + fmt.Sprintf("/proc/%d/ns/net", manager.PID)}
 	for _, test := range []struct {
 		value string
 		where []string // options of nsenter(1); nil: here
@@ -293,14 +190,14 @@ func TestNotifySocketIsFollowedFromItsProcess(t *testing.T) {
 	} {
 		name := fmt.Sprintf("%.40s from %v, %v", test.value, test.where != nil, test.root)
 		t.Run(name, func(t *testing.T) {
-			var p *process
+			var p *holdertest.Process
 			switch {
 			case test.root:
-				p = startIn(t, test.value, root)
+				p = holdertest.StartIn(t, test.value, root)
 			case test.where != nil:
-				p = startBy(t, test.value, append([]string{"nsenter"}, append(test.where, os.Args[0])...)...)
+				p = holdertest.StartBy(t, test.value, append([]string{"nsenter"}, append(test.where, os.Args[0])...)...)
 			default:
-				p = start(t, test.value, nil)
+				p = holdertest.Start(t, test.value, nil)
 			}
 			inv := take(t, inventory.Options{})
 			c := clientOf(t, inv, p)
@@ -319,15 +216,15 @@ func TestNotifySocketIsFollowedFromItsProcess(t *testing.T) {
 }
 
 func TestWhatBecameOfTheFileOfASocketIsSaid(t *testing.T) {
-	requireRoot(t)
-	d := dir(t)
+	holdertest.RequireRoot(t)
+	d := holdertest.Dir(t)
 	at := func(name string) string { return filepath.Join(d, name, "notify.sock") }
 	for _, name := range []string{"there", "moved", "replaced"} {
 		if err := os.Mkdir(filepath.Join(d, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p := start(t, "", nil, at("there"), at("moved"), at("replaced"))
+	p := holdertest.Start(t, "", nil, at("there"), at("moved"), at("replaced"))
 	if err := os.Chmod(at("there"), 0o620); err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +237,7 @@ func TestWhatBecameOfTheFileOfASocketIsSaid(t *testing.T) {
 	if err := os.Remove(at("replaced")); err != nil {
 		t.Fatal(err)
 	}
-	start(t, "", nil, at("replaced"))
+	holdertest.Start(t, "", nil, at("replaced"))
 	sockets := heldBy(take(t, inventory.Options{}), p)
 	for name, want := range map[string]inventory.FileState{
 		"there": inventory.FileThere, "moved": inventory.FileMissing, "replaced": inventory.FileReplaced,
@@ -349,15 +246,15 @@ func TestWhatBecameOfTheFileOfASocketIsSaid(t *testing.T) {
 			t.Errorf("%s: %+v, want %q", name, f, want)
 		}
 	}
-	if f := sockets[at("there")].File; f == nil || f.Mode != "0620" || *f.UID != 12 || *f.GID != 34 || f.Path != at("there") {
+	if f := sockets[at("there")].File; f == nil || f.Mode != "0620" || *f.UID != 12 || *f.GID != 34 || string(f.Path) != at("there") {
 		t.Errorf("%+v, want mode 0620 of 12:34", f)
 	}
 }
 
 // Programs bind to a long path through an open directory.
 func TestASocketBoundThroughADirectoryIsCalledByItsPath(t *testing.T) {
-	requireRoot(t)
-	d := filepath.Join(dir(t), strings.Repeat("long", 40))
+	holdertest.RequireRoot(t)
+	d := filepath.Join(holdertest.Dir(t), strings.Repeat("long", 40))
 	if err := os.Mkdir(d, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -378,16 +275,16 @@ func TestASocketBoundThroughADirectoryIsCalledByItsPath(t *testing.T) {
 	if err := os.Rename(d+"/new", d+"/notify.sock"); err != nil {
 		t.Fatal(err)
 	}
-	got, found := heldBy(take(t, inventory.Options{}), &process{pid: os.Getpid()})[address]
-	if !found || got.File == nil || got.File.Path != d+"/notify.sock" {
+	got, found := heldBy(take(t, inventory.Options{}), &holdertest.Process{PID: os.Getpid()})[address]
+	if !found || got.File == nil || string(got.File.Path) != d+"/notify.sock" {
 		t.Errorf("got %+v with file %+v, want %s", got, got.File, d+"/notify.sock")
 	}
 }
 
 // Some file systems show another device number than the kernel knows a socket by.
 func TestFilesAreToldApartWhereTheirDeviceNumbersAreNot(t *testing.T) {
-	requireRoot(t)
-	d := dir(t)
+	holdertest.RequireRoot(t)
+	d := holdertest.Dir(t)
 	for _, name := range []string{"lower", "rest", "m"} {
 		if err := os.Mkdir(filepath.Join(d, name), 0o755); err != nil {
 			t.Fatal(err)
@@ -397,10 +294,10 @@ func TestFilesAreToldApartWhereTheirDeviceNumbersAreNot(t *testing.T) {
 	const script = `
 cd "$1" && mount -t tmpfs none rest && mkdir rest/upper rest/work &&
 mount -t overlay -o lowerdir=lower,upperdir=rest/upper,workdir=rest/work none m && exec "$2" "$1/m/notify.sock"`
-	manager := startBy(t, "", "unshare", "--mount", "sh", "-c", script, "sh", d, os.Args[0])
-	nsenter := []string{"nsenter", "--target", fmt.Sprint(manager.pid), "--mount"}
-	p := startBy(t, d+"/m/notify.sock", append(nsenter, os.Args[0])...)
-	startBy(t, "", append(nsenter, os.Args[0], d+"/m/other")...)
+	manager := holdertest.StartBy(t, "", "unshare", "--mount", "sh", "-c", script, "sh", d, os.Args[0])
+	nsenter := []string{"nsenter", "--target", fmt.Sprint(manager.PID), "--mount"}
+	p := holdertest.StartBy(t, d+"/m/notify.sock", append(nsenter, os.Args[0])...)
+	holdertest.StartBy(t, "", append(nsenter, os.Args[0], d+"/m/other")...)
 	inv := take(t, inventory.Options{})
 	s, found := heldBy(inv, manager)[d+"/m/notify.sock"]
 	if !found || s.File == nil || s.File.State != inventory.FileThere {
@@ -412,9 +309,9 @@ mount -t overlay -o lowerdir=lower,upperdir=rest/upper,workdir=rest/work none m 
 }
 
 func TestADatagramThatWaitsIsSeen(t *testing.T) {
-	requireRoot(t)
-	address := filepath.Join(dir(t), "notify.sock")
-	p := start(t, "", nil, address)
+	holdertest.RequireRoot(t)
+	address := filepath.Join(holdertest.Dir(t), "notify.sock")
+	p := holdertest.Start(t, "", nil, address)
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -431,7 +328,7 @@ func TestADatagramThatWaitsIsSeen(t *testing.T) {
 }
 
 func TestProcessesThatVanishAreNoError(t *testing.T) {
-	requireRoot(t)
+	holdertest.RequireRoot(t)
 	var stop atomic.Bool
 	ended := make(chan error)
 	go func() {
@@ -455,8 +352,8 @@ func TestProcessesThatVanishAreNoError(t *testing.T) {
 }
 
 func TestWhatCannotBeLookedAtIsCounted(t *testing.T) {
-	requireRoot(t)
-	start(t, "/run/systemd/notify", nil)
+	holdertest.RequireRoot(t)
+	holdertest.Start(t, "/run/systemd/notify", nil)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{roleEnv + "=count"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

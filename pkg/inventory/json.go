@@ -10,7 +10,7 @@ import (
 
 // WriteJSON writes the inventory as JSON Lines: first the sockets, each with
 // "type":"socket", then the clients with "type":"client". docs/sockets.md says
-// what the fields mean; addresses are written as by events.FormatAddress. It holds no
+// what the fields mean; addresses are written as by events.Escape. It holds no
 // character that a terminal acts on.
 func (inv *Inventory) WriteJSON(w io.Writer) error {
 	var b []byte
@@ -21,7 +21,7 @@ func (inv *Inventory) WriteJSON(w io.Writer) error {
 			Address string `json:"address"`
 			Path    string `json:"path,omitempty"`
 			*Socket
-		}{"socket", events.FormatAddress(s.Address), s.path(), s})
+		}{"socket", s.Address.String(), s.path(), s})
 	}
 	for i := range inv.Clients {
 		c := &inv.Clients[i]
@@ -29,7 +29,7 @@ func (inv *Inventory) WriteJSON(w io.Writer) error {
 			Type         string `json:"type"`
 			NotifySocket string `json:"notify_socket"`
 			*Client
-		}{"client", events.FormatAddress(c.NotifySocket), c})
+		}{"client", events.Escape(c.NotifySocket), c})
 	}
 	_, err := w.Write(b)
 	return err
@@ -39,5 +39,5 @@ func (s *Socket) path() string {
 	if s.File == nil {
 		return ""
 	}
-	return events.FormatAddress(s.File.Path)
+	return s.File.Path.String()
 }

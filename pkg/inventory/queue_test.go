@@ -12,15 +12,22 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/holdertest"
+	"github.com/sdtrace/sdtrace/internal/sockdiag"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
-	"github.com/sdtrace/sdtrace/pkg/queues"
 )
+
+type queueLister = func(context.Context) (map[uint32]sockdiag.Queue, error)
 
 // queueOf takes an inventory and returns a process's socket as a line of text: bytes of
 // the next datagram, how many wait, their limit.
-func queueOf(t *testing.T, options inventory.Options, p *process, address string) string {
+func queueOf(t *testing.T, list queueLister, p *holdertest.Process, address string) string {
 	t.Helper()
-	s, found := heldBy(take(t, options), p)[address]
+	inv, err := inventory.Taken(t.Context(), inventory.Options{}, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, found := heldBy(inv, p)[address]
 	if !found {
 		t.Fatalf("%s is missing", address)
 	}
@@ -36,11 +43,11 @@ func queueOf(t *testing.T, options inventory.Options, p *process, address string
 // The limit is set in a network namespace of the process's own, and to another value when
 // the socket is there.
 func TestTheQueueOfASocketIsKnownWhereItCanBeAskedFor(t *testing.T) {
-	requireRoot(t)
+	holdertest.RequireRoot(t)
 	const setLimit = `echo "$1" >/proc/sys/net/unix/max_dgram_qlen; shift; exec "$@"`
-	address := filepath.Join(dir(t), "notify.sock")
-	p := startBy(t, "", "unshare", "--net", "sh", "-c", setLimit, "sh", "5", os.Args[0], address)
-	later := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", p.pid), "sh", "-c", setLimit, "sh", "77", "true")
+	address := filepath.Join(holdertest.Dir(t), "notify.sock")
+	p := holdertest.StartBy(t, "", "unshare", "--net", "sh", "-c", setLimit, "sh", "5", os.Args[0], address)
+	later := exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", p.PID), "sh", "-c", setLimit, "sh", "77", "true")
 	if out, err := later.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -49,8 +56,7 @@ func TestTheQueueOfASocketIsKnownWhereItCanBeAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(sender)
-	withQueues := inventory.Options{Queues: queues.List}
-	if got, want := queueOf(t, withQueues, p, address), "0 0 5"; got != want {
+	if got, want := queueOf(t, sockdiag.Queues, p, address), "0 0 5"; got != want {
 		t.Errorf("when nothing waits: %s, want %s", got, want)
 	}
 	// An empty datagram has no length, but it waits.
@@ -59,20 +65,19 @@ func TestTheQueueOfASocketIsKnownWhereItCanBeAskedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	refused := func(context.Context) (map[uint32]inventory.Queue, error) {
+	refused := func(context.Context) (map[uint32]sockdiag.Queue, error) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		return queues.List(ctx)
+		return sockdiag.Queues(ctx)
 	}
 	for _, test := range []struct {
 		name, want string
-		options    inventory.Options
+		list       queueLister
 	}{
-		{"asked for", "0 2 5", withQueues},
-		{"not asked for", "0 unknown 77", inventory.Options{}},
-		{"asked for in vain", "0 unknown 77", inventory.Options{Queues: refused}},
+		{"asked for", "0 2 5", sockdiag.Queues},
+		{"asked for in vain", "0 unknown 77", refused},
 	} {
-		if got := queueOf(t, test.options, p, address); got != test.want {
+		if got := queueOf(t, test.list, p, address); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
 	}

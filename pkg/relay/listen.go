@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/sdtrace/sdtrace/pkg/thread"
+	"github.com/sdtrace/sdtrace/internal/osthread"
 )
 
 // receiveBuffer is what systemd gives its own notify socket, in bytes
@@ -108,7 +108,7 @@ func inNetNS(path string, f func() error) error {
 		return fmt.Errorf("opening network namespace %s: %w", path, err)
 	}
 	defer target.Close()
-	return thread.Apart(func() error {
+	return osthread.Do(func() error {
 		if err := netns.Set(target); err != nil {
 			return fmt.Errorf("entering network namespace %s: %w", path, err)
 		}
@@ -193,7 +193,7 @@ func (l *listener) publish(bound string) error {
 // withoutUmask calls f on a thread of which the umask takes nothing away, so that
 // a socket appears with the mode it is to have.
 func withoutUmask(f func() error) error {
-	return thread.Apart(func() error {
+	return osthread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("getting a umask of its own: %w", err)
 		}

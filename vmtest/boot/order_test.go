@@ -97,7 +97,7 @@ func said(lines []string) (sends []*events.Event) {
 	for _, line := range lines {
 		who, what, _ := strings.Cut(line, " ")
 		sends = append(sends, &events.Event{
-			Sender:   events.Sender{PID: 2, Comm: who, Unit: who + ".service"},
+			Sender:   events.Sender{PID: 2, Comm: who, Identity: events.Identity{Unit: who + ".service"}},
 			Receiver: &events.Receiver{PID: 1, Comm: "systemd"},
 			Socket:   events.Socket{Address: systemSocket},
 			Payload:  []byte(what),

@@ -13,8 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
 // client is an unmodified program that sends notifications.
@@ -277,7 +277,7 @@ func seenOf(got []*events.Event) []seen {
 	var all []seen
 	for _, e := range got {
 		s := seen{
-			Payload: string(e.Payload), Comm: e.Sender.Comm, Address: e.Socket.Address, Type: e.Socket.Type,
+			Payload: string(e.Payload), Comm: e.Sender.Comm, Address: string(e.Socket.Address), Type: e.Socket.Type,
 			PID: e.Sender.PID, NSPID: e.Sender.NSPID, PPID: e.Sender.PPID, UID: e.Sender.UID, GID: e.Sender.GID,
 			Namespaces: namespaces{
 				Mnt: e.Sender.MntNS, Net: e.Sender.NetNS, PID: e.Sender.PIDNS, User: e.Sender.UserNS, Cgroup: e.Sender.CgroupNS,
@@ -313,7 +313,7 @@ func checkEvent(t *testing.T, e *events.Event, backend string, inode uint64, bou
 	if e.Result.Delivered != nil && !*e.Result.Delivered {
 		t.Errorf("payload %q: not delivered, though it was received", e.Payload)
 	}
-	if e.Socket.Bound != "" && e.Socket.Bound != bound {
+	if e.Socket.Bound != "" && string(e.Socket.Bound) != bound {
 		t.Errorf("payload %q: receiver bound to %q, want %q", e.Payload, e.Socket.Bound, bound)
 	}
 	if e.Socket.Inode != 0 && e.Socket.Inode != inode {

@@ -12,9 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/enrich/hops"
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/hops"
-	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
 // passage is what became of a container's datagram at a relay.

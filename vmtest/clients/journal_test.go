@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sdtrace/sdtrace/pkg/tracer"
+	"github.com/sdtrace/sdtrace/internal/tracer"
 )
 
 func TestJournalTrafficIsNeverCaptured(t *testing.T) {
@@ -41,7 +41,7 @@ func TestJournalTrafficIsNeverCaptured(t *testing.T) {
 		for _, e := range c.drain(t) {
 			// Anything else on this machine may send notifications meanwhile.
 			if e.Sender.MntNS == report.MntNS {
-				got = append(got, e.Socket.Address+": "+string(e.Payload))
+				got = append(got, string(e.Socket.Address)+": "+string(e.Payload))
 			}
 		}
 		if diff := cmp.Diff([]string{"/run/systemd/notify: " + journalSentinel}, got); diff != "" {

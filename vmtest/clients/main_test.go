@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
 // base is a directory made for this run. It is short because sun_path holds

@@ -18,8 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
-	"github.com/sdtrace/sdtrace/pkg/tracer"
 )
 
 //go:embed testdata/config.json
@@ -58,7 +58,7 @@ func TestBothHalvesOfRuncsRelayAreCaptured(t *testing.T) {
 
 		var fromContainer, fromRunc []*events.Event
 		for _, e := range c.drain(t) {
-			if e.Socket.Address == address {
+			if string(e.Socket.Address) == address {
 				fromRunc = append(fromRunc, e)
 				checkEvent(t, e, backend, l.inode, address)
 			} else if e.Sender.PIDNS == container.Namespaces.PID {

@@ -99,7 +99,7 @@ var ownersOf = map[string]string{"/run/systemd/notify": "systemd", "/run/host/no
 // sender is still there; what it does not find is left out.
 func (s *stage) describe(e *events.Event) *sent {
 	d := &sent{
-		seq: e.Seq, from: e.Sender.Comm, address: changing.ReplaceAllString(e.Socket.Address, "$1<n>"), errno: e.Result.Errno,
+		seq: e.Seq, from: e.Sender.Comm, address: changing.ReplaceAllString(string(e.Socket.Address), "$1<n>"), errno: e.Result.Errno,
 		say: s.withoutNumbers(e, string(e.Payload)),
 	}
 	if c := e.Claimed; c != nil && c.NSPID != e.Sender.NSPID && c.PID != e.Sender.PID {
@@ -120,7 +120,7 @@ func (s *stage) describe(e *events.Event) *sent {
 		// It has no proof where the address led: the sender is gone already, or was started
 		// less than a tenth of a second after the socket was made.
 		if d.to = ownersOf[d.address]; d.to == "" && e.Socket.Inode == 0 {
-			d.to = s.owners[e.Socket.Address]
+			d.to = s.owners[string(e.Socket.Address)]
 		}
 	}
 	if d.to == "systemd" {

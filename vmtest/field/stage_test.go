@@ -327,10 +327,10 @@ func (s *stage) learnHolders(ctx context.Context) error {
 		}
 		comm := socket.Holders[0].Comm
 		s.holders[uint64(socket.Inode)] = comm
-		if owner, found := s.owners[socket.Address]; found && owner != comm {
+		if owner, found := s.owners[string(socket.Address)]; found && owner != comm {
 			comm = "" // another one in another namespace
 		}
-		s.owners[socket.Address] = comm
+		s.owners[string(socket.Address)] = comm
 	}
 	return nil
 }

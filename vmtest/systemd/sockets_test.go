@@ -63,7 +63,7 @@ func TestSocketsOfSeveralSystemdsAreToldApart(t *testing.T) {
 // socketOf finds the socket of that address which a process holds.
 func socketOf(inv *inventory.Inventory, pid int, address string) (inventory.Socket, bool) {
 	i := slices.IndexFunc(inv.Sockets, func(s inventory.Socket) bool {
-		return s.Address == address && slices.ContainsFunc(s.Holders, func(p inventory.Process) bool { return p.PID == pid })
+		return string(s.Address) == address && slices.ContainsFunc(s.Holders, func(p inventory.Process) bool { return p.PID == pid })
 	})
 	if i < 0 {
 		return inventory.Socket{}, false

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/capture"
+)
+
+// subcommands are those beside a capture.
+func subcommands() []*cobra.Command {
+	return []*cobra.Command{newSocketsCommand(), newCheckCommand(), newRelayCommand(), newExecCommand()}
+}
+
+// capture shows what is sent on this machine until something ends it.
+func (f *captureFlags) capture(cmd *cobra.Command, sink *output) error {
+	stderr := cmd.ErrOrStderr()
+	// What reads the output may never take the rest of it.
+	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+	match, err := f.filters.resolve(cmd, findNetNS)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	live, err := capture.Open(ctx, capture.Options{
+		Match: match, All: f.all, Backend: f.backend, RingSize: f.ringSize, InFlight: f.inFlight,
+	})
+	if err != nil {
+		f.explain(stderr, err)
+		return usageOf(cmd, err)
+	}
+	defer func() { _ = live.Close() }()
+	for _, missing := range live.Missing() {
+		fmt.Fprintf(stderr, "sdtrace: %s\n", missing)
+	}
+	fmt.Fprintf(stderr, "sdtrace: capturing with %s (%s), Ctrl-C ends\n", live.Backend(), live.Hook())
+	// Whoever waits for us to be attached is told the way we are about.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		fmt.Fprintf(stderr, "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
+	}
+	if f.duration > 0 {
+		var cancelLater context.CancelFunc
+		later, cancelLater := context.WithTimeout(ctx, f.duration)
+		defer cancelLater()
+		context.AfterFunc(later, cancel)
+	}
+	// A reader that is gone ends a quiet capture too, not only the next write.
+	if out, ok := cmd.OutOrStdout().(*os.File); ok {
+		go func() { waitForHangup(ctx, out); cancel() }()
+	}
+	if err := live.Copy(sink); err != nil {
+		return err
+	}
+	if err := live.Stop(); err != nil {
+		return err
+	}
+	return f.summarize(stderr, live, sink)
+}
+
+// explain prints the verifier's whole log, which only -v asks for.
+func (f *captureFlags) explain(stderr io.Writer, err error) {
+	var verifier *ebpf.VerifierError
+	if f.verbose && errors.As(err, &verifier) {
+		fmt.Fprintf(stderr, "%+v\n", verifier)
+	}
+}
+
+func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *output) error {
+	stats, err := live.Stats()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "sdtrace: %d events, %d lost", sink.events, sink.lost)
+	// Only if all that was captured was shown, and all that became of it.
+	if n := live.Unread(); n > 0 && f.count == 0 && stats.Receipts == 0 {
+		fmt.Fprintf(stderr, ", %d not read yet", n)
+	}
+	fmt.Fprintln(stderr)
+	if !f.verbose {
+		return nil
+	}
+	fmt.Fprintf(stderr, "sdtrace: %d AF_UNIX datagrams seen, %d ignored, %d filtered out, %d captured, "+
+		"%d lost to a full ring buffer, %d to a full in-flight table, %d program runs skipped, up to %d receipts lost\n",
+		stats.Seen(), stats.Ignored, stats.Filtered, stats.Captured,
+		stats.RingFull, stats.InFlightFull, stats.Missed, stats.Receipts)
+	return nil
+}
+
+// findNetNS finds the inode number of a network namespace of this machine.
+func findNetNS(name string) (uint32, error) {
+	open := netns.GetFromName // as ip-netns(8) has it
+	if strings.Contains(name, "/") {
+		open = netns.GetFromPath
+	}
+	handle, err := open(name)
+	if err != nil {
+		return 0, fmt.Errorf("no network namespace %q: want a name of ip netns, a path such as /proc/PID/ns/net, or an inode number", name)
+	}
+	defer func() { _ = handle.Close() }()
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(handle), &stat); err != nil {
+		return 0, fmt.Errorf("reading network namespace %q: %w", name, err)
+	}
+	return uint32(stat.Ino), nil
+}
+
+// waitForHangup returns when the reader of a pipe has closed it, or when ctx ends.
+func waitForHangup(ctx context.Context, f *os.File) {
+	ended, end, err := os.Pipe()
+	if err != nil {
+		<-ctx.Done()
+		return
+	}
+	defer ended.Close()
+	context.AfterFunc(ctx, func() { _ = end.Close() })
+	poll := []unix.PollFd{{Fd: int32(f.Fd())}, {Fd: int32(ended.Fd())}}
+	for {
+		_, err := unix.Poll(poll, -1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || poll[0].Revents&unix.POLLERR == 0 {
+			break // ctx has ended, or it is some other file that always has something to say
+		}
+		return
+	}
+	<-ctx.Done()
+}
+
+// dieOf ends the process by a signal, of those that are ordinary ways to end a
+// program: systemd takes it for a success where it would take 143 for a failure.
+func dieOf(killer syscall.Signal) {
+	switch killer {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL:
+		signal.Reset(killer)
+		_ = syscall.Kill(os.Getpid(), killer)
+		select {} // until it is delivered
+	}
+}

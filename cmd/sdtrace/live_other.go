@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package main
+
+import (
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sdtrace/sdtrace/pkg/capture"
+)
+
+// subcommands are those beside a capture: none where there is no Linux.
+func subcommands() []*cobra.Command { return nil }
+
+// capture fails, and says that -r works.
+func (f *captureFlags) capture(cmd *cobra.Command, _ *output) error {
+	_, err := capture.Open(cmd.Context(), capture.Options{})
+	return err
+}
+
+// dieOf does nothing: no other program was started.
+func dieOf(syscall.Signal) {}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/sdtrace/sdtrace/internal/render"
+	"github.com/sdtrace/sdtrace/pkg/capture"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// encoder writes what a capture yields, one line each.
+type encoder interface {
+	AppendEvent([]byte, *events.Event) []byte
+	AppendReceipt([]byte, *events.Receipt) []byte
+	AppendWithheld([]byte, *events.Withheld) []byte
+	AppendLost([]byte, *events.Lost) []byte
+}
+
+// output is the sink that writes lines to stdout, and counts them.
+type output struct {
+	encoder  encoder
+	out      *bufio.Writer
+	ordinary bool   // receipts that are ordinary are written, too
+	most     uint64 // events, 0: any number
+
+	line         []byte
+	events, lost uint64
+}
+
+func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
+	o := &output{out: bufio.NewWriterSize(stdout, 1<<16), ordinary: f.reads, most: f.count}
+	colored := false
+	switch f.color {
+	case "always":
+		colored = true
+	case "never":
+	case "auto":
+		colored = isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	default:
+		return nil, fmt.Errorf("unknown --color %q: want auto, always or never", f.color)
+	}
+	switch f.output {
+	case "text":
+		o.encoder = render.Text{Color: colored}
+	case "json":
+		o.encoder, o.ordinary = events.JSONEncoder{}, true
+	default:
+		return nil, fmt.Errorf("unknown output format %q: want text or json", f.output)
+	}
+	return o, nil
+}
+
+// Write writes a record as a line.
+func (o *output) Write(r *events.Record) error {
+	line := o.line[:0]
+	switch {
+	case r.Event != nil:
+		o.events++
+		line = o.encoder.AppendEvent(line, r.Event)
+	case r.Receipt != nil:
+		if o.ordinary || !r.Receipt.Ordinary() {
+			line = o.encoder.AppendReceipt(line, r.Receipt)
+		}
+	case r.Withheld != nil:
+		line = o.encoder.AppendWithheld(line, r.Withheld)
+	case r.Lost != nil:
+		o.lost += r.Lost.Count()
+		line = o.encoder.AppendLost(line, r.Lost)
+	}
+	o.line = line
+	if _, err := o.out.Write(line); err != nil {
+		return err
+	}
+	if o.most > 0 && o.events >= o.most {
+		return capture.ErrStop
+	}
+	return nil
+}
+
+// Flush writes out what is buffered.
+func (o *output) Flush() error { return o.out.Flush() }
+
+// Close does nothing: stdout is not ours to close.
+func (o *output) Close() error { return nil }
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

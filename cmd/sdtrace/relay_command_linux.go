@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/pkg/relay"
+)
+
+// The exit statuses of programs that start another one (env(1), timeout(1)).
+const (
+	exitCannotRun = 126
+	exitNotFound  = 127
+	exitSignal    = 128 // plus the signal
+)
+
+// runCommand relays for as long as the command runs.
+func (f *relayFlags) runCommand(config relay.Config, command []string, log *decisionLog) error {
+	access, err := relay.ParseAccess(f.access)
+	if err != nil {
+		return err
+	}
+	program, err := exec.LookPath(command[0])
+	if err != nil {
+		return cannotStart(command[0], err)
+	}
+	// From now on, so that none is missed: what comes before the command runs
+	// is forwarded when it does.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals)
+	defer signal.Stop(signals)
+
+	dir, err := f.makeDirectory()
+	if err != nil {
+		return err
+	}
+	defer dir.remove()
+	member := relay.Member{Listen: filepath.Join(dir.path, relay.SocketName), Access: access}
+	member.Container = relay.Container{Descendants: true, Adopt: isPrivate(dir.path)}
+	for _, flag := range []struct {
+		values []string
+		field  *string
+	}{{f.cgroup, &member.Container.Cgroup}, {f.netNS, &member.Container.NetNS}} {
+		if len(flag.values) > 0 {
+			*flag.field = flag.values[len(flag.values)-1]
+			member.Container.Descendants, member.Container.Adopt = false, false
+		}
+	}
+	config.Members = []relay.Member{member}
+	r, err := relay.New(config)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := f.prepareBundle(dir.path); err != nil {
+		return err
+	}
+	// Containers whose starter forks and exits stay our descendants.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("becoming the reaper of descendants: %w", err)
+	}
+	pid, err := f.start(program, command, dir.path, config.Policy)
+	if err != nil {
+		return cannotStart(command[0], err)
+	}
+	r.SetCommand(pid)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	var stopped atomic.Bool
+	go forwardSignals(signals, pid, &stopped)
+
+	status := reap(pid)
+	cancel()
+	err = <-done
+	select {
+	case <-r.Ready():
+	default:
+		// Unless it was asked to end, and did.
+		if !stopped.Load() || status.ExitStatus() != 0 {
+			err = errors.Join(fmt.Errorf("%s %s before it said READY=1", command[0], describe(status)), err)
+		}
+	}
+	return exitWith(status, err)
+}
+
+func cannotStart(name string, err error) error {
+	status := exitCannotRun
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		status = exitNotFound
+	}
+	// Without what the libraries put around it: the name is said already.
+	var lookup *exec.Error
+	if errors.As(err, &lookup) {
+		err = lookup.Err
+	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return &exitError{status: status, err: fmt.Errorf("starting %s: %w", name, err)}
+}
+
+// exitWith passes the command's exit status on. An error of our own shows in it
+// only when the command says that all is well.
+func exitWith(status unix.WaitStatus, err error) error {
+	code := status.ExitStatus()
+	var killer syscall.Signal
+	if status.Signaled() {
+		killer = status.Signal()
+		code = exitSignal + int(killer)
+	}
+	switch {
+	case code != 0:
+		return &exitError{status: code, signal: killer, err: err}
+	case err != nil:
+		return err
+	}
+	return nil
+}
+
+func describe(status unix.WaitStatus) string {
+	if status.Signaled() {
+		return "was killed by " + unix.SignalName(status.Signal())
+	}
+	return "exited with status " + strconv.Itoa(status.ExitStatus())
+}
+
+// start starts the command through ourselves, as execCommand: only the process
+// itself can know its number before the command runs.
+func (f *relayFlags) start(program string, command []string, dir string, policy relay.Policy) (pid int, err error) {
+	files := []uintptr{0, 1, 2}
+	env := commandEnv(os.Environ())
+	switch {
+	case f.bundle != "":
+		// The container has it from its config.json; the runtime must not put a
+		// relay of its own in between.
+	case f.inside != "":
+		env = append(env, "NOTIFY_SOCKET="+filepath.Join(f.inside, relay.SocketName))
+		if os.Getenv("WATCHDOG_USEC") != "" {
+			env = append(env, "WATCHDOG_PID=1")
+		}
+	default:
+		env = append(env, "NOTIFY_SOCKET="+filepath.Join(dir, relay.SocketName))
+		if os.Getenv("WATCHDOG_USEC") != "" {
+			env = append(env, "WATCHDOG_PID="+ownPID)
+		}
+	}
+	if policy.Rule(relay.KeyFDStore).Action != relay.Deny {
+		passed := activation.Files(true)
+		var names []string
+		for _, file := range passed {
+			files = append(files, file.Fd())
+			names = append(names, file.Name())
+		}
+		if len(passed) > 0 {
+			env = append(env, "LISTEN_FDS="+strconv.Itoa(len(passed)), "LISTEN_PID="+ownPID,
+				"LISTEN_FDNAMES="+strings.Join(names, ":"))
+		}
+	}
+	args := append([]string{"sdtrace", execCommandName, program}, command...)
+	return syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{Env: env, Files: files})
+}
+
+// commandEnv is the environment without what is about us and our own socket.
+func commandEnv(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
+		name, _, _ := strings.Cut(assignment, "=")
+		switch name {
+		case "NOTIFY_SOCKET", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE":
+			return true
+		}
+		return false
+	})
+}
+
+// execCommandName is how sdtrace calls itself to become the command.
+const execCommandName = "relay-exec"
+
+// ownPID stands for the number of the process that has it in its environment.
+const ownPID = "@self@"
+
+func newExecCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                execCommandName,
+		Hidden:             true,
+		DisableFlagParsing: true,
+		SilenceErrors:      true,
+		SilenceUsage:       true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return errors.New("this is for sdtrace relay to call")
+			}
+			env := os.Environ()
+			for i, assignment := range env {
+				if name, value, _ := strings.Cut(assignment, "="); value == ownPID {
+					env[i] = name + "=" + strconv.Itoa(os.Getpid())
+				}
+			}
+			signal.Reset()
+			return cannotStart(args[1], syscall.Exec(args[0], args[1:], env))
+		},
+	}
+}
+
+// forwardSignals passes every signal on that is not about ourselves. stopped is
+// set by one that asks to end.
+func forwardSignals(signals <-chan os.Signal, pid int, stopped *atomic.Bool) {
+	terminal := isTerminal(os.Stdin)
+	for s := range signals {
+		number, ok := s.(syscall.Signal)
+		if !ok {
+			continue
+		}
+		switch number {
+		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
+			stopped.Store(true)
+		}
+		switch number {
+		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
+			continue // of our own runtime and children
+		case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
+			if terminal {
+				continue // the terminal sends it to the command as well
+			}
+		}
+		_ = syscall.Kill(pid, number)
+	}
+}
+
+// reap waits for all children that there are, until the command has ended.
+func reap(pid int) unix.WaitStatus {
+	for {
+		var status unix.WaitStatus
+		ended, err := unix.Wait4(-1, &status, 0, nil)
+		if errors.Is(err, unix.ECHILD) || (ended == pid && (status.Exited() || status.Signaled())) {
+			return status
+		}
+	}
+}
+
+// directory is where the socket is made.
+type directory struct {
+	path  string
+	owned string // to be removed at the end; "" if it was there before
+}
+
+func (d directory) remove() {
+	if d.owned != "" {
+		_ = os.Remove(d.path)
+		_ = os.Remove(d.owned)
+	}
+}
+
+// makeDirectory makes the directory that containers mount: readable by every
+// user in it, in a private one unless the user names it.
+func (f *relayFlags) makeDirectory() (directory, error) {
+	if f.directory != "" {
+		path, err := filepath.Abs(f.directory)
+		if err != nil {
+			return directory{}, err
+		}
+		_, err = os.Stat(path)
+		d := directory{path: path}
+		if errors.Is(err, fs.ErrNotExist) {
+			d.owned = path
+			// For every user of the container, whatever the umask.
+			err = errors.Join(os.MkdirAll(path, 0o755), os.Chmod(path, 0o755))
+		}
+		return d, err
+	}
+	base, err := runtimeDirectory()
+	if err != nil {
+		return directory{}, err
+	}
+	private, err := os.MkdirTemp(base, "relay-")
+	if err != nil {
+		return directory{}, fmt.Errorf("making a directory for the socket: %w", err)
+	}
+	d := directory{path: filepath.Join(private, "notify"), owned: private}
+	if err := os.Mkdir(d.path, 0o755); err != nil {
+		return directory{}, fmt.Errorf("making a directory for the socket: %w", err)
+	}
+	return d, os.Chmod(d.path, 0o755) // whatever the umask
+}
+
+func runtimeDirectory() (string, error) {
+	if dirs := os.Getenv("RUNTIME_DIRECTORY"); dirs != "" {
+		first, _, _ := strings.Cut(dirs, ":") // systemd.exec(5)
+		return first, nil
+	}
+	base := "/run/sdtrace"
+	if user := os.Getenv("XDG_RUNTIME_DIR"); os.Getuid() != 0 && user != "" {
+		base = filepath.Join(user, "sdtrace")
+	}
+	if err := os.MkdirAll(base, 0o700); err != nil {
+		return "", fmt.Errorf("making a directory for the socket: %w (see --directory)", err)
+	}
+	return base, nil
+}
+
+// isPrivate reports whether a directory on the way keeps other users out.
+func isPrivate(path string) bool {
+	for ; ; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		if err != nil {
+			return false
+		}
+		if info.Mode()&0o001 == 0 {
+			return true
+		}
+		if path == "/" {
+			return false
+		}
+	}
+}
+
+// prepareBundle writes the mount and the environment into the bundle's config.json.
+func (f *relayFlags) prepareBundle(dir string) error {
+	if f.bundle == "" {
+		return nil
+	}
+	path := filepath.Join(f.bundle, "config.json")
+	err := editSpec(path, func(spec *specs.Spec) error {
+		return relay.SetupSpec(spec, relay.SpecOptions{Directory: dir, WatchdogUSec: os.Getenv("WATCHDOG_USEC")})
+	})
+	if err != nil {
+		return fmt.Errorf("preparing %s: %w", path, err)
+	}
+	return nil
+}
+
+// editSpec changes the mounts and the environment in a config.json in place, at
+// once or not at all. What else is in it, of a later version say, stays.
+func editSpec(path string, edit func(*specs.Spec) error) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(text, &spec); err != nil {
+		return err
+	}
+	if err := edit(&spec); err != nil {
+		return err
+	}
+	var whole, process map[string]json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(whole["process"], &process); err != nil {
+		return err
+	}
+	err = errors.Join(
+		setField(process, "env", spec.Process.Env),
+		setField(whole, "mounts", spec.Mounts),
+		setField(whole, "process", process),
+	)
+	if err != nil {
+		return err
+	}
+	changed, err := json.MarshalIndent(whole, "", "\t")
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, append(changed, '\n'))
+}
+
+func setField(object map[string]json.RawMessage, name string, value any) (err error) {
+	object[name], err = json.Marshal(value)
+	return err
+}
+
+// replaceFile gives a file a new content, and leaves owner and mode as they are.
+func replaceFile(path string, content []byte) error {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
+		return err
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".config-*.json")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(content)
+	err = errors.Join(err, temporary.Chown(int(stat.Uid), int(stat.Gid)),
+		temporary.Chmod(fs.FileMode(stat.Mode&0o777)), temporary.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(temporary.Name(), path)
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cgroupfs finds control groups of version 2 in the file system.
+package cgroupfs
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Mount is where the whole hierarchy is mounted, "" if it is not.
+var Mount = sync.OnceValue(func() string {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup2"))
+	if err != nil {
+		return ""
+	}
+	for _, m := range mounts {
+		if m.Root == "/" {
+			return m.Mountpoint
+		}
+	}
+	return ""
+})
+
+// Dir is the directory of a control group, given its path below the root of the hierarchy.
+func Dir(cgroup string) string { return filepath.Join(Mount(), cgroup) }
+
+// Processes lists the processes of a control group, those below it left out. The error is
+// ENOENT when there is no such group.
+func Processes(cgroup string) ([]int, error) {
+	if Mount() == "" {
+		return nil, unix.ENOENT
+	}
+	list, err := os.ReadFile(Dir(cgroup) + "/cgroup.procs")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for line := range strings.FieldsSeq(string(list)) {
+		// 0 is one that this pid namespace does not see.
+		if pid, err := strconv.Atoi(line); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// handleType is the type of a file handle that is a kernfs_node's id (kernel: FILEID_KERNFS).
+const handleType = 0xfe
+
+// PathOf is the path of the control group with an id, "" if it is gone, or cannot be found.
+func PathOf(id uint64) string {
+	mount, err := unix.Open(Mount(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(mount)
+	handle := unix.NewFileHandle(handleType, binary.NativeEndian.AppendUint64(nil, id))
+	fd, err := unix.OpenByHandleAt(mount, handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return ""
+	}
+	below, ok := strings.CutPrefix(path, Mount())
+	switch {
+	case !ok:
+		return ""
+	case below == "":
+		return "/"
+	}
+	return below
+}

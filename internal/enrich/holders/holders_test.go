@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package holders_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/enrich/holders"
+	"github.com/sdtrace/sdtrace/internal/holdertest"
+	"github.com/sdtrace/sdtrace/internal/sockdiag"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+func TestMain(m *testing.M) {
+	holdertest.Main()
+	os.Exit(m.Run())
+}
+
+// inodeOf is the inode number of the socket that is bound to an address.
+func inodeOf(t *testing.T, address string) uint64 {
+	t.Helper()
+	sockets, err := sockdiag.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sockets {
+		if s.Address == events.Address(address) {
+			return uint64(s.Inode)
+		}
+	}
+	t.Fatalf("nobody has bound %s", address)
+	return 0
+}
+
+// awaitHolder asks until the answer is the one that is wanted; pid 0 is none.
+func awaitHolder(t *testing.T, h *holders.Holders, inode uint64, pid int) {
+	t.Helper()
+	const patience = 20 * time.Second
+	var got holders.Process
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if got, _ = h.Find(inode, ""); got.PID == pid {
+			return
+		}
+	}
+	t.Fatalf("held by %v, want process %d", got, pid)
+}
+
+func TestTheHolderOfASocketIsFoundAndForgottenWhenItHasGone(t *testing.T) {
+	holdertest.RequireRoot(t)
+	d := holdertest.Dir(t)
+	early := holdertest.Start(t, "", nil, filepath.Join(d, "early"))
+	h := holders.Watch()
+	defer h.Close()
+	awaitHolder(t, h, inodeOf(t, filepath.Join(d, "early")), early.PID)
+
+	late := holdertest.Start(t, "", []string{"--net"}, filepath.Join(d, "late"))
+	inode := inodeOf(t, filepath.Join(d, "late"))
+	awaitHolder(t, h, inode, late.PID)
+	if err := unix.Kill(late.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	awaitHolder(t, h, inode, 0)
+	awaitHolder(t, h, inodeOf(t, filepath.Join(d, "early")), early.PID)
+}
+
+func TestTheHolderOfANewSocketIsFoundAtOnceInItsCgroup(t *testing.T) {
+	holdertest.RequireRoot(t)
+	h := holders.Watch()
+	defer h.Close()
+	<-h.Looked()
+	mount := "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(mount); err != nil {
+		mount = "/sys/fs/cgroup"
+	}
+	cgroup := fmt.Sprintf("/sdtrace-inventory-%d", os.Getpid())
+	if err := os.Mkdir(mount+cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(mount + cgroup) })
+	address := filepath.Join(holdertest.Dir(t), "new")
+	// The shell is in the cgroup before it becomes the process.
+	p := holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" "$3"`, "sh", mount+cgroup, os.Args[0], address)
+	inode := inodeOf(t, address)
+	if got, found := h.Find(inode, cgroup); !found || got.PID != p.PID {
+		t.Errorf("held by %v, want process %d", got, p.PID)
+	}
+}
+
+func TestAProcessThatReadsASocketIsItsHolderAtOnce(t *testing.T) {
+	holdertest.RequireRoot(t)
+	h := holders.Watch()
+	defer h.Close()
+	<-h.Looked()
+	address := filepath.Join(holdertest.Dir(t), "read")
+	p := holdertest.Start(t, "", nil, address)
+	inode := inodeOf(t, address)
+	h.Saw(inode, os.Getpid()) // which has not got it
+	h.Saw(inode, p.PID)
+	if got, found := h.Find(inode, ""); !found || got.PID != p.PID {
+		t.Errorf("held by %v, want process %d", got, p.PID)
+	}
+}
+
+func TestASocketThatNobodyHoldsHasNoHolder(t *testing.T) {
+	holdertest.RequireRoot(t)
+	h := holders.Watch()
+	defer h.Close()
+	if p, found := h.Find(1, "/"); found {
+		t.Errorf("held by %v", p)
+	}
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is an open /proc/PID. What is read through it is about one process,
+// even if its number passes to another one: that fails with ESRCH.
+type Process struct {
+	// PID is the number in the pid namespace of the mounted /proc.
+	PID int
+	// FD is the directory, opened with O_PATH.
+	FD int
+}
+
+// Open opens the directory of a process. The error is ENOENT when there is none.
+func Open(pid int) (Process, error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return Process{PID: pid, FD: fd}, err
+}
+
+// Close closes the directory.
+func (p Process) Close() { unix.Close(p.FD) }
+
+// Open opens a file of the process, such as "ns/net".
+func (p Process) Open(name string, flags int) (fd int, err error) {
+	return unix.Openat(p.FD, name, flags|unix.O_CLOEXEC, 0)
+}
+
+// OpenThread opens the directory of one of the process's threads.
+func (p Process) OpenThread(tid int) (Process, error) {
+	fd, err := p.Open("task/"+strconv.Itoa(tid), unix.O_PATH|unix.O_DIRECTORY)
+	return Process{PID: p.PID, FD: fd}, err
+}
+
+// Read reads a whole file of the process.
+func (p Process) Read(name string) ([]byte, error) {
+	fd, err := p.Open(name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	content := make([]byte, 0, 1024)
+	for {
+		if len(content) == cap(content) {
+			content = append(content, 0)[:len(content)]
+		}
+		n, err := unix.Read(fd, content[len(content):cap(content)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return content, nil
+		default:
+			content = content[:len(content)+n]
+		}
+	}
+}
+
+// Link reads a symbolic link of the process, such as "exe".
+func (p Process) Link(name string) (string, error) {
+	var link [unix.PathMax]byte
+	n, err := unix.Readlinkat(p.FD, name, link[:])
+	if err != nil {
+		return "", err
+	}
+	return string(link[:n]), nil
+}
+
+// Inode reads the number off a link such as ns/net, which is "net:[4026531840]".
+func (p Process) Inode(name, kind string) (uint64, error) {
+	var link [64]byte
+	n, err := unix.Readlinkat(p.FD, name, link[:])
+	if err != nil {
+		return 0, err
+	}
+	inode, ok := ParseInode(link[:n], kind)
+	if !ok {
+		return 0, fmt.Errorf("%s of process %d is %q", name, p.PID, link[:n])
+	}
+	return inode, nil
+}
+
+// ParseInode reads "KIND:[NUMBER]".
+func ParseInode(link []byte, kind string) (inode uint64, ok bool) {
+	if len(link) < len(kind)+4 || string(link[:len(kind)]) != kind || link[len(kind)] != ':' || link[len(link)-1] != ']' {
+		return 0, false
+	}
+	for _, c := range link[len(kind)+2 : len(link)-1] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		inode = 10*inode + uint64(c-'0')
+	}
+	return inode, true
+}
+
+// Stat reads /proc/PID/stat. The error is ESRCH for a file that is not like one.
+func (p Process) Stat() (Stat, error) {
+	content, err := p.Read("stat")
+	if err != nil {
+		return Stat{}, err
+	}
+	stat, ok := ParseStat(content)
+	if !ok {
+		return Stat{}, unix.ESRCH
+	}
+	return stat, nil
+}
+
+// Status reads /proc/PID/status.
+func (p Process) Status() (Status, error) {
+	content, err := p.Read("status")
+	if err != nil {
+		return Status{}, err
+	}
+	return ParseStatus(content)
+}
+
+// Comm is the name of the process, at most 15 bytes (proc_pid_comm(5)).
+func (p Process) Comm() (string, error) {
+	comm, err := p.Read("comm")
+	return strings.TrimSuffix(string(comm), "\n"), err
+}
+
+// Cgroup is the path of the process's control group that says most: the one of version 2
+// unless it is the root, else the first of version 1 that is not.
+func (p Process) Cgroup() (string, error) {
+	text, err := p.Read("cgroup")
+	if err != nil {
+		return "", err
+	}
+	return bestCgroup(text), nil
+}
+
+func bestCgroup(text []byte) string {
+	best := ""
+	for _, c := range ParseCgroups(text) {
+		switch {
+		case c.Unified && (c.Path != "/" || best == ""):
+			best = c.Path
+		case !c.Unified && c.Path != "/" && (best == "" || best == "/") && !strings.HasPrefix(c.Controllers, "name="):
+			best = c.Path
+		}
+	}
+	return best
+}
+
+// NotifySocket returns the value of NOTIFY_SOCKET in the environment that the process was
+// executed with.
+func (p Process) NotifySocket() (value string, ok bool, err error) {
+	environ, err := p.Read("environ")
+	if err != nil {
+		return "", false, err
+	}
+	value, ok = Variable(environ, "NOTIFY_SOCKET")
+	return value, ok, nil
+}
+
+// Variable finds a variable in an environment block (proc_pid_environ(5)): the first one of
+// the name, as getenv(3) does.
+func Variable(environ []byte, name string) (value string, ok bool) {
+	for variable := range bytes.SplitSeq(environ, []byte{0}) {
+		if value, found := bytes.CutPrefix(variable, []byte(name)); found && len(value) > 0 && value[0] == '=' {
+			return string(value[1:]), true
+		}
+	}
+	return "", false
+}
+
+// OpenPath opens a path, as O_PATH, as the process sees it (openat2(2), RESOLVE_IN_ROOT).
+func (p Process) OpenPath(path string) (fd int, stat unix.Stat_t, err error) {
+	root, err := p.Open("root", unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, stat, err
+	}
+	defer unix.Close(root)
+	fd, err = unix.Openat2(root, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT,
+	})
+	if err != nil {
+		return -1, stat, err
+	}
+	if err := unix.Fstat(fd, &stat); err != nil {
+		unix.Close(fd)
+		return -1, stat, err
+	}
+	return fd, stat, nil
+}
+
+// Sockets returns the inode numbers of the sockets that the process has open and that are
+// wanted, each once.
+func (p Process) Sockets(wanted func(inode uint32) bool) (held []uint32) {
+	fd, err := p.Open("fd", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	EachEntry(fd, func(name string) bool {
+		var link [32]byte
+		n, err := unix.Readlinkat(fd, name, link[:])
+		if err != nil {
+			return true
+		}
+		inode, ok := ParseInode(link[:n], "socket")
+		if ok && wanted(uint32(inode)) && !slices.Contains(held, uint32(inode)) {
+			held = append(held, uint32(inode))
+		}
+		return true
+	})
+	return held
+}
+
+// Holds reports whether the process has a file descriptor of a socket.
+func (p Process) Holds(socket uint32) bool {
+	return len(p.Sockets(func(inode uint32) bool { return inode == socket })) > 0
+}
+
+// EachEntry calls look for the names in an open directory until it returns false.
+func EachEntry(dir int, look func(name string) bool) {
+	var entries [8192]byte
+	var names []string
+	for {
+		n, err := unix.ReadDirent(dir, entries[:])
+		if err != nil || n <= 0 {
+			return
+		}
+		_, _, names = unix.ParseDirent(entries[:n], -1, names[:0])
+		for _, name := range names {
+			if !look(name) {
+				return
+			}
+		}
+	}
+}
+
+// PIDs lists the processes of the mounted /proc below root ("/" for this machine's).
+func PIDs(root string) ([]int, error) {
+	dir, err := os.Open(root + "/proc")
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	pids := make([]int, 0, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// Each calls look for every process, several at a time. Processes that are gone are left out.
+func Each(ctx context.Context, look func(Process)) error {
+	all, err := PIDs("/")
+	if err != nil {
+		return err
+	}
+	pids := make(chan int, len(all))
+	for _, pid := range all {
+		pids <- pid
+	}
+	close(pids)
+	var group sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for pid := range pids {
+				if ctx.Err() != nil {
+					return
+				}
+				if p, err := Open(pid); err == nil {
+					look(p)
+					p.Close()
+				}
+			}
+		})
+	}
+	group.Wait()
+	return ctx.Err()
+}
+
+// IsMissing reports whether an error says that there is no such file.
+func IsMissing(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
+}
+
+// IsDenied reports whether an error is for want of a right, and not because what
+// was looked at is gone.
+func IsDenied(err error) bool { return errors.Is(err, fs.ErrPermission) }

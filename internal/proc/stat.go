@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proc reads what Linux says of processes in /proc (proc(5)), through a directory
+// that is held open, so that all of it is about one process.
+package proc
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Tick is the unit of times in the file: USER_HZ is 100 on all architectures there are
+// programs for.
+const Tick = 10 * time.Millisecond
+
+// Stat is the part of /proc/PID/stat that is read: what tells one process from another with
+// the same number.
+type Stat struct {
+	// Comm is the name of the process, which may hold any byte.
+	Comm string
+	// StartTicks is when it was started, in [Tick] of CLOCK_BOOTTIME.
+	StartTicks uint64
+}
+
+// ParseStat reads the content of the file; ok is false if it is not like one.
+func ParseStat(content []byte) (stat Stat, ok bool) {
+	// "pid (comm) state …", where comm may hold anything; starttime is the 22nd.
+	open, end := bytes.IndexByte(content, '('), bytes.LastIndexByte(content, ')')
+	if open < 0 || end < open {
+		return Stat{}, false
+	}
+	fields := strings.Fields(string(content[end+1:]))
+	const startTime = 22 - 3
+	if len(fields) <= startTime {
+		return Stat{}, false
+	}
+	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
+	return Stat{string(content[open+1 : end]), ticks}, err == nil
+}
+
+// StartedAt reports whether the process was started at that time, in nanoseconds of
+// CLOCK_BOOTTIME.
+func (s Stat) StartedAt(ns uint64) bool { return s.StartTicks == ns/uint64(Tick) }

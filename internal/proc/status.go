@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// Status is the part of /proc/PID/status that is read (proc_pid_status(5)).
+type Status struct {
+	// PPID is the parent, 0 when it is not visible here.
+	PPID int
+	// NSPID is the number of the process in its own pid namespace.
+	NSPID int
+	// UID is the real user: the one who chose the arguments, also of a set-user-ID program.
+	UID uint32
+}
+
+var errNoStatus = errors.New("not like /proc/PID/status")
+
+// ParseStatus reads the content of the file.
+func ParseStatus(content []byte) (Status, error) {
+	var s Status
+	hasUID := false
+	for line := range bytes.Lines(content) {
+		name, value, _ := strings.Cut(string(line), ":")
+		fields := strings.Fields(value)
+		if len(fields) == 0 {
+			continue
+		}
+		var err error
+		switch name {
+		case "PPid":
+			s.PPID, err = strconv.Atoi(fields[0])
+		case "NSpid":
+			s.NSPID, err = strconv.Atoi(fields[len(fields)-1])
+		case "Uid":
+			var uid uint64
+			uid, err = strconv.ParseUint(fields[0], 10, 32)
+			s.UID, hasUID = uint32(uid), true
+		}
+		if err != nil {
+			return Status{}, err
+		}
+	}
+	if !hasUID {
+		return Status{}, errNoStatus
+	}
+	return s, nil
+}
+
+// Cgroup is a line of /proc/PID/cgroup (cgroups(7)).
+type Cgroup struct {
+	// Unified is set for the hierarchy of version 2.
+	Unified bool
+	// Controllers are those of a hierarchy of version 1, comma-separated, or "name=NAME".
+	Controllers string
+	// Path is below the root of the hierarchy, as this process's cgroup namespace shows it.
+	Path string
+}
+
+// ParseCgroups reads the content of /proc/PID/cgroup.
+func ParseCgroups(content []byte) (all []Cgroup) {
+	for line := range bytes.Lines(content) {
+		fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
+		if len(fields) == 3 {
+			all = append(all, Cgroup{Unified: fields[0] == "0", Controllers: fields[1], Path: fields[2]})
+		}
+	}
+	return all
+}

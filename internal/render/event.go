@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package render makes text for people: a line an event, tables and trees of sockets. What it
+// writes holds no character that a terminal acts on but its own.
+package render
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// Text writes one line an event for people. docs/events.md describes
+// the line. The output holds no control or formatting character but the '\n'
+// at its end and, with Color, the sequences of the encoder itself.
+type Text struct {
+	// Color marks up the parts of a line with ANSI escape sequences.
+	Color bool
+	// Location is the time zone of the times shown, nil for the local one.
+	Location *time.Location
+}
+
+const (
+	styleDim     = "\x1b[2m"
+	styleBold    = "\x1b[1m"
+	styleCyan    = "\x1b[36m"
+	styleYellow  = "\x1b[33m"
+	styleFailure = "\x1b[1;31m"
+	styleOff     = "\x1b[0m"
+)
+
+// The columns' widths in characters. What is longer is shown whole and pushes
+// the rest of its line to the right.
+const (
+	whoWidth    = 22
+	groupWidth  = 22
+	socketWidth = 21
+	resultWidth = 4
+)
+
+// AppendEvent appends e to b as one line, its '\n' included.
+func (t Text) AppendEvent(b []byte, e *events.Event) []byte {
+	b = t.appendTime(b, e.Time)
+	b = append(b, ' ')
+	b = t.appendColumn(b, styleBold, whoWidth, func(b []byte) []byte {
+		return appendProcess(b, e.Sender.Comm, e.Sender.PID)
+	})
+	b = append(b, ' ')
+	b = t.appendColumn(b, styleCyan, groupWidth, func(b []byte) []byte {
+		return appendGroup(b, &e.Sender.Identity, e.Sender.CgroupController)
+	})
+	b = append(b, " -> "...)
+	b = t.appendColumn(b, "", socketWidth, func(b []byte) []byte {
+		b = appendSocket(b, e.Socket)
+		if r := e.Receiver; r != nil && r.PID != 0 {
+			b = append(b, ' ')
+			b = appendProcess(b, r.Comm, r.PID)
+		}
+		return b
+	})
+	b = append(b, ' ')
+	style := ""
+	if e.Result.Failed() {
+		style = styleFailure
+	}
+	b = t.appendColumn(b, style, resultWidth, func(b []byte) []byte { return appendResult(b, e.Result) })
+	b = append(b, ' ')
+	b = t.appendPayload(b, e)
+	if len(e.FDs) > 0 {
+		b = append(b, ' ')
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendFDs(b, e.FDs) })
+	}
+	if e.Claimed != nil {
+		if claims := appendClaims(nil, e.Claimed, &e.Sender); len(claims) > 0 {
+			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, claims...) })
+		}
+	}
+	if from := e.HopOf; from != nil {
+		b = append(b, ' ')
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
+			b = append(b, "passes on "...)
+			return appendProcess(b, from.Sender.Comm, from.Sender.PID)
+		})
+	}
+	return append(b, '\n')
+}
+
+// AppendLost appends l to b as one line, its '\n' included.
+func (t Text) AppendLost(b []byte, l *events.Lost) []byte {
+	b = t.appendTime(b, l.Time)
+	b = append(b, ' ')
+	b = t.appendStyled(b, styleFailure, func(b []byte) []byte {
+		b = append(b, "*** LOST "...)
+		if l.Count() == 0 {
+			b = append(b, "what became of at most "...)
+			b = appendCount(b, l.Receipts, "datagram")
+			return append(b, " ***"...)
+		}
+		b = appendCount(b, l.Count(), "datagram")
+		sep := ": "
+		for _, reason := range []struct {
+			name  string
+			count uint64
+		}{
+			{"ring buffer full ", l.RingFull},
+			{"in-flight table full ", l.InFlightFull},
+			{"missed by the kernel at most ", l.Missed},
+			{"and what became of at most ", l.Receipts},
+		} {
+			if reason.count > 0 {
+				b = append(b, sep...)
+				b = append(b, reason.name...)
+				b = strconv.AppendUint(b, reason.count, 10)
+				sep = ", "
+			}
+		}
+		return append(b, " ***"...)
+	})
+	return append(b, '\n')
+}
+
+func (t Text) appendTime(b []byte, at time.Time) []byte {
+	loc := t.Location
+	if loc == nil {
+		loc = time.Local
+	}
+	return t.appendStyled(b, styleDim, func(b []byte) []byte { return at.In(loc).AppendFormat(b, "15:04:05.000000") })
+}
+
+func (t Text) appendStyled(b []byte, style string, content func([]byte) []byte) []byte {
+	if !t.Color || style == "" {
+		return content(b)
+	}
+	b = append(b, style...)
+	b = content(b)
+	return append(b, styleOff...)
+}
+
+func (t Text) appendColumn(b []byte, style string, width int, content func([]byte) []byte) []byte {
+	var used int
+	b = t.appendStyled(b, style, func(b []byte) []byte {
+		start := len(b)
+		b = content(b)
+		used = utf8.RuneCount(b[start:])
+		return b
+	})
+	for ; used < width; used++ {
+		b = append(b, ' ')
+	}
+	return b
+}
+
+func (t Text) appendPayload(b []byte, e *events.Event) []byte {
+	note := func(text string) {
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, text...) })
+	}
+	switch {
+	case e.Payload == nil && e.Size == nil:
+		note("(payload unknown)")
+		return b
+	case e.Payload == nil:
+		note("(payload unknown, " + string(appendCount(nil, uint64(*e.Size), "byte")) + ")")
+		return b
+	case len(e.Payload) == 0 && !e.Truncated:
+		note("(empty)")
+		return b
+	}
+
+	text := e.TextOf()
+	switch {
+	case text.Err != nil:
+		note("(unparseable: " + text.Err.Error() + ")")
+		b = append(b, ' ')
+		b = appendQuoted(b, string(e.Payload))
+	case len(text.Lines) == 0:
+		b = appendQuoted(b, string(e.Payload))
+	}
+	for i, line := range text.Lines {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		cut := text.Open && i == len(text.Lines)-1
+		b = appendLine(b, line.Text, cut)
+		if cut {
+			b = append(b, "..."...)
+		}
+	}
+	if e.Truncated {
+		size := " (truncated: " + string(appendCount(nil, uint64(len(e.Payload)), "byte"))
+		if e.Size != nil {
+			size += " of " + strconv.FormatUint(uint64(*e.Size), 10)
+		}
+		note(size + ")")
+	}
+	return b
+}
+
+// appendLine appends an assignment as KEY=value, with the value quoted where it
+// needs it, and everything else as one quoted string, so that no line of a
+// payload looks like a part of the output or like an assignment it is not.
+func appendLine(b []byte, line string, quoteValue bool) []byte {
+	key, value, ok := strings.Cut(line, "=")
+	if !ok || key == "" || needsQuotes(key) {
+		return appendQuoted(b, line)
+	}
+	b = events.AppendEscaped(b, key, false)
+	b = append(b, '=')
+	if quoteValue || needsQuotes(value) {
+		return appendQuoted(b, value)
+	}
+	return events.AppendEscaped(b, value, false)
+}
+
+func appendProcess(b []byte, comm string, pid uint32) []byte {
+	b = appendWord(b, comm)
+	b = append(b, '[')
+	b = strconv.AppendUint(b, uint64(pid), 10)
+	return append(b, ']')
+}
+
+func appendSocket(b []byte, s events.Socket) []byte {
+	switch {
+	case s.Address != "" && s.Bound != "" && s.Bound != s.Address:
+		b = appendWord(b, string(s.Address))
+		b = append(b, " (bound to "...)
+		b = appendWord(b, string(s.Bound))
+		return append(b, ')')
+	case s.Address != "":
+		return appendWord(b, string(s.Address))
+	case s.Bound != "":
+		return appendWord(b, string(s.Bound))
+	case s.Inode != 0:
+		b = append(b, "socket:["...)
+		b = strconv.AppendUint(b, s.Inode, 10)
+		return append(b, ']')
+	}
+	return append(b, "(address unknown)"...)
+}
+
+func appendResult(b []byte, r events.Result) []byte {
+	switch {
+	case r.Errno != "":
+		b = append(b, "FAILED "...)
+		return appendWord(b, r.Errno)
+	case r.Delivered == nil:
+		return append(b, "sent"...)
+	case !*r.Delivered:
+		return append(b, "FAILED dropped by receiver's socket filter"...)
+	}
+	return append(b, "ok"...)
+}
+
+func appendFDs(b []byte, fds []events.FD) []byte {
+	b = append(b, '+')
+	b = appendCount(b, uint64(len(fds)), "fd")
+	b = append(b, ':')
+	for _, fd := range fds {
+		b = append(b, ' ')
+		if fd.Type == "" {
+			b = append(b, '?')
+			continue
+		}
+		b = appendWord(b, fd.Type)
+	}
+	return b
+}
+
+// appendClaims appends the claimed ids that are not the sender's own.
+func appendClaims(b []byte, c *events.Claimed, s *events.Sender) []byte {
+	claim := func(name string, id uint32) {
+		if len(b) == 0 {
+			b = append(b, " claims"...)
+		}
+		b = append(b, ' ')
+		b = append(b, name...)
+		b = append(b, ' ')
+		b = strconv.AppendUint(b, uint64(id), 10)
+	}
+	switch {
+	case c.PID != 0:
+		if c.PID != s.PID {
+			claim("pid", c.PID)
+		}
+	case c.NSPID != 0 && c.NSPID != s.NSPID:
+		claim("ns_pid", c.NSPID)
+	}
+	if c.UID != nil && *c.UID != s.UID {
+		claim("uid", *c.UID)
+	}
+	if c.GID != nil && *c.GID != s.GID {
+		claim("gid", *c.GID)
+	}
+	return b
+}
+
+func appendCount(b []byte, n uint64, noun string) []byte {
+	b = strconv.AppendUint(b, n, 10)
+	b = append(b, ' ')
+	b = append(b, noun...)
+	if n != 1 {
+		b = append(b, 's')
+	}
+	return b
+}
+
+func appendWord(b []byte, s string) []byte {
+	if s == "" || needsQuotes(s) || strings.ContainsAny(s, "[]") {
+		return appendQuoted(b, s)
+	}
+	return events.AppendEscaped(b, s, false)
+}
+
+func appendQuoted(b []byte, s string) []byte {
+	b = append(b, '"')
+	b = events.AppendEscaped(b, s, true)
+	return append(b, '"')
+}
+
+func needsQuotes(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r == '"' || unicode.Is(unicode.Zs, r) })
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/inventory"
+)
+
+// Sockets writes two tables for people: of the sockets, and of the clients. A
+// socket is called by the path of its file, if that is known.
+// hostNetNS is the network namespace that is called "host" in them; 0 is none.
+func Sockets(w io.Writer, inv *inventory.Inventory, hostNetNS uint64) error {
+	table := newTable(w)
+	if len(inv.Sockets) > 0 {
+		fmt.Fprintln(table, "SOCKET\tINODE\tNETNS\tFILE\tOWNER\tNEXT\tQUEUE\tHELD BY")
+	}
+	for i := range inv.Sockets {
+		s := &inv.Sockets[i]
+		mode, owner := fileColumns(s.File)
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name(), s.Inode,
+			netnsName(s.NetNS, hostNetNS), mode, owner, size(s.NextBytes), queueColumn(s), holderList(s.Holders))
+	}
+	if len(inv.Sockets) > 0 && len(inv.Clients) > 0 {
+		fmt.Fprintln(table)
+		if err := table.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(inv.Clients) > 0 {
+		fmt.Fprintln(table, "PROCESS\tBELONGS TO\tNETNS\tNOTIFY_SOCKET\tLEADS TO")
+	}
+	holders := holdersOf(inv)
+	for i := range inv.Clients {
+		c := &inv.Clients[i]
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", events.Escape(c.String()), groupOf(&c.Process), netnsName(c.NetNS, hostNetNS),
+			events.Escape(c.NotifySocket), leadsTo(c, holders))
+	}
+	return table.Flush()
+}
+
+// SocketTree writes what belongs to what: a unit or container, its processes, and
+// of each the sockets it holds and the one it is to notify.
+func SocketTree(w io.Writer, inv *inventory.Inventory) error {
+	type branch struct {
+		process inventory.Process
+		leaves  []string
+	}
+	processes := make(map[int]*branch)
+	add := func(p inventory.Process, leaf string) {
+		b := processes[p.PID]
+		if b == nil {
+			b = &branch{process: p}
+			processes[p.PID] = b
+		}
+		b.leaves = append(b.leaves, leaf)
+	}
+	var unheld []string
+	for i := range inv.Sockets {
+		s := &inv.Sockets[i]
+		leaf := fmt.Sprintf("holds %s (socket %d)%s", s.Name(), s.Inode, fileWarning(s.File))
+		for _, p := range s.Holders {
+			add(p, leaf)
+		}
+		if len(s.Holders) == 0 {
+			unheld = append(unheld, leaf)
+		}
+	}
+	holders := holdersOf(inv)
+	for i := range inv.Clients {
+		c := &inv.Clients[i]
+		add(c.Process, fmt.Sprintf("notifies %s: %s", events.Escape(c.NotifySocket), leadsTo(c, holders)))
+	}
+	groups := make(map[string][]*branch)
+	for _, b := range processes {
+		key := groupKey(&b.process)
+		groups[key] = append(groups[key], b)
+	}
+	var out strings.Builder
+	for _, key := range sortedKeys(groups) {
+		branches := groups[key]
+		fmt.Fprintln(&out, groupOf(&branches[0].process))
+		slices.SortFunc(branches, func(a, b *branch) int { return cmp.Compare(a.process.PID, b.process.PID) })
+		for i, b := range branches {
+			twig, indent := twigs(i == len(branches)-1)
+			fmt.Fprintf(&out, "%s%s\n", twig, events.Escape(b.process.String()))
+			for j, leaf := range b.leaves {
+				twig, _ := twigs(j == len(b.leaves)-1)
+				fmt.Fprintf(&out, "%s%s%s\n", indent, twig, leaf)
+			}
+		}
+	}
+	if len(unheld) > 0 {
+		fmt.Fprintln(&out, "(no process found)")
+	}
+	for i, leaf := range unheld {
+		twig, _ := twigs(i == len(unheld)-1)
+		fmt.Fprintf(&out, "%s%s\n", twig, leaf)
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+// twigs are what stands in front of an entry, and of those below it.
+func twigs(last bool) (own, below string) {
+	if last {
+		return "└─ ", "   "
+	}
+	return "├─ ", "│  "
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// holdersOf finds the processes by the socket they hold.
+func holdersOf(inv *inventory.Inventory) map[uint32][]inventory.Process {
+	holders := make(map[uint32][]inventory.Process)
+	for _, s := range inv.Sockets {
+		holders[s.Inode] = s.Holders
+	}
+	return holders
+}
+
+// fileColumns are the mode and the owner of a file.
+func fileColumns(f *inventory.File) (mode, owner string) {
+	switch {
+	case f == nil:
+		return "-", "-"
+	case f.State == inventory.FileMissing:
+		return string(f.State), "-"
+	case f.State == inventory.FileReplaced:
+		return string(f.State), fmt.Sprintf("%d:%d", *f.UID, *f.GID)
+	}
+	return f.Mode, fmt.Sprintf("%d:%d", *f.UID, *f.GID)
+}
+
+// fileWarning is for a socket that nobody can reach by its name.
+func fileWarning(f *inventory.File) string {
+	switch {
+	case f == nil || f.State == inventory.FileThere:
+		return ""
+	case f.State == inventory.FileMissing:
+		return ", the file is gone"
+	}
+	return ", another file has its name"
+}
+
+// groupOf is what a process belongs to.
+func groupOf(p *inventory.Process) string { return string(appendGroup(nil, &p.Identity, "")) }
+
+// groupKey tells containers of the same name apart. Groups are in its order.
+func groupKey(p *inventory.Process) string {
+	if p.Container == nil {
+		return groupOf(p)
+	}
+	return groupOf(p) + "\x00" + p.Container.ID
+}
+
+// leadsTo says what NOTIFY_SOCKET leads to.
+func leadsTo(c *inventory.Client, holders map[uint32][]inventory.Process) string {
+	switch c.State {
+	case inventory.ClientOK:
+		return fmt.Sprintf("socket %d of %s", c.Inode, holderList(holders[c.Inode]))
+	case inventory.ClientMissing:
+		return "NO SUCH FILE"
+	case inventory.ClientNobody:
+		return "NOBODY LISTENS"
+	case inventory.ClientNotSocket:
+		return "NOT A SOCKET"
+	case inventory.ClientWrongType:
+		return "NOT A DATAGRAM SOCKET"
+	case inventory.ClientVsock:
+		return "another machine"
+	case inventory.ClientInvalid:
+		return "NOT AN ADDRESS"
+	}
+	return "unknown"
+}
+
+// holderList names the holders; of many only the first.
+func holderList(holders []inventory.Process) string {
+	const most = 3
+	if len(holders) == 0 {
+		return "no process found"
+	}
+	var names []string
+	for _, p := range holders[:min(most, len(holders))] {
+		name := events.Escape(p.String())
+		if group := groupOf(&p); group != "-" {
+			name += " " + group
+		}
+		names = append(names, name)
+	}
+	if len(holders) > most {
+		names = append(names, fmt.Sprintf("%d more", len(holders)-most))
+	}
+	return strings.Join(names, ", ")
+}
+
+func netnsName(inode, host uint64) string {
+	switch inode {
+	case 0:
+		return "-"
+	case host:
+		return "host"
+	}
+	return strconv.FormatUint(inode, 10)
+}
+
+func size(bytes uint32) string {
+	if bytes == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d B", bytes)
+}
+
+// queueColumn is how many datagrams wait, and their limit.
+func queueColumn(s *inventory.Socket) string {
+	if s.Queued == nil && s.MaxQueued == nil {
+		return "-"
+	}
+	return known(s.Queued) + "/" + known(s.MaxQueued)
+}
+
+func known(n *uint32) string {
+	if n == nil {
+		return "-"
+	}
+	return strconv.FormatUint(uint64(*n), 10)
+}

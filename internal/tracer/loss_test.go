@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer_test
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/tracer"
+)
+
+// lostIn is what a capture's counters say was lost.
+func lostIn(t *testing.T, c *capture) (captured, lost uint64, s tracer.Stats) {
+	t.Helper()
+	s, err := c.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Captured, s.RingFull + s.InFlightFull + s.Missed, s
+}
+
+func TestNothingIsLostInSilence(t *testing.T) {
+	each := 500_000
+	if inVM {
+		each = 4_000 // a hundred times what the ring has room for
+	}
+	for _, reading := range []bool{false, true} {
+		name := "reader stopped"
+		if reading {
+			name = "reader running"
+		}
+		t.Run(name, func(t *testing.T) {
+			eachBackend(t, func(t *testing.T, backend string) {
+				// A name and payloads that mean nothing to the shared tracers,
+				// which need not suffer.
+				r := listen(t, pathAddr(filepath.Join(base, "flood")), unix.SOCK_DGRAM)
+				// Every send succeeds, and no queue fills up.
+				r.dropAll()
+				c := openCapture(t, tracer.Options{
+					Backend: backend, RingSize: 64 << 10,
+					Filter: tracer.Filter{Sockets: []string{r.path()}},
+				})
+				// Records of two sizes, so that the ring wraps anywhere.
+				payloads := []string{"FLOOD=1", "FLOOD=" + strings.Repeat("long", 500)}
+				type end struct {
+					outcome
+					err error
+				}
+				ends := make(chan end, len(payloads))
+				for _, payload := range payloads {
+					a := startAgent(t, agentSpec{comm: "sdt-flood"})
+					a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+					a.begin(t, step{Op: "flood", Sock: "s", Addr: r.addr, Parts: parts(payload), N: each})
+					go func() {
+						o, err := a.finish()
+						ends <- end{o, err}
+					}()
+				}
+				read := map[string]uint64{}
+				take := func() {
+					for _, e := range c.buffered(t) {
+						read[string(e.Payload)]++
+						if e.Payload == nil && mayMiss() {
+							continue // see mayMiss
+						}
+						if e.Result.Bytes == nil || int(*e.Result.Bytes) != len(e.Payload) || e.Result.Delivered != nil && *e.Result.Delivered {
+							t.Errorf("sent, and dropped by the receiver's filter, captured %+v", e.Result)
+						}
+					}
+				}
+				for running := len(payloads); running > 0; {
+					if reading && len(ends) == 0 {
+						take()
+						continue
+					}
+					e := <-ends
+					if e.err != nil || e.N != each {
+						t.Fatalf("the flood ended after %d datagrams: %v", e.N, e.err)
+					}
+					running--
+				}
+				take()
+
+				sent := uint64(len(payloads) * each)
+				captured, lost, stats := lostIn(t, c)
+				t.Logf("sent %d, %+v", sent, stats)
+				if captured+lost != sent {
+					t.Errorf("%d sent, but %d captured and %d lost make %d", sent, captured, lost, captured+lost)
+				}
+				total := uint64(0)
+				for _, payload := range payloads {
+					total += read[payload]
+				}
+				if mayMiss() {
+					total += read[""]
+					delete(read, "")
+				}
+				if total != captured || len(read) > len(payloads) {
+					t.Errorf("%d captured, %d read, of %d kinds", captured, total, len(read))
+				}
+				if c.lost != lost {
+					t.Errorf("%d lost, %d reported by Read", lost, c.lost)
+				}
+				if !reading && stats.RingFull == 0 {
+					t.Error("the ring was never full: this test shows nothing")
+				}
+
+				// The capture goes on where there is room again.
+				a := startAgent(t, agentSpec{comm: "sdt-after"})
+				a.must(t,
+					step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+					step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("READY=1")})
+				if got := c.buffered(t); len(got) != 1 || string(got[0].Payload) != "READY=1" {
+					t.Errorf("after the flood, captured %d events", len(got))
+				}
+			})
+		})
+	}
+}
+
+// blockedIn waits until all the threads sleep in sendto(2).
+func blockedIn(t *testing.T, a *agent, tids []int) {
+	t.Helper()
+	for _, tid := range tids {
+		for !inSyscall(t, a.pid, tid, unix.SYS_SENDTO) {
+			runtime.Gosched()
+		}
+	}
+}
+
+func TestInFlightTableFullIsCounted(t *testing.T) {
+	const threads, inFlight = 12, 4
+	tests := []struct {
+		name    string
+		addr    func() []byte
+		payload string
+		// counts: these datagrams are of interest.
+		counts bool
+	}{
+		{"by name", func() []byte { return pathAddr(filepath.Join(root, "crowd/notify.sock")) }, "anything", true},
+		{"by key", func() []byte { return abstractAddr("crowd") }, "STATUS=fill", true},
+		{"of no interest", func() []byte { return abstractAddr("crowd") }, "FOO=bar", false},
+	}
+	eachBackend(t, func(t *testing.T, backend string) {
+		if backend != "fentry" {
+			t.Skip("not declared: this backend has no in-flight table")
+		}
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				r := listen(t, test.addr(), unix.SOCK_DGRAM)
+				a := startAgent(t, agentSpec{comm: "sdt-crowd"})
+				c := openCapture(t, tracer.Options{
+					Backend: backend, InFlight: inFlight, Filter: tracer.Filter{PIDs: []uint32{a.pid}},
+				})
+				calls := fill(t, a, r)
+				a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+				o := a.must(t, step{Op: "blocked threads", Sock: "s", Addr: r.addr, Parts: parts(test.payload), N: threads})
+				blockedIn(t, a, o.PIDs)
+				r.discard(t)
+				if o := a.must(t, step{Op: "join blocked threads"}); o.N != threads {
+					t.Fatalf("%d of %d blocked sends succeeded", o.N, threads)
+				}
+				got := c.buffered(t)
+				captured, lost, stats := lostIn(t, c)
+				t.Logf("%+v", stats)
+				if test.counts {
+					calls += threads
+				}
+				// Where the kernel skips programs, what it skipped may have been
+				// counted already.
+				if sum := captured + lost; sum < uint64(calls) || sum > uint64(calls) && !mayMiss() {
+					t.Errorf("%d sent, but %d captured and %d lost make %d", calls, captured, lost, captured+lost)
+				}
+				if uint64(len(got)) != captured || c.lost != lost {
+					t.Errorf("%d captured, %d read; %d lost, %d reported", captured, len(got), lost, c.lost)
+				}
+				if test.counts && stats.InFlightFull == 0 {
+					t.Error("the table was never full: this test shows nothing")
+				}
+				if !test.counts && (stats.InFlightFull != 0 || stats.Missed != 0 && !mayMiss()) {
+					t.Errorf("%d lost, of no interest", lost)
+				}
+			})
+		}
+	})
+}
+
+func TestKilledBlockedSenderLeaksNothing(t *testing.T) {
+	const rounds, inFlight = 20, 4
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "killed/notify.sock")
+		c := openCapture(t, tracer.Options{
+			Backend: backend, InFlight: inFlight, Filter: tracer.Filter{Sockets: []string{r.path()}},
+		})
+		a := startAgent(t, agentSpec{comm: "sdt-filler"})
+		fill(t, a, r)
+		for range rounds {
+			victim := startAgent(t, agentSpec{comm: "sdt-victim"})
+			victim.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+			o := victim.must(t, step{Op: "blocked threads", Sock: "s", Addr: r.addr, Parts: parts("STOPPING=1"), N: 1})
+			blockedIn(t, victim, o.PIDs)
+			victim.kill()
+			// The send ended, though nobody got to know its result.
+			got := from(c.buffered(t), victim)
+			if len(got) != 1 || string(got[0].Payload) != "STOPPING=1" || !got[0].Result.Failed() {
+				t.Errorf("killed in a send, captured %d events: %+v", len(got), got)
+			}
+		}
+		r.drain()
+		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		const after = 100
+		for range after {
+			a.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("READY=1")})
+			r.drain()
+		}
+		if got := len(c.buffered(t)); got != after {
+			t.Errorf("%d sent after all were killed, %d captured", after, got)
+		}
+		if _, lost, stats := lostIn(t, c); lost != 0 {
+			t.Errorf("lost: %+v", stats)
+		}
+	})
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tracer captures datagrams in the kernel: it loads and attaches the
+// programs of package bpf, sets their filters, reads their ring buffer and counts
+// what was lost.
+package tracer
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/sdtrace/sdtrace/internal/wire"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// Options says what to capture and how. The zero value captures every datagram to
+// any notify socket with the first backend that works.
+type Options struct {
+	// Backend is "fentry", "tracepoint", or "auto" (also when empty): the first of
+	// them that loads and attaches.
+	Backend string
+	// Filter narrows the capture down.
+	Filter Filter
+	// Accept decides on what passed Filter, before it is numbered; nil accepts all. It is
+	// called by Read, with what the kernel said of a datagram and nothing else.
+	Accept func(*events.Event) bool
+	// All captures every AF_UNIX datagram, not only those to notify sockets.
+	All bool
+	// RingSize is the size of the ring buffer in bytes, a power of two and a
+	// multiple of the page size; 0 means DefaultRingSize.
+	RingSize uint32
+	// InFlight is how many sends can be under way at a time, and InFlight/8
+	// (but not less than 1024, or InFlight if that is less) how many of them
+	// with a payload; 0 means DefaultInFlight. Only the fentry backend needs it.
+	InFlight uint32
+}
+
+const (
+	// DefaultRingSize is Options.RingSize where that is 0, in bytes: more of them would
+	// cost senders more, as what they write to would not stay in the cache.
+	DefaultRingSize = 4 << 20
+	// DefaultInFlight is Options.InFlight where that is 0, in sends.
+	DefaultInFlight = 8192
+
+	minCopies = 1024
+)
+
+// ErrFlushed is returned by [Tracer.Read] once after [Tracer.Flush], when all that
+// was captured before it has been read.
+var ErrFlushed = ringbuf.ErrFlushed
+
+// OptionError is the error of [Open] for options that make no sense anywhere.
+type OptionError struct{ reason string }
+
+// Error says which option and what would be right.
+func (e *OptionError) Error() string { return e.reason }
+
+func badOption(format string, args ...any) error {
+	return &OptionError{fmt.Sprintf(format, args...)}
+}
+
+// Item is one thing read from a capture: exactly one field is set.
+type Item struct {
+	Event *events.Event
+	// Receipt comes after its Event.
+	Receipt *events.Receipt
+	Lost    *events.Lost
+
+	buffer *wire.SendBuffer // Event's, if nobody else looks at it
+}
+
+// Tracer is a capture under way. Read and Unread must not be called concurrently with
+// one another; the other methods can be called at any time.
+type Tracer struct {
+	plan       attachPlan
+	collection *ebpf.Collection
+	links      []link.Link
+	reader     *ringbuf.Reader
+	filter     *matcher
+	accept     func(*events.Event) bool
+	rejected   atomic.Uint64 // captured in the kernel, but not accepted here
+	patterns   int           // globs in the kernel, spare ones included
+	spare      int           // of these, at the end
+	nameBits   nameBits
+
+	stop      chan struct{}
+	stopOnce  sync.Once
+	scanner   sync.WaitGroup
+	closeOnce sync.Once
+
+	// What Read alone touches.
+	record   ringbuf.Record
+	decoder  wire.Decoder
+	free     []*wire.SendBuffer
+	deadline time.Time
+	quiet    int    // intervals without a record, quietIntervals+1 at most
+	ready    []Item // to be returned, but for the first returned ones
+	returned int
+	follow   follower
+	seq      uint64
+	reported events.Lost
+	pending  error
+	clock    bootClock
+	exes     exeCache
+	cgroups  cgroupPaths
+
+	identities identities
+}
+
+// Open loads the programs, sets the filters and attaches. When it returns, every
+// datagram sent from then on is captured or counted as lost.
+//
+// The error tells what a person can do about it. It is an [*UnavailableError] when no
+// backend works and an [*OptionError] when opts are wrong.
+func Open(opts Options) (*Tracer, error) {
+	plans, err := plansFor(opts.Backend)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := newSettings(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := preflight(); err != nil {
+		return nil, err
+	}
+	allowMemory()
+
+	var refused []Refusal
+	for _, plan := range plans {
+		t, err := open(plan, settings, opts.Accept)
+		if err == nil {
+			return t, nil
+		}
+		refused = append(refused, Refusal{Backend: plan.backend, Hook: plan.hook, Err: err, plan: plan})
+	}
+	return nil, &UnavailableError{Refusals: refused}
+}
+
+func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) (_ *Tracer, err error) {
+	t := &Tracer{
+		plan: plan, filter: settings.matcher, accept: accept, stop: make(chan struct{}),
+		decoder:    wire.Decoder{Controllers: settings.hierarchies.controllers},
+		patterns:   len(settings.patterns),
+		exes:       exeCache{newLRU[exeKey, string]()},
+		cgroups:    cgroupPaths{newLRU[uint64, string]()},
+		identities: identities{newLRU[string, events.Identity]()},
+	}
+	if settings.hasComponents() {
+		t.spare = spareComponents
+	}
+	defer func() {
+		if err != nil {
+			_ = t.Close()
+		}
+	}()
+	if err := plan.possible(settings.types); err != nil {
+		return nil, err
+	}
+	if t.collection, err = load(plan, settings); err != nil {
+		return nil, err
+	}
+	if err := settings.fill(t.collection.Maps); err != nil {
+		return nil, err
+	}
+	if t.reader, err = ringbuf.NewReader(t.collection.Maps["ring"]); err != nil {
+		return nil, fmt.Errorf("opening the ring buffer: %w", err)
+	}
+	for _, p := range plan.programs {
+		l, err := p.attach(t.collection.Programs[p.name])
+		if err != nil {
+			return nil, fmt.Errorf("attaching %s: %w", p.hook, err)
+		}
+		t.links = append(t.links, l)
+	}
+	if settings.byName {
+		t.watchEnvironments()
+	}
+	return t, nil
+}
+
+func load(plan attachPlan, settings *settings) (*ebpf.Collection, error) {
+	spec, err := plan.spec()
+	if err != nil {
+		return nil, err
+	}
+	if err := settings.applyTo(spec, plan.variables); err != nil {
+		return nil, err
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: settings.types})
+	if err != nil {
+		return nil, fmt.Errorf("loading programs: %w", err)
+	}
+	return collection, nil
+}
+
+// Knows says what the capture can tell; see [Knowledge].
+func (t *Tracer) Knows() Knowledge { return t.plan.knows }
+
+// Backend is the backend in use: "fentry" or "tracepoint".
+func (t *Tracer) Backend() string { return t.plan.backend }
+
+// Hook names the kernel functions or the tracepoint the backend is attached to.
+func (t *Tracer) Hook() string { return t.plan.hook }
+
+// Stop detaches from the kernel, so that nothing more is captured, and makes Read
+// return [ErrFlushed] after what was.
+func (t *Tracer) Stop() error {
+	err := t.detach()
+	return errors.Join(err, t.Flush())
+}
+
+// Flush makes Read return [ErrFlushed] after all that is captured by now.
+func (t *Tracer) Flush() error { return t.reader.Flush() }
+
+func (t *Tracer) detach() (err error) {
+	t.stopOnce.Do(func() {
+		close(t.stop)
+		t.scanner.Wait()
+		// What was attached last goes first, so that no send is left in the middle.
+		for _, l := range slices.Backward(t.links) {
+			err = errors.Join(err, l.Close())
+		}
+	})
+	return err
+}
+
+// Close ends the capture and releases what it holds. A Read under way returns an
+// error that wraps [os.ErrClosed].
+func (t *Tracer) Close() (err error) {
+	t.closeOnce.Do(func() {
+		err = t.detach()
+		if t.reader != nil {
+			err = errors.Join(err, t.reader.Close())
+		}
+		if t.collection != nil {
+			t.collection.Close()
+		}
+	})
+	return err
+}

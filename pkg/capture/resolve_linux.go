@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sdtrace/sdtrace/internal/enrich/machines"
+	"github.com/sdtrace/sdtrace/internal/enrich/names"
+	"github.com/sdtrace/sdtrace/internal/identity"
+	"github.com/sdtrace/sdtrace/internal/tracer"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// resolved is what a Match comes to on this machine.
+type resolved struct {
+	filter  tracer.Filter
+	units   []unitMatch
+	missing []string // what is asked for but not there yet, for people
+	// containers are names that stand for no container yet.
+	containers []string
+	machines   *machines.Machines
+}
+
+// resolve turns names into what the kernel can compare.
+func resolve(ctx context.Context, m Match, machines *machines.Machines) (*resolved, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	r := &resolved{
+		filter: tracer.Filter{
+			Cgroups: m.Cgroups, PIDs: m.PIDs, UIDs: m.UIDs, Comms: m.Comms, NetNS: m.NetNS,
+			Sockets: m.Sockets, Keys: m.Keys, Failed: m.Failed,
+		},
+		machines: machines,
+	}
+	for _, pid := range m.PIDs {
+		if text, missing := notRunning(pid); missing {
+			r.missing = append(r.missing, text)
+		}
+	}
+	if err := r.resolveUnits(ctx, m.Units); err != nil {
+		return nil, err
+	}
+	return r, r.resolveContainers(ctx, m.Containers)
+}
+
+// seesAll reports whether nothing is left out.
+func (r *resolved) seesAll() bool { return r.filter.Empty() && len(r.containers) == 0 }
+
+func (r *resolved) resolveUnits(ctx context.Context, units []string) (err error) {
+	if r.units, err = parseUnits(units); err != nil {
+		return err
+	}
+	for i := range r.units {
+		u := &r.units[i]
+		r.filter.Units = append(r.filter.Units, u.names...)
+		if u.machine != "" && !strings.ContainsAny(u.machine, "*?") {
+			if id, err := names.Resolve(ctx, u.machine); err == nil {
+				u.ids = append(u.ids, id)
+			}
+		}
+		if !tracer.HasCgroup(u.names) {
+			r.missing = append(r.missing, fmt.Sprintf("unit %s is not running: waiting for it to start", u.names[0]))
+		}
+	}
+	return nil
+}
+
+// accept decides on what the kernel let pass because a unit of that name is in its cgroup path;
+// nil when there is nothing to decide.
+func (r *resolved) accept() func(*events.Event) bool {
+	if len(r.units) == 0 {
+		return nil
+	}
+	return func(e *events.Event) bool {
+		cgroup, root := e.Sender.Cgroup, ""
+		if e.Sender.CgroupController == "" {
+			root = r.machines.RootOf(cgroup)
+		}
+		return slices.ContainsFunc(r.units, func(u unitMatch) bool { return u.matches(cgroup, root) })
+	}
+}
+
+func (r *resolved) resolveContainers(ctx context.Context, containers []string) error {
+	for _, name := range containers {
+		patterns, err := identity.ContainerPatterns(name)
+		if err != nil {
+			return &OptionError{err}
+		}
+		byID, err := patternsOfContainer(ctx, name)
+		if errors.Is(err, names.ErrNotFound) {
+			r.containers = append(r.containers, name)
+		} else if err != nil {
+			return err
+		}
+		patterns = append(patterns, byID...)
+		r.filter.Containers = append(r.filter.Containers, patterns...)
+		if !tracer.HasCgroup(patterns) {
+			r.missing = append(r.missing, fmt.Sprintf("container %s is not running: waiting for it to start", name))
+		}
+	}
+	return nil
+}
+
+// patternsOfContainer are those of the id behind a name.
+func patternsOfContainer(ctx context.Context, name string) ([]string, error) {
+	id, err := names.Resolve(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return identity.ContainerPatterns(id)
+}
+
+// containerInterval is how often the runtimes are asked for a name they did not know.
+const containerInterval = 200 * time.Millisecond
+
+// awaitContainers gives the capture the ids of containers that are made after its
+// start, until ctx ends. A message in the moment between is missed: the name is
+// nowhere in the kernel.
+func (r *resolved) awaitContainers(ctx context.Context, t *tracer.Tracer) error {
+	tick := time.NewTicker(containerInterval)
+	defer tick.Stop()
+	for wanted := r.containers; len(wanted) > 0; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var unknown []string
+		for _, name := range wanted {
+			patterns, err := patternsOfContainer(ctx, name)
+			if err != nil {
+				unknown = append(unknown, name) // half-written state included
+				continue
+			}
+			if err := t.AddContainers(patterns); err != nil {
+				return err
+			}
+		}
+		wanted = unknown
+	}
+	return nil
+}

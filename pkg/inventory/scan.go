@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/identity"
+	"github.com/sdtrace/sdtrace/internal/proc"
+	"github.com/sdtrace/sdtrace/internal/sockdiag"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+// scan is an inventory under way.
+type scan struct {
+	namespaces  sockdiag.Namespaces
+	sockets     []sockdiag.Socket // of all kinds, in all namespaces
+	queues      map[uint32]sockdiag.Queue
+	queueLimits map[uint64]uint32 // by network namespace
+
+	mu         sync.Mutex
+	clients    []client
+	holders    map[uint32][]holder
+	unreadable int
+}
+
+type client struct {
+	Client
+	file sockdiag.FileID // of the path that NOTIFY_SOCKET is; zero: not found
+}
+
+type holder struct {
+	process Process
+	file    *File
+}
+
+// processes finds network namespaces and the clients.
+func (s *scan) processes(ctx context.Context) error {
+	return proc.Each(ctx, func(p proc.Process) {
+		denied := proc.IsDenied(s.namespaces.AddOf(p))
+		denied = proc.IsDenied(s.addClient(p)) || denied
+		if denied {
+			s.countUnreadable()
+		}
+	})
+}
+
+func (s *scan) countUnreadable() {
+	s.mu.Lock()
+	s.unreadable++
+	s.mu.Unlock()
+}
+
+// queueLister tells the queues of datagram sockets by the inode number of the socket. What it
+// leaves out, and everything when it fails, is unknown.
+type queueLister func(context.Context) (map[uint32]sockdiag.Queue, error)
+
+// listSockets asks every network namespace for its sockets and, at the same time, for
+// their queues.
+func (s *scan) listSockets(ctx context.Context, listQueues queueLister) error {
+	type listed struct {
+		*sockdiag.Listing
+		err error
+	}
+	done := make(chan listed, 1)
+	go func() {
+		listing, err := s.namespaces.List(ctx)
+		done <- listed{listing, err}
+	}()
+	s.queues, _ = listQueues(ctx)
+	l := <-done
+	s.sockets, s.queueLimits = l.Sockets, l.QueueLimits
+	s.unreadable += l.Denied
+	return l.err
+}
+
+// describe says what is known about a process by itself.
+func describe(p proc.Process) (Process, error) {
+	comm, err := p.Comm()
+	if err != nil {
+		return Process{}, err
+	}
+	cgroup, err := p.Cgroup()
+	if err != nil {
+		return Process{}, err
+	}
+	process := Process{PID: p.PID, Comm: comm, Identity: identity.Parse(cgroup)}
+	process.NetNS, _ = p.Inode("ns/net", "net")
+	return process, nil
+}
+
+// addClient looks for NOTIFY_SOCKET in the environment of a process.
+func (s *scan) addClient(p proc.Process) error {
+	value, ok, err := p.NotifySocket()
+	if err != nil || !ok {
+		return err
+	}
+	process, err := describe(p)
+	if err != nil {
+		return err
+	}
+	c := client{Client: Client{Process: process, NotifySocket: value, State: addressState(value)}}
+	if c.State == "" && value[0] == '/' {
+		c.State, c.file = lookAt(p, value)
+	}
+	s.mu.Lock()
+	s.clients = append(s.clients, c)
+	s.mu.Unlock()
+	return nil
+}
+
+// lookAt says what is at a path as a process sees it: a state, or a socket's file.
+func lookAt(p proc.Process, path string) (ClientState, sockdiag.FileID) {
+	fd, stat, err := p.OpenPath(path)
+	if err != nil {
+		if proc.IsMissing(err) {
+			return ClientMissing, sockdiag.FileID{}
+		}
+		return "", sockdiag.FileID{}
+	}
+	defer unix.Close(fd)
+	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return ClientNotSocket, sockdiag.FileID{}
+	}
+	return "", sockdiag.FileOf(&stat)
+}
+
+// sunPathMax is the longest path that fits into sun_path with its NUL (unix(7)).
+const sunPathMax = 107
+
+// addressState is the state of a client by the form of the address alone, "" if
+// that is right (sd_notify(3)).
+func addressState(value string) ClientState {
+	switch {
+	case strings.HasPrefix(value, "vsock"):
+		return ClientVsock
+	case len(value) < 2 || len(value) > sunPathMax+1 || (value[0] != '/' && value[0] != '@'):
+		return ClientInvalid
+	case value[0] == '/' && len(value) > sunPathMax:
+		return ClientInvalid
+	}
+	return ""
+}
+
+// resolveClients finds the sockets that clients mean.
+func (s *scan) resolveClients() {
+	type abstract struct {
+		netns uint64
+		name  events.Address
+	}
+	byFile := make(map[sockdiag.FileID]*sockdiag.Socket)
+	byName := make(map[abstract]*sockdiag.Socket)
+	for i := range s.sockets {
+		socket := &s.sockets[i]
+		if socket.File != (sockdiag.FileID{}) {
+			byFile[socket.File] = socket
+		}
+		if socket.Address.IsAbstract() {
+			byName[abstract{socket.NetNS, socket.Address}] = socket
+		}
+	}
+	for i := range s.clients {
+		c := &s.clients[i]
+		var socket *sockdiag.Socket
+		switch {
+		case c.State != "":
+			continue
+		case c.file != (sockdiag.FileID{}):
+			if socket = byFile[c.file]; socket == nil {
+				c.State, c.Inode = reach(&c.Client)
+				continue
+			}
+		case c.NotifySocket[0] == '@' && c.NetNS != 0:
+			socket = byName[abstract{c.NetNS, events.Address(c.NotifySocket)}]
+		default:
+			continue
+		}
+		switch {
+		case socket == nil:
+			c.State = ClientNobody
+		case !socket.IsDatagram():
+			c.State = ClientWrongType
+		default:
+			c.State, c.Inode = ClientOK, socket.Inode
+		}
+	}
+}
+
+// reach finds out by connecting what a client's path leads to.
+func reach(c *Client) (ClientState, uint32) {
+	p, err := proc.Open(c.PID)
+	if err != nil {
+		return "", 0
+	}
+	defer p.Close()
+	fd, _, err := p.OpenPath(c.NotifySocket)
+	if err != nil {
+		return "", 0
+	}
+	defer unix.Close(fd)
+	// It must be the same process still.
+	if value, _, err := p.NotifySocket(); err != nil || value != c.NotifySocket {
+		return "", 0
+	}
+	return connectTo(fd)
+}
+
+// connectTo says what a file leads to who connects. The state is "" for an error that says
+// nothing about the socket.
+func connectTo(fd int) (ClientState, uint32) {
+	inode, err := sockdiag.ConnectFile(fd)
+	switch {
+	case err == nil:
+		return ClientOK, inode
+	case errors.Is(err, unix.ECONNREFUSED):
+		return ClientNobody, 0
+	case errors.Is(err, unix.EPROTOTYPE):
+		return ClientWrongType, 0
+	}
+	return "", 0
+}
+
+// findHolders finds the processes that hold the wanted sockets.
+func (s *scan) findHolders(ctx context.Context, wanted map[uint32]*Socket) error {
+	bound := make(map[uint32]*sockdiag.Socket)
+	for i := range s.sockets {
+		bound[s.sockets[i].Inode] = &s.sockets[i]
+	}
+	return proc.Each(ctx, func(p proc.Process) {
+		held := p.Sockets(func(inode uint32) bool { return wanted[inode] != nil })
+		if len(held) == 0 {
+			return
+		}
+		process, err := describe(p)
+		if err != nil {
+			return
+		}
+		for _, inode := range held {
+			h := holder{process: process, file: fileSeenBy(p, bound[inode])}
+			s.mu.Lock()
+			s.holders[inode] = append(s.holders[inode], h)
+			s.mu.Unlock()
+		}
+	})
+}
+
+// fileSeenBy looks for the file of a socket as a process sees it.
+func fileSeenBy(p proc.Process, socket *sockdiag.Socket) *File {
+	address := socket.Address
+	if !address.IsAbsolute() {
+		return nil
+	}
+	if fd, found := boundThrough(address); found {
+		return fileIn(p, fd, socket)
+	}
+	fd, stat, err := p.OpenPath(string(address))
+	if err != nil {
+		if proc.IsMissing(err) {
+			return &File{State: FileMissing}
+		}
+		return nil
+	}
+	defer unix.Close(fd)
+	if sockdiag.FileOf(&stat) == socket.File {
+		return newFile(FileThere, address, &stat)
+	}
+	switch state, other := connectTo(fd); {
+	case state == "":
+		return nil
+	case state == ClientOK && other == socket.Inode:
+		return newFile(FileThere, address, &stat)
+	}
+	return newFile(FileReplaced, address, &stat)
+}
+
+func newFile(state FileState, path events.Address, stat *unix.Stat_t) *File {
+	return &File{
+		State: state, Path: path, Mode: fmt.Sprintf("%04o", stat.Mode&0o7777), UID: &stat.Uid, GID: &stat.Gid,
+	}
+}
+
+// boundThrough recognizes /proc/self/fd/N/NAME: programs bind so to a path that is
+// longer than an address, and may give the file another name afterwards.
+func boundThrough(address events.Address) (fd string, ok bool) {
+	rest, ok := strings.CutPrefix(string(address), "/proc/self/fd/")
+	if !ok {
+		return "", false
+	}
+	fd, _, ok = strings.Cut(rest, "/")
+	_, err := strconv.ParseUint(fd, 10, 31)
+	return fd, ok && err == nil
+}
+
+// fileIn looks for the file of a socket in a directory that a process has open.
+func fileIn(p proc.Process, fd string, socket *sockdiag.Socket) *File {
+	dir, err := p.Open("fd/"+fd, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(dir)
+	var link [unix.PathMax]byte
+	n, err := unix.Readlinkat(p.FD, "fd/"+fd, link[:])
+	if err != nil {
+		return nil
+	}
+	var found *File
+	proc.EachEntry(dir, func(name string) bool {
+		var stat unix.Stat_t
+		if unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && isFileOf(dir, name, &stat, socket) {
+			found = newFile(FileThere, events.Address(string(link[:n])+"/"+name), &stat)
+		}
+		return found == nil
+	})
+	return found
+}
+
+// isFileOf reports whether a file is that of a socket. Where its inode number alone is
+// the same, the file system may show another device than it has.
+func isFileOf(dir int, name string, stat *unix.Stat_t, socket *sockdiag.Socket) bool {
+	id := sockdiag.FileOf(stat)
+	if id == socket.File || id.Inode != socket.File.Inode || stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return id == socket.File
+	}
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	state, inode := connectTo(fd)
+	return state == ClientOK && inode == socket.Inode
+}
