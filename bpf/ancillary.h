@@ -6,6 +6,14 @@
 #ifndef __ANCILLARY_H__
 #define __ANCILLARY_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+#include "event.h"
+#include "scratch.h"
+#include "task.h"
+
 #define SOL_SOCKET 1
 #define SCM_RIGHTS 1
 #define SCM_CREDENTIALS 2

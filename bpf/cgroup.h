@@ -7,6 +7,15 @@
 #ifndef __CGROUP_H__
 #define __CGROUP_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+#include "event.h"
+#include "settings.h"
+#include "scratch.h"
+#include "glob.h"
+
 #define CGROUP_DEPTH 32
 
 static __always_inline struct kernfs_node *parent_of(struct kernfs_node *kn)

@@ -6,6 +6,9 @@
 #ifndef __COUNTERS_H__
 #define __COUNTERS_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+
 enum counter {
 	COUNT_IGNORED,	      /* not to a notify socket */
 	COUNT_FILTERED,	      /* rejected by a filter */

@@ -5,6 +5,16 @@
 #ifndef __EMIT_H__
 #define __EMIT_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "event.h"
+#include "settings.h"
+#include "counters.h"
+#include "scratch.h"
+#include "cgroup.h"
+#include "task.h"
+#include "notify.h"
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
@@ -71,6 +81,11 @@ static __always_inline bool emit(struct scratch *s, __u32 slot)
 	e->receiver_uid = s->send.dst.uid;
 	if (s->send.dst.resolved)
 		e->flags |= EVENT_RECEIVER;
+	if (s->send.unsure || s->glob.unsure)
+		e->flags |= EVENT_UNSURE_NAMES;
+	if (s->send.interest == INTEREST_MAYBE &&
+	    separators(e->data, e->payload_len) > SEPARATORS_MAX)
+		e->flags |= EVENT_UNSURE_KEY;
 	e->address_len = s->send.dst.address_len;
 	e->bound_len = s->send.dst.bound_len;
 	e->flags |= s->anc.flags;

@@ -7,6 +7,8 @@
 #ifndef __EVENT_H__
 #define __EVENT_H__
 
+#include "vmlinux.h"
+
 #define PAYLOAD_MAX 4096 /* systemd's NOTIFY_BUFFER_MAX */
 #define ADDRESS_MAX 108	 /* sun_path */
 #define CGROUP_MAX 1024
@@ -38,6 +40,9 @@ enum event_flag {
 	EVENT_NOT_DELIVERED = 1 << 6,  /* the receiver's queue has it not */
 	EVENT_CGROUP_PARTIAL = 1 << 7, /* the path did not fit */
 	EVENT_RECEIVER = 1 << 8, /* receiver_netns and receiver_uid are known */
+	/* User space looks again: if its names match, and how it begins. */
+	EVENT_UNSURE_NAMES = 1 << 9,
+	EVENT_UNSURE_KEY = 1 << 10,
 };
 
 /* What a passed file descriptor refers to; the names are in internal/wire. */

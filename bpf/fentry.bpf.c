@@ -126,6 +126,7 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 		return;
 	read_destination(SLOT_ENTER, &s->send.dst, READ(sock, sk), msg);
 	s->send.interest = destination_interest(SLOT_ENTER);
+	s->glob.unsure = 0; /* send_exit asks for the names of sockets again */
 	if (s->send.interest == INTEREST_NO) {
 		count(COUNT_IGNORED);
 		return;
@@ -143,6 +144,7 @@ static __always_inline void enter(struct socket *sock, struct msghdr *msg)
 	s->send.undecided = 0;
 	s->send.permitted = 0;
 	s->send.followed = 0;
+	s->send.unsure = s->glob.unsure;
 	if (!bpf_map_update_elem(&in_flight, &id, &s->send, BPF_ANY))
 		return;
 	__sync_fetch_and_add(&in_flight_refused, 1);
@@ -442,8 +444,11 @@ static __always_inline void describe_result(struct event *e, struct send *send,
 static __always_inline bool emit_if_wanted(struct scratch *s)
 {
 	const struct event *e = &s->event;
-	int interest = destination_interest(SLOT_EXIT);
+	int interest;
 
+	s->glob.unsure = 0;
+	interest = destination_interest(SLOT_EXIT);
+	s->send.interest = interest;
 	if (interest == INTEREST_NO ||
 	    (interest == INTEREST_MAYBE &&
 	     !reads_like_notification(e->data, e->payload_len))) {

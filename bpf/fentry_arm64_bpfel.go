@@ -114,6 +114,8 @@ const (
 	FentryEventFlagEVENT_NOT_DELIVERED  FentryEventFlag = 64
 	FentryEventFlagEVENT_CGROUP_PARTIAL FentryEventFlag = 128
 	FentryEventFlagEVENT_RECEIVER       FentryEventFlag = 256
+	FentryEventFlagEVENT_UNSURE_NAMES   FentryEventFlag = 512
+	FentryEventFlagEVENT_UNSURE_KEY     FentryEventFlag = 1024
 )
 
 type FentryFdKind uint32
@@ -210,10 +212,10 @@ type FentryScratch struct {
 		StarPi  uint32
 		StarTi  uint32
 		Groups  uint32
+		Unsure  uint32
 		TextLen uint32
 		Text    [256]int8
 	}
-	_         [4]byte
 	KeySearch struct {
 		_       structs.HostLayout
 		Hash    uint64
@@ -258,7 +260,8 @@ type FentrySend struct {
 	Undecided uint8
 	Followed  uint8
 	Permitted uint8
-	_         [4]byte
+	Unsure    uint8
+	_         [3]byte
 	Dst       struct {
 		_          structs.HostLayout
 		Inode      uint64

@@ -8,6 +8,4 @@
 // because another one makes other objects of the same C.
 package bpf
 
-//go:generate go tool bpf2go -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -type event -type receipt -type record_type -type event_flag -type fd_kind -type counter -output-stem fentry Fentry fentry.bpf.c -- -Wall -Werror -I.
-//go:generate go tool bpf2go -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -output-stem tracepoint Tracepoint tracepoint.bpf.c -- -Wall -Werror -I.
-//go:generate go tool bpf2go -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -type queue -output-stem queues Queues queues.bpf.c -- -Wall -Werror -I.
+//go:generate ./generate.sh

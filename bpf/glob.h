@@ -5,6 +5,11 @@
 #ifndef __GLOB_H__
 #define __GLOB_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "settings.h"
+#include "scratch.h"
+
 /*
  * The verifier walks through each round of a loop, but once through a function that has
  * one: rounds of rounds take it a fraction of the time.
@@ -77,7 +82,8 @@ __noinline int glob_steps(__u32 slot, __u32 end)
 /*
  * Matches the text in the slot's glob against patterns[first .. first+n) and
  * returns the groups that matched. When it runs out of steps it claims all of
- * them: user space matches again, so that this can only cost, not lose.
+ * them and says that it is unsure: user space matches again, so that this can only
+ * cost, not lose.
  */
 __noinline int glob_match(__u32 slot, __u32 first, __u32 n)
 {
@@ -92,6 +98,7 @@ __noinline int glob_match(__u32 slot, __u32 first, __u32 n)
 	for (i = 0; i < GLOB_ROUNDS; i++)
 		if (!glob_steps(slot, first + n))
 			return s->glob.groups;
+	s->glob.unsure = 1;
 	return -1;
 }
 

@@ -6,6 +6,14 @@
 #ifndef __NOTIFY_H__
 #define __NOTIFY_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "event.h"
+#include "settings.h"
+#include "counters.h"
+#include "scratch.h"
+#include "glob.h"
+
 /* FNV-1a, 64 bits: how wanted_keys names a key. */
 #define FNV_BASIS 0xcbf29ce484222325ULL
 #define FNV_PRIME 0x100000001b3ULL
@@ -69,11 +77,13 @@ static __always_inline bool ends_with(const struct tail *t, __u32 len,
 	ends_with(tail, len, literal, sizeof(literal) - 1)
 
 /* The same for how a name begins, in steps of 4 bytes. */
-static __always_inline bool in_journal_directory(const char *name)
+static __always_inline bool in_journal_directory(const char *name, __u32 len)
 {
 	const char *want = "/run/systemd/journal";
 	__u32 i;
 
+	if (len < 20) /* what follows is left from a longer name */
+		return false;
 #pragma unroll
 	for (i = 0; i < 20; i += 4)
 		if (*(const __u32 *)(name + i) !=
@@ -93,7 +103,7 @@ static __always_inline bool is_journal(const char *name, const struct tail *t,
 	       ENDS_WITH(t, len, "/journal/stdout") ||
 	       ENDS_WITH(t, len, "/journal/syslog") ||
 	       ENDS_WITH(t, len, "/journal/dev-log") ||
-	       ENDS_WITH(t, len, "/dev/log") || in_journal_directory(name);
+	       ENDS_WITH(t, len, "/dev/log") || in_journal_directory(name, len);
 }
 
 static __always_inline bool has_notify_name(const struct tail *t, __u32 len)
@@ -182,17 +192,29 @@ __noinline int destination_interest(__u32 slot)
 /* How much of a payload tells whether its first assignment's key is the protocol's. */
 #define BEGINNING_MAX 32
 
-/* Whether the first assignment's key belongs to the protocol. */
+/* systemd skips empty lines: of more than these, user space looks at the rest. */
+#define SEPARATORS_MAX 8
+
+/* How many of the first bytes are separators, SEPARATORS_MAX + 1 at most. */
+static __always_inline __u32 separators(const __u8 *payload, __u32 len)
+{
+	__u32 n;
+
+	for (n = 0; n <= SEPARATORS_MAX; n++)
+		if (n >= len || (payload[n] != '\n' && payload[n] != '\r'))
+			break;
+	return n;
+}
+
+/* Whether the first assignment's key belongs to the protocol, as far as that can be told. */
 static __always_inline bool is_notification(const __u8 *payload, __u32 len)
 {
+	__u32 start = separators(payload, len), i;
 	struct key key = {};
-	__u32 start, i;
 	bool ended = false;
 
-	/* systemd skips empty lines. */
-	for (start = 0; start < 8; start++)
-		if (payload[start] != '\n' && payload[start] != '\r')
-			break;
+	if (start > SEPARATORS_MAX)
+		return true; /* EVENT_UNSURE_KEY */
 	/* All keys begin with a capital letter: most others are told by this alone. */
 	if (start >= len || payload[start] < 'A' || payload[start] > 'Z')
 		return false;

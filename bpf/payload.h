@@ -6,6 +6,13 @@
 #ifndef __PAYLOAD_H__
 #define __PAYLOAD_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+#include "event.h"
+#include "scratch.h"
+
 #define SEGMENTS_MAX 64
 
 /*

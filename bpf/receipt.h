@@ -6,6 +6,15 @@
 #ifndef __RECEIPT_H__
 #define __RECEIPT_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+#include "event.h"
+#include "counters.h"
+#include "scratch.h"
+#include "emit.h"
+
 #define MSG_PEEK 2
 
 const volatile bool follow_receipts; /* the programs for it are attached */

@@ -7,6 +7,10 @@
 #ifndef __SCRATCH_H__
 #define __SCRATCH_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include "event.h"
+
 enum scratch_slot {
 	SLOT_ENTER,
 	SLOT_COPY,
@@ -43,6 +47,7 @@ struct send {
 	__u8 undecided;	 /* if it counts, by the receiver's own name alone */
 	__u8 followed;	 /* receipts come of it, unless it fails */
 	__u8 permitted;	 /* security_unix_may_send() saw the receiver */
+	__u8 unsure;	 /* EVENT_UNSURE_NAMES is to be set: its cgroup's names */
 	struct destination dst;
 };
 
@@ -65,6 +70,7 @@ struct glob {
 	__u32 star_pi;
 	__u32 star_ti;
 	__u32 groups;
+	__u32 unsure; /* some match ran out of steps */
 	__u32 text_len;
 	char text[256];
 };

@@ -6,6 +6,9 @@
 #ifndef __SETTINGS_H__
 #define __SETTINGS_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+
 #define CONTROLLERS_MAX 8
 #define PATTERN_MAX 256
 #define PATTERNS_MAX 128

@@ -6,6 +6,11 @@
 #ifndef __SYSCALL_H__
 #define __SYSCALL_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+
 #define PF_KTHREAD 0x00200000
 #define PF_IO_WORKER 0x00000010
 

@@ -5,6 +5,15 @@
 #ifndef __TASK_H__
 #define __TASK_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+#include "event.h"
+#include "settings.h"
+#include "scratch.h"
+#include "cgroup.h"
+
 static __always_inline void namespace_ids(struct event *e, struct task_struct *task)
 {
 	struct nsproxy *ns = READ(task, nsproxy);

@@ -205,6 +205,7 @@ static __always_inline bool counts(struct scratch *s, const struct syscall *call
 	int interest = destination_interest(SLOT_EXIT);
 	struct event *e = &s->event;
 
+	s->send.interest = interest;
 	if (interest != INTEREST_MAYBE)
 		return interest == INTEREST_YES;
 	if (socket_patterns_count)
@@ -219,6 +220,8 @@ static __always_inline void capture(struct scratch *s, struct sock *sk, __u8 typ
 				    struct syscall *call, long ret)
 {
 	destination_init(&s->send.dst, type);
+	s->glob.unsure = 0;
+	s->send.unsure = 0;
 	s->event.flags = 0;
 	s->event.payload_len = 0;
 	find_destination(s, sk, call);

@@ -59,10 +59,10 @@ type TracepointScratch struct {
 		StarPi  uint32
 		StarTi  uint32
 		Groups  uint32
+		Unsure  uint32
 		TextLen uint32
 		Text    [256]int8
 	}
-	_         [4]byte
 	KeySearch struct {
 		_       structs.HostLayout
 		Hash    uint64
@@ -92,7 +92,8 @@ type TracepointScratch struct {
 		Undecided uint8
 		Followed  uint8
 		Permitted uint8
-		_         [4]byte
+		Unsure    uint8
+		_         [3]byte
 		Dst       struct {
 			_          structs.HostLayout
 			Inode      uint64

@@ -5,6 +5,12 @@
 #ifndef __UNIX_SOCKET_H__
 #define __UNIX_SOCKET_H__
 
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "read.h"
+#include "scratch.h"
+
 #define AF_UNIX 1
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2

@@ -12,8 +12,7 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-// matcher matches globs again that the kernel matched: it lets a datagram pass
-// when matching took it more steps than it has.
+// matcher matches globs again where the kernel ran out of steps and let a datagram pass.
 type matcher struct {
 	sockets, units []string
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sdtrace/sdtrace/internal/wire"
@@ -156,7 +158,7 @@ func (t *Tracer) take(record []byte) error {
 	if err != nil {
 		return fmt.Errorf("decoding a record: %w", err)
 	}
-	if r.send != nil && !t.accepts(&r.send.Event) {
+	if r.send != nil && !t.accepts(r.send) {
 		t.rejected.Add(1)
 		t.Release(Item{buffer: r.send})
 		r.send = nil
@@ -165,8 +167,26 @@ func (t *Tracer) take(record []byte) error {
 }
 
 // accepts decides on a datagram that the kernel let pass.
-func (t *Tracer) accepts(e *events.Event) bool {
-	return t.filter.matches(e) && (t.accept == nil || t.accept(e))
+func (t *Tracer) accepts(b *wire.SendBuffer) bool {
+	switch e := &b.Event; {
+	case b.UnsureNames && !t.filter.matches(e):
+		return false
+	case b.UnsureKey && !beginsWithKey(e):
+		return false
+	default:
+		return t.accept == nil || t.accept(e)
+	}
+}
+
+// beginsWithKey reports whether the first line of a message is an assignment to a key of the
+// protocol, or to a private one.
+func beginsWithKey(e *events.Event) bool {
+	text := e.TextOf()
+	if text == nil || len(text.Lines) == 0 {
+		return false
+	}
+	a, ok := text.Lines[0].Assignment()
+	return ok && (strings.HasPrefix(a.Key, "X_") || slices.Contains(events.Keys(), a.Key))
 }
 
 // deliver makes ready what is to be shown of what happened, in its order.

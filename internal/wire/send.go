@@ -73,6 +73,9 @@ func (n *names[T]) of(raw []byte, spell func([]byte) T) T {
 type SendBuffer struct {
 	// Event is valid until the next use.
 	Event events.Event
+	// UnsureNames says that the kernel could not tell whether the names match that were
+	// asked for, UnsureKey whether the message begins with a key of the protocol.
+	UnsureNames, UnsureKey bool
 
 	size, bytes, receiverUID, claimedUID, claimedGID uint32
 
@@ -113,6 +116,7 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 	}
 
 	known := func(flag bpf.FentryEventFlag) bool { return h.Flags&uint32(flag) != 0 }
+	b.UnsureNames, b.UnsureKey = known(bpf.FentryEventFlagEVENT_UNSURE_NAMES), known(bpf.FentryEventFlagEVENT_UNSURE_KEY)
 	e := &b.Event
 	*e = events.Event{
 		Time: clock.Boot.Add(time.Duration(h.TimeNs)), BootTime: time.Duration(h.TimeNs),
