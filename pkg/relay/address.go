@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// SocketName is the name of a relay's socket in its directory, outside and inside of the
+// container. runc and podman use the same.
+const SocketName = "notify.sock"
+
 // Address is that of a notify socket, as NOTIFY_SOCKET holds it (sd_notify(3)).
 // The zero value is no address.
 type Address struct {

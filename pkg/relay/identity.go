@@ -478,13 +478,13 @@ func isDescendant(pid int) bool {
 	own := os.Getpid()
 	for range math.MaxUint16 {
 		s, err := readStatus(pid)
-		if err != nil || s.ppid == 0 {
+		if err != nil || s.PPID == 0 {
 			return false
 		}
-		if s.ppid == own {
+		if s.PPID == own {
 			return true
 		}
-		pid = s.ppid
+		pid = s.PPID
 	}
 	return false
 }
@@ -497,7 +497,7 @@ func (id *identity) isMain(pid int, ns namespace) bool {
 		return false
 	}
 	s, err := readStatus(pid)
-	return err == nil && s.inner == 1
+	return err == nil && s.NSPID == 1
 }
 
 // admits applies the access mode to a process of the container.
@@ -512,10 +512,10 @@ func (id *identity) admits(p *process) Reason {
 	if err != nil {
 		return ReasonUnidentified
 	}
-	if s.ppid == 0 {
+	if s.PPID == 0 {
 		return ReasonNone
 	}
-	fd, ns, err := openPIDNamespace(s.ppid)
+	fd, ns, err := openPIDNamespace(s.PPID)
 	if err != nil {
 		return ReasonUnidentified
 	}

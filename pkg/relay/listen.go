@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/osthread"
@@ -103,13 +102,13 @@ func (l *listener) socket(netNS string) error {
 
 // inNetNS calls f on a thread that is in the network namespace at path.
 func inNetNS(path string, f func() error) error {
-	target, err := netns.GetFromPath(path)
+	target, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("opening network namespace %s: %w", path, err)
 	}
-	defer target.Close()
+	defer unix.Close(target)
 	return osthread.Do(func() error {
-		if err := netns.Set(target); err != nil {
+		if err := unix.Setns(target, unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("entering network namespace %s: %w", path, err)
 		}
 		return f()

@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,51 +75,34 @@ func isBelow(fd int, ns namespace) bool {
 	return false
 }
 
-// status is what /proc/PID/status says about a process.
-type status struct {
-	ppid  int // 0: none that is visible here
-	inner int // its number in its own pid namespace
-}
-
-func readStatus(pid int) (status, error) {
-	text, err := os.ReadFile(procPath(pid, "status"))
+// readStatus reads /proc/PID/status.
+func readStatus(pid int) (proc.Status, error) {
+	p, err := proc.Open(pid)
 	if err != nil {
-		return status{}, err
+		return proc.Status{}, err
 	}
-	var s status
-	for line := range bytes.Lines(text) {
-		name, value, _ := strings.Cut(string(line), ":")
-		switch name {
-		case "PPid":
-			s.ppid, err = strconv.Atoi(strings.TrimSpace(value))
-		case "NSpid":
-			numbers := strings.Fields(value)
-			s.inner, err = strconv.Atoi(numbers[len(numbers)-1])
-		}
-		if err != nil {
-			return status{}, fmt.Errorf("reading %s: %w", procPath(pid, "status"), err)
-		}
-	}
-	return s, nil
+	defer p.Close()
+	return p.Status()
 }
 
 // readCgroups returns the paths of a process's cgroups, that of version 2
 // first, then those of the hierarchies of version 1.
 func readCgroups(pid int) ([]string, error) {
-	text, err := os.ReadFile(procPath(pid, "cgroup"))
+	p, err := proc.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	text, err := p.Read("cgroup")
 	if err != nil {
 		return nil, err
 	}
 	paths := []string{""}
-	scanner := bufio.NewScanner(bytes.NewReader(text))
-	for scanner.Scan() {
-		fields := strings.SplitN(scanner.Text(), ":", 3)
-		switch {
-		case len(fields) != 3:
-		case fields[0] == "0":
-			paths[0] = fields[2]
-		default:
-			paths = append(paths, fields[2])
+	for _, c := range proc.ParseCgroups(text) {
+		if c.Unified {
+			paths[0] = c.Path
+		} else {
+			paths = append(paths, c.Path)
 		}
 	}
 	return paths, nil
@@ -226,19 +209,15 @@ func translatePID(fd int, ns namespace, number int) int {
 
 // searchPID is translatePID by looking at all processes.
 func searchPID(ns namespace, number int) int {
-	entries, err := os.ReadDir("/proc")
+	pids, err := proc.PIDs("/")
 	if err != nil {
 		return 0
 	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range pids {
 		if of, err := statNamespace(procPath(pid, "ns/pid")); err != nil || of != ns {
 			continue
 		}
-		if s, err := readStatus(pid); err == nil && s.inner == number {
+		if s, err := readStatus(pid); err == nil && s.NSPID == number {
 			return pid
 		}
 	}

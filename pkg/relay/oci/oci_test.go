@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package relay
+package oci
 
 import (
 	_ "embed"
@@ -15,7 +15,7 @@ import (
 
 // runcSpec is what "runc spec" of runc 1.1.5 writes.
 //
-//go:embed testdata/runc-spec.json
+//go:embed runc-spec.json
 var runcSpec []byte
 
 func readRuncSpec(t *testing.T) *specs.Spec {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package relay
+// Package oci lets the process of an OCI container reach the socket of a relay.
+package oci
 
 import (
 	"errors"
@@ -12,22 +13,21 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sdtrace/sdtrace/pkg/relay"
 )
 
-const (
-	// SocketName is the name of the relay's socket in its directory, outside and
-	// inside of the container.
-	SocketName = "notify.sock"
+// DefaultDestination is where the directory is mounted in a container unless
+// [SpecOptions] say otherwise. runc and podman use the same.
+const DefaultDestination = "/run/notify"
 
-	// DefaultDestination is where the directory is mounted in a container unless
-	// [SpecOptions] say otherwise. runc and podman use the same.
-	DefaultDestination = "/run/notify"
-)
+// sunPathMax is the longest path in a struct sockaddr_un, in bytes (unix(7)).
+const sunPathMax = 107
 
 // SpecOptions are what [SetupSpec] puts into a container.
 type SpecOptions struct {
 	// Directory is the absolute path, on the host, of the directory that holds the
-	// relay's socket under the name [SocketName].
+	// relay's socket under the name [relay.SocketName].
 	Directory string
 	// Destination is where the directory is mounted inside of the container, ""
 	// for [DefaultDestination].
@@ -58,7 +58,7 @@ func SetupSpec(spec *specs.Spec, opts SpecOptions) error {
 		destination = DefaultDestination
 	}
 	destination = path.Clean(destination)
-	socket := path.Join(destination, SocketName)
+	socket := path.Join(destination, relay.SocketName)
 	switch {
 	case !filepath.IsAbs(opts.Directory):
 		return fmt.Errorf("setting up an OCI container: directory %q is not an absolute path", opts.Directory)

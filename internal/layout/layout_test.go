@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layout
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sdtrace/sdtrace/"
+
+// listed is a package as go list has it.
+type listed struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Doc        string
+	GoFiles    []string
+	Dir        string
+}
+
+// list asks go list about packages of this module.
+func list(t *testing.T, args ...string) (all []listed) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Doc,GoFiles,Dir"}, args...)...)
+	cmd.Dir, cmd.Env, cmd.Stderr = "../..", append(os.Environ(), "GOOS=linux"), os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// What packages may depend on beside the standard library, by whatever way. "x/" is any package
+// of that module.
+func TestPackagesDependOnNothingElse(t *testing.T) {
+	for name, may := range map[string][]string{
+		"pkg/events":        {},
+		"pkg/relay":         {"golang.org/x/sys/", module + "pkg/events", module + "internal/proc", module + "internal/osthread"},
+		"internal/proc":     {"golang.org/x/sys/"},
+		"internal/glob":     {},
+		"internal/field":    {},
+		"internal/osthread": {"golang.org/x/sys/"},
+		"internal/identity": {module + "pkg/events"},
+		"internal/render": {
+			"golang.org/x/sys/", "github.com/", module + "pkg/events", module + "pkg/inventory", module + "bpf", module + "internal/",
+		},
+		"internal/wire": {"golang.org/x/sys/", "github.com/cilium/ebpf", module + "bpf", module + "pkg/events"},
+	} {
+		for _, p := range list(t, "-deps", "./"+name) {
+			if p.Standard || p.ImportPath == module+name {
+				continue
+			}
+			if !slices.ContainsFunc(may, func(prefix string) bool {
+				return p.ImportPath == prefix || strings.HasPrefix(p.ImportPath, strings.TrimSuffix(prefix, "/")+"/")
+			}) {
+				t.Errorf("%s depends on %s", name, p.ImportPath)
+			}
+		}
+	}
+}
+
+// Data flows one way: what captures knows nothing of what shows, and the relay nothing of either.
+func TestNoPackageKnowsTwoEnds(t *testing.T) {
+	for name, never := range map[string][]string{
+		"internal/tracer": {"internal/render", "pkg/capture", "pkg/inventory", "pkg/relay", "internal/enrich"},
+		"pkg/capture":     {"internal/render", "pkg/relay", "pkg/inventory"},
+		"pkg/inventory":   {"internal/render", "pkg/capture", "pkg/relay", "internal/tracer"},
+		"pkg/relay":       {"pkg/capture", "pkg/inventory", "internal/tracer", "bpf"},
+	} {
+		for _, p := range list(t, "-deps", "./"+name) {
+			for _, other := range never {
+				if p.ImportPath == module+other || strings.HasPrefix(p.ImportPath, module+other+"/") {
+					t.Errorf("%s depends on %s", name, p.ImportPath)
+				}
+			}
+		}
+	}
+}
+
+// A library is one package's concern.
+func TestLibrariesAreImportedWhereTheyBelong(t *testing.T) {
+	for library, where := range map[string][]string{
+		"github.com/opencontainers/runtime-spec": {"pkg/relay/oci"},
+		"github.com/cilium/ebpf":                 {"bench", "bpf", "bpf/unit", "internal/tracer", "internal/sockdiag", "cmd/sdtrace"},
+		"github.com/spf13/cobra":                 {"cmd/sdtrace"},
+		"github.com/vishvananda/netlink":         {"internal/sockdiag"},
+		"github.com/klauspost/compress":          {"pkg/capture"},
+	} {
+		for _, p := range list(t, "./...") {
+			for _, imported := range p.Imports {
+				if imported != library && !strings.HasPrefix(imported, library+"/") {
+					continue
+				}
+				if name := strings.TrimPrefix(p.ImportPath, module); !slices.Contains(where, name) {
+					t.Errorf("%s imports %s, which is for %s", name, imported, strings.Join(where, ", "))
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasOneCommentOfItsOwn(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		if p.Doc == "" && len(p.GoFiles) > 0 {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+		commented := 0
+		for _, name := range p.GoFiles {
+			text, err := os.ReadFile(p.Dir + "/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, _, _ := bytes.Cut(text, []byte("\npackage "))
+			if lines := bytes.Split(before, []byte("\n")); bytes.HasPrefix(lines[len(lines)-1], []byte("// ")) {
+				commented++
+			}
+		}
+		if commented > 1 {
+			t.Errorf("%s has %d package comments", p.ImportPath, commented)
+		}
+	}
+}
+
+// Elsewhere a capture can only be read, but that it can.
+func TestOtherSystemsCanReadCaptures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not declared: builds the standard library for two more systems")
+	}
+	for _, system := range []string{"darwin", "windows"} {
+		cmd := exec.Command("go", "vet", "./pkg/events", "./pkg/capture", "./cmd/sdtrace")
+		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("on %s: %v\n%s", system, err, out)
+		}
+	}
+}
