@@ -81,11 +81,8 @@ static __always_inline bool emit(struct scratch *s, __u32 slot)
 	e->receiver_uid = s->send.dst.uid;
 	if (s->send.dst.resolved)
 		e->flags |= EVENT_RECEIVER;
-	if (s->send.unsure || s->glob.unsure)
-		e->flags |= EVENT_UNSURE_NAMES;
-	if (s->send.interest == INTEREST_MAYBE &&
-	    separators(e->data, e->payload_len) > SEPARATORS_MAX)
-		e->flags |= EVENT_UNSURE_KEY;
+	/* Without a branch: the verifier would walk through the rest for each. */
+	e->flags |= s->send.unsure | s->glob.unsure;
 	e->address_len = s->send.dst.address_len;
 	e->bound_len = s->send.dst.bound_len;
 	e->flags |= s->anc.flags;

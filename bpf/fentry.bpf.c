@@ -176,20 +176,28 @@ static __always_inline void copy_payload(struct copied *c, struct sk_buff *skb,
 		c->len = 0;
 }
 
-/* c is for use here only. */
+/* What is in the slot's copy_scratch: see event_reads_like_notification(). */
+__noinline int copy_reads_like_notification(__u32 slot)
+{
+	struct copied *c = bpf_map_lookup_elem(&copy_scratch, &slot);
+
+	return c && reads_like_notification(c->payload, c->len);
+}
+
+/* c is the copy_scratch of SLOT_COPY, for use here only. */
 static __always_inline bool begins_like_notification(struct copied *c,
 						     struct sk_buff *skb)
 {
 	copy_payload(c, skb, BEGINNING_MAX);
-	return reads_like_notification(c->payload, c->len);
+	return copy_reads_like_notification(SLOT_COPY);
 }
 
 /*
  * Keeps what the datagram holds until its send ends. Says whether there was room; if
  * not, the send is forgotten.
  */
-static __always_inline bool keep_copy(struct send *send, struct copied *c,
-				      struct sk_buff *skb)
+static __always_inline bool keep_copy(struct send *send, __u32 slot,
+				      struct copied *c, struct sk_buff *skb)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	long refused;
@@ -206,8 +214,7 @@ static __always_inline bool keep_copy(struct send *send, struct copied *c,
 	}
 	if (!refused)
 		return true;
-	if (send->interest == INTEREST_YES ||
-	    reads_like_notification(c->payload, c->len))
+	if (send->interest == INTEREST_YES || copy_reads_like_notification(slot))
 		count(COUNT_IN_FLIGHT_FULL);
 	else
 		count_unwanted();
@@ -273,7 +280,7 @@ static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
 	send->skb = (__u64)skb;
 	send->len = READ(skb, len);
 	if (send->interest == INTEREST_YES || begins_like_notification(c, skb)) {
-		keep_copy(send, c, skb);
+		keep_copy(send, slot, c, skb);
 		return;
 	}
 	/*
@@ -324,7 +331,7 @@ static __always_inline bool decide(struct send *send, struct sock *receiver)
 	c = bpf_map_lookup_elem(&copy_scratch, &slot);
 	if (c && receiver_interest(receiver) == INTEREST_YES) {
 		send->interest = INTEREST_YES;
-		return keep_copy(send, c, (void *)send->skb);
+		return keep_copy(send, slot, c, (void *)send->skb);
 	}
 	count_unwanted();
 	bpf_map_delete_elem(&in_flight, &id);
@@ -443,15 +450,13 @@ static __always_inline void describe_result(struct event *e, struct send *send,
 /* Decides with all that is known now, then sends; says whether it did. */
 static __always_inline bool emit_if_wanted(struct scratch *s)
 {
-	const struct event *e = &s->event;
 	int interest;
 
 	s->glob.unsure = 0;
 	interest = destination_interest(SLOT_EXIT);
-	s->send.interest = interest;
 	if (interest == INTEREST_NO ||
 	    (interest == INTEREST_MAYBE &&
-	     !reads_like_notification(e->data, e->payload_len))) {
+	     !event_reads_like_notification(SLOT_EXIT))) {
 		count_unwanted();
 		return false;
 	}

@@ -260,8 +260,7 @@ type FentrySend struct {
 	Undecided uint8
 	Followed  uint8
 	Permitted uint8
-	Unsure    uint8
-	_         [3]byte
+	Unsure    uint32
 	Dst       struct {
 		_          structs.HostLayout
 		Inode      uint64

@@ -24,7 +24,7 @@ make_object() { # GO-NAME FILE [-type TYPE]...
 make_object Fentry fentry -type event -type receipt -type record_type -type event_flag -type fd_kind -type counter
 make_object Tracepoint tracepoint
 make_object Queues queues -type queue
-make_object Unit unit/unit
+make_object Unit unit/unit -type event_flag
 mkdir -p "$to/unit"
 mv "$aside"/*_bpfel.* "$to"
 mv "$aside"/unit/*_bpfel.* "$to/unit"

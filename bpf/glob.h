@@ -7,6 +7,7 @@
 
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
+#include "event.h"
 #include "settings.h"
 #include "scratch.h"
 
@@ -98,7 +99,7 @@ __noinline int glob_match(__u32 slot, __u32 first, __u32 n)
 	for (i = 0; i < GLOB_ROUNDS; i++)
 		if (!glob_steps(slot, first + n))
 			return s->glob.groups;
-	s->glob.unsure = 1;
+	s->glob.unsure = EVENT_UNSURE_NAMES;
 	return -1;
 }
 

@@ -13,6 +13,7 @@
 #include "counters.h"
 #include "scratch.h"
 #include "glob.h"
+#include "unix_socket.h"
 
 /* FNV-1a, 64 bits: how wanted_keys names a key. */
 #define FNV_BASIS 0xcbf29ce484222325ULL
@@ -192,29 +193,36 @@ __noinline int destination_interest(__u32 slot)
 /* How much of a payload tells whether its first assignment's key is the protocol's. */
 #define BEGINNING_MAX 32
 
-/* systemd skips empty lines: of more than these, user space looks at the rest. */
-#define SEPARATORS_MAX 8
+#define SEPARATORS_MAX 8 /* empty lines that are looked behind */
 
-/* How many of the first bytes are separators, SEPARATORS_MAX + 1 at most. */
-static __always_inline __u32 separators(const __u8 *payload, __u32 len)
+/*
+ * EVENT_UNSURE_KEY if a payload begins with as many separators: then user space looks for
+ * its first line. Eight bytes at a time, as a loop is walked through by the verifier.
+ */
+static __always_inline __u32 unsure_key(const __u8 *payload, __u32 len)
 {
-	__u32 n;
+	/* 0 where there is '\n', 7 where there is '\r' */
+	__u64 odd = *(const __u64 *)payload ^ EACH_BYTE('\n');
 
-	for (n = 0; n <= SEPARATORS_MAX; n++)
-		if (n >= len || (payload[n] != '\n' && payload[n] != '\r'))
-			break;
-	return n;
+	if (len < SEPARATORS_MAX || odd & EACH_BYTE(0xf8) ||
+	    (odd ^ odd >> 1) & EACH_BYTE(3))
+		return 0;
+	return EVENT_UNSURE_KEY;
 }
 
-/* Whether the first assignment's key belongs to the protocol, as far as that can be told. */
+/* Whether the first assignment's key belongs to the protocol, or may do so. */
 static __always_inline bool is_notification(const __u8 *payload, __u32 len)
 {
-	__u32 start = separators(payload, len), i;
 	struct key key = {};
+	__u32 start, i;
 	bool ended = false;
 
-	if (start > SEPARATORS_MAX)
-		return true; /* EVENT_UNSURE_KEY */
+	if (unsure_key(payload, len))
+		return true;
+	/* systemd skips empty lines. */
+	for (start = 0; start < SEPARATORS_MAX; start++)
+		if (payload[start] != '\n' && payload[start] != '\r')
+			break;
 	/* All keys begin with a capital letter: most others are told by this alone. */
 	if (start >= len || payload[start] < 'A' || payload[start] > 'Z')
 		return false;
@@ -235,6 +243,21 @@ static __always_inline bool is_notification(const __u8 *payload, __u32 len)
 static __always_inline bool reads_like_notification(const __u8 *payload, __u32 len)
 {
 	return !socket_patterns_count && is_notification(payload, len);
+}
+
+/*
+ * The same for the slot's event. A function of its own is verified once, and its result
+ * is any number to what calls it: what follows there is not walked through for each way to
+ * come to the result.
+ */
+__noinline int event_reads_like_notification(__u32 slot)
+{
+	struct scratch *s = scratch_get(slot);
+
+	if (!s)
+		return 0;
+	s->send.unsure |= unsure_key(s->event.data, s->event.payload_len);
+	return reads_like_notification(s->event.data, s->event.payload_len);
 }
 
 static __always_inline void count_unwanted(void)

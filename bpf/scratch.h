@@ -47,7 +47,7 @@ struct send {
 	__u8 undecided;	 /* if it counts, by the receiver's own name alone */
 	__u8 followed;	 /* receipts come of it, unless it fails */
 	__u8 permitted;	 /* security_unix_may_send() saw the receiver */
-	__u8 unsure;	 /* EVENT_UNSURE_NAMES is to be set: its cgroup's names */
+	__u32 unsure;	 /* EVENT_UNSURE_*: what user space has to look at again */
 	struct destination dst;
 };
 
@@ -70,7 +70,7 @@ struct glob {
 	__u32 star_pi;
 	__u32 star_ti;
 	__u32 groups;
-	__u32 unsure; /* some match ran out of steps */
+	__u32 unsure; /* EVENT_UNSURE_NAMES: some match ran out of steps */
 	__u32 text_len;
 	char text[256];
 };

@@ -203,16 +203,14 @@ static __always_inline void describe_result(struct event *e,
 static __always_inline bool counts(struct scratch *s, const struct syscall *call)
 {
 	int interest = destination_interest(SLOT_EXIT);
-	struct event *e = &s->event;
 
-	s->send.interest = interest;
 	if (interest != INTEREST_MAYBE)
 		return interest == INTEREST_YES;
 	if (socket_patterns_count)
 		return false;
 	if (!read_beginning(s, call))
 		read_payload(s, call);
-	return reads_like_notification(e->data, e->payload_len);
+	return event_reads_like_notification(SLOT_EXIT);
 }
 
 /* What a system call sent, with which result. */

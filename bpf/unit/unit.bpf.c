@@ -66,13 +66,11 @@ int unit_name(void *ctx)
 	return 0;
 }
 
-/* Whether a payload reads like a notification, 2 if user space has to look. */
+/* Whether a payload reads like a notification; and if user space has to look. */
 SEC("raw_tp")
 int unit_first_key(void *ctx)
 {
-	out = is_notification(in, in_len);
-	if (separators(in, in_len) > SEPARATORS_MAX)
-		out = 2;
+	out = is_notification(in, in_len) | unsure_key(in, in_len);
 	return 0;
 }
 

@@ -29,6 +29,22 @@ type UnitComm struct {
 	Name [16]int8
 }
 
+type UnitEventFlag uint32
+
+const (
+	UnitEventFlagEVENT_LATENCY        UnitEventFlag = 1
+	UnitEventFlagEVENT_SIZE           UnitEventFlag = 2
+	UnitEventFlagEVENT_PAYLOAD        UnitEventFlag = 4
+	UnitEventFlagEVENT_CLAIMED        UnitEventFlag = 8
+	UnitEventFlagEVENT_CLAIMED_IDS    UnitEventFlag = 16
+	UnitEventFlagEVENT_DELIVERED      UnitEventFlag = 32
+	UnitEventFlagEVENT_NOT_DELIVERED  UnitEventFlag = 64
+	UnitEventFlagEVENT_CGROUP_PARTIAL UnitEventFlag = 128
+	UnitEventFlagEVENT_RECEIVER       UnitEventFlag = 256
+	UnitEventFlagEVENT_UNSURE_NAMES   UnitEventFlag = 512
+	UnitEventFlagEVENT_UNSURE_KEY     UnitEventFlag = 1024
+)
+
 type UnitKey struct {
 	_    structs.HostLayout
 	Name [24]int8
@@ -85,8 +101,7 @@ type UnitScratch struct {
 		Undecided uint8
 		Followed  uint8
 		Permitted uint8
-		Unsure    uint8
-		_         [3]byte
+		Unsure    uint32
 		Dst       struct {
 			_          structs.HostLayout
 			Inode      uint64

@@ -187,7 +187,11 @@ func anyOf[T any](values []T, matches func(T) bool) bool {
 	return len(values) == 0 || slices.ContainsFunc(values, matches)
 }
 
+// isBelow reports whether a cgroup is another one or below it; one that is unknown is not.
 func isBelow(cgroup, top string) bool {
+	if cgroup == "" {
+		return false
+	}
 	below, ok := strings.CutPrefix(cgroup, strings.TrimSuffix(top, "/"))
 	return ok && (below == "" || below[0] == '/')
 }
