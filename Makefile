@@ -27,9 +27,12 @@ export CGO_ENABLED ?= 0
 .PHONY: all
 all: build
 
+# What sdtrace --version says it was built of.
+COMMIT = $(shell git describe --always --abbrev=12 --exclude '*' --dirty 2>/dev/null)
+
 .PHONY: build
 build:
-	go build -trimpath -o bin/sdtrace ./cmd/sdtrace
+	go build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o bin/sdtrace ./cmd/sdtrace
 
 .PHONY: packages
 packages:
@@ -81,6 +84,7 @@ FIELD := ./vmtest/boot ./vmtest/field
 OTHERS = $$(go list ./... | grep -v -e '/internal/tracer$$' -e '/pkg/relay$$' -e '/vmtest/boot$$' -e '/vmtest/field$$')
 .PHONY: test-native
 test-native: packages build
+	bin/sdtrace --version | grep -q '^sdtrace [0-9.]* (commit $(or $(COMMIT),unknown))$$'
 	go test $(OTHERS)
 	go test -timeout 20m $(FIELD)
 	go test -p 1 $(ALONE)

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -100,13 +99,4 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return usage(cmd, fmt.Errorf("unknown command or argument %q", args[0]))
-}
-
-// version is what the module was built as.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }

@@ -35,6 +35,9 @@ func OpenFile(name string, match Match) (*Capture, error) {
 			return nil, err
 		}
 	}
+	if name == "-" {
+		name = "standard input"
+	}
 	source, err := newLines(name, f, f.Close)
 	if err != nil {
 		_ = f.Close()

@@ -373,3 +373,20 @@ func TestTakeEndsWithItsContext(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// A program that binds the relative path "@x" is not where NOTIFY_SOCKET=@x leads.
+func TestARelativePathIsNotTakenForAnAbstractName(t *testing.T) {
+	holdertest.RequireRoot(t)
+	name := fmt.Sprintf("@sdtrace-%d", os.Getpid())
+	const bind = `import socket, os, sys; os.chdir(sys.argv[1]); s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(sys.argv[2])
+print("ready", flush=True); sys.stdin.read()`
+	p := holdertest.StartBy(t, "", "python3", "-c", bind, holdertest.Dir(t), name)
+	client := holdertest.Start(t, name, nil)
+	inv := take(t, inventory.Options{All: true})
+	if c := clientOf(t, inv, client); c.State != inventory.ClientNobody {
+		t.Errorf("NOTIFY_SOCKET=%s leads to %q, want nobody", name, c.State)
+	}
+	if _, found := heldBy(inv, p)["./"+name]; !found {
+		t.Errorf("the socket is not listed as ./%s: %v", name, heldBy(inv, p))
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/enrich/holders"
 	"github.com/sdtrace/sdtrace/internal/holdertest"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/sockdiag"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -113,5 +114,35 @@ func TestASocketThatNobodyHoldsHasNoHolder(t *testing.T) {
 	defer h.Close()
 	if p, found := h.Find(1, "/"); found {
 		t.Errorf("held by %v", p)
+	}
+}
+
+// The holder's identity takes the place of the socket's whole, control group included, so that
+// the name of its container can be found.
+func TestAHolderIsTakenOverWithItsControlGroup(t *testing.T) {
+	holdertest.RequireRoot(t)
+	h := holders.Watch()
+	defer h.Close()
+	<-h.Looked()
+	address := filepath.Join(holdertest.Dir(t), "held")
+	p := holdertest.Start(t, "", nil, address)
+	inode := inodeOf(t, address)
+	h.Saw(inode, p.PID)
+	e := &events.Event{
+		Socket:   events.Socket{Inode: inode},
+		Receiver: &events.Receiver{CgroupID: 7, Identity: events.Identity{Cgroup: "/made/elsewhere", Unit: "elsewhere.service"}},
+	}
+	h.Do(&events.Record{Event: e})
+	q, err := proc.Open(p.PID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	want, err := q.Cgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int(e.Receiver.PID) != p.PID || e.Receiver.Cgroup != want || e.Receiver.Unit == "elsewhere.service" {
+		t.Errorf("received by %+v, want process %d in %s", e.Receiver, p.PID, want)
 	}
 }

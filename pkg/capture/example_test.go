@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture_test
+
+import (
+	"fmt"
+	"log"
+	"strings"
+
+	"github.com/sdtrace/sdtrace/pkg/capture"
+)
+
+// Reads what sdtrace -o json wrote, and shows what did not arrive.
+func ExampleRead() {
+	const file = `
+{"type":"send","seq":1,"time":"2026-11-23T16:01:46.1Z","backend":"fentry","sender":{"pid":812,"tid":812,"comm":"nginx","uid":0,"gid":0,"unit":"nginx.service"},"socket":{"address":"/run/systemd/notify"},"result":{"errno":""},"truncated":false,"payload":"READY=1"}
+{"type":"send","seq":2,"time":"2026-11-23T16:01:47.2Z","backend":"fentry","sender":{"pid":900,"tid":900,"comm":"backup","uid":0,"gid":0,"unit":"backup.service"},"socket":{"address":"/run/systemd/notify"},"result":{"errno":"ENOENT","delivered":false},"truncated":false,"payload":"READY=1"}
+`
+	c, err := capture.Read(strings.NewReader(file), capture.Match{Failed: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	for r, err := range c.All() {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(r.Event.Sender.Unit, r.Event.Result.Errno)
+	}
+	// Output: backup.service ENOENT
+}
