@@ -91,10 +91,17 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 				if want := "/" + filepath.Base(s.m.Cgroup) + "/system.slice/" + name + ".service"; e.Sender.Cgroup != want {
 					t.Errorf("%s: the sender is in %s, want %s", s.m.Version, e.Sender.Cgroup, want)
 				}
+				machine := filepath.Base(s.m.Cgroup)
+				if e.Sender.Machine != machine || e.Sender.Unit != name+".service" || e.Sender.Slice != "system.slice" {
+					t.Errorf("%s: the sender is %+v, want %s.service of %s", s.m.Version, e.Sender.Identity, name, machine)
+				}
 				if e.Receiver == nil || e.Receiver.PID == 0 {
 					continue
 				}
 				attributed[name]++
+				if e.Receiver.Machine != machine || e.Receiver.Unit != "init.scope" {
+					t.Errorf("%s: the receiver is %+v, want init.scope of %s", s.m.Version, e.Receiver.Identity, machine)
+				}
 				if want := s.m.PID(); int(e.Receiver.PID) != want || e.Socket.Inode != inodes[name] {
 					t.Errorf("%s: went to socket %d of %s[%d], want %d of %d", s.m.Version, e.Socket.Inode, e.Receiver.Comm,
 						e.Receiver.PID, inodes[name], want)
@@ -107,6 +114,52 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 				}
 				if backend == "fentry" && (attributed[name] != rounds || read[name] != rounds) {
 					t.Errorf("%s: of %d datagrams %d were attributed and %d read", s.m.Version, rounds, attributed[name], read[name])
+				}
+			}
+		})
+	}
+}
+
+// A unit is named by whose it is: the host has none of these, and each systemd its own.
+func TestUnitsAreNamedByTheirMachine(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	if testing.Short() {
+		t.Skip("not declared: a minute and more")
+	}
+	if len(managers) < 2 {
+		t.Skip("not declared: no systemd is booted on this kernel")
+	}
+	one, other := managers[0], managers[1]
+	service := one.define(t, unit{service: []string{"Type=notify"}})
+	c := service.started(t)
+	machine, name := filepath.Base(one.Cgroup), service.name
+	for _, backend := range backends() {
+		t.Run(backend, func(t *testing.T) {
+			captures := map[string]func() []events.Record{}
+			for _, unit := range []string{
+				machine + ":" + name, "*:" + name, machine[:len(machine)-1] + "?:" + name, machine + ":system.slice",
+				name, filepath.Base(other.Cgroup) + ":" + name, machine + ":another",
+			} {
+				captures[unit] = startCapture(t, "--backend", backend, "--unit", unit, "--key", "STATUS", "-o", "json")
+			}
+			c.tell(t, "STATUS=named")
+			for unit, end := range captures {
+				got := 0
+				for _, record := range end() {
+					if e := record.Event; e != nil && string(e.Payload) == "STATUS=named" {
+						got++
+					}
+				}
+				want := 0
+				switch unit {
+				case machine + ":" + name, "*:" + name, machine + ":system.slice", machine[:len(machine)-1] + "?:" + name:
+					want = 1
+				}
+				// What the relay behind the service says to its systemd counts, too.
+				if (got > 0) != (want > 0) {
+					t.Errorf("--unit %s: %d, want %d", unit, got, want)
 				}
 			}
 		})
