@@ -38,8 +38,8 @@ __u32 reader_sleeps;
 /*
  * A wake-up costs the sender an interrupt. So there is one if the reader sleeps for long,
  * and while the buffer's fill passes wakeup_bytes; otherwise the reader looks by itself
- * many times a second. That several records make one pass it is for those that do not
- * see one another's.
+ * many times a second. The window is wider than one record because concurrent
+ * producers do not see each other's records and could step over the threshold.
  */
 #define WAKEUP_WINDOW 8192
 

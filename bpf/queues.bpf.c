@@ -6,8 +6,8 @@
  *   iter/task_file    passes all files of all tasks and writes a struct queue for each
  *                     of them that is such a socket, again for each that has it open
  *
- * It attaches to nothing: it runs while user space reads. Who may not attach trampolines
- * may have it nevertheless, and it does not take an architecture that has them.
+ * It attaches to nothing: it runs while user space reads. It works without
+ * trampolines: for users not allowed to attach them, and on architectures without them.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>

@@ -57,7 +57,8 @@ func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (i
 		switch {
 		case err == nil:
 		case findNetNS == nil:
-			return match, usage(cmd, fmt.Errorf("--netns %q: a file knows network namespaces by inode number alone, as in sender.netns", name))
+			const why = "a file knows network namespaces by inode number alone, as in sender.netns"
+			return match, usage(cmd, fmt.Errorf("--netns %q: %s", name, why))
 		default:
 			if found, err = findNetNS(name); err != nil {
 				return match, usage(cmd, err)

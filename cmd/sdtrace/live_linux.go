@@ -109,7 +109,8 @@ func findNetNS(name string) (uint32, error) {
 	}
 	handle, err := open(name)
 	if err != nil {
-		return 0, fmt.Errorf("no network namespace %q: want a name of ip netns, a path such as /proc/PID/ns/net, or an inode number", name)
+		const want = "a name of ip netns, a path such as /proc/PID/ns/net, or an inode number"
+		return 0, fmt.Errorf("no network namespace %q: want %s", name, want)
 	}
 	defer func() { _ = handle.Close() }()
 	var stat unix.Stat_t

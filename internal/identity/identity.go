@@ -174,7 +174,7 @@ func (s *containerScan) parse(component string) (runtime, name string, ok bool) 
 	case strings.HasPrefix(component, lxcPayload):
 		name = component[len(lxcPayload):]
 		return "lxc", name, name != ""
-	case component == "payload":
+	case component == nspawnPayload:
 		// machined names the scope of a virtual machine alike, but only nspawn
 		// puts its guest into a cgroup of this name.
 		name = nspawnMachine(s.above)
@@ -188,7 +188,10 @@ func (s *containerScan) parse(component string) (runtime, name string, ok bool) 
 	return s.prefixed(component)
 }
 
-const lxcPayload = "lxc.payload."
+const (
+	lxcPayload    = "lxc.payload."
+	nspawnPayload = "payload"
+)
 
 // prefixes are what runtimes put before a container's id: those that talk to
 // systemd make a scope of it, those that write to cgroupfs take it bare.

@@ -94,7 +94,7 @@ func ContainerPatterns(idOrName string) ([]string, error) {
 	}
 	for i := range len(idOrName) {
 		if c := idOrName[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`/\*?`, c) >= 0 {
-			return nil, fmt.Errorf("container name %q holds %q, which none does", idOrName, c)
+			return nil, fmt.Errorf("invalid container name %q: contains %q", idOrName, c)
 		}
 	}
 	if len(idOrName) > unitNameMax {

@@ -145,9 +145,9 @@ func TestContainerPatternsMatchNames(t *testing.T) {
 func TestContainerPatternsRefuseWhatIsNoContainer(t *testing.T) {
 	for _, tt := range []struct{ name, wantInError string }{
 		{"", "empty"},
-		{"a/b", "holds '/'"},
-		{"web*", "holds '*'"},
-		{"web\n", `holds '\n'`},
+		{"a/b", "contains '/'"},
+		{"web*", "contains '*'"},
+		{"web\n", `contains '\n'`},
 		{"nginx.service", "use --unit"},
 		{strings.Repeat("g", 256), "longer than"},
 	} {

@@ -18,5 +18,6 @@ type Live struct {
 
 // Open fails: only Linux has notify sockets. [OpenFile] works here.
 func Open(context.Context, Options) (*Live, error) {
-	return nil, fmt.Errorf("capturing on %s: %w: only Linux has notify sockets; read a file instead", runtime.GOOS, errors.ErrUnsupported)
+	const why = "only Linux has notify sockets; a file can be read here (-r)"
+	return nil, fmt.Errorf("capturing on %s: %w: %s", runtime.GOOS, errors.ErrUnsupported, why)
 }

@@ -115,8 +115,8 @@ type Socket struct {
 	SenderNetNS uint32
 }
 
-// Receiver is the receiving socket's owner. Which process reads it, a socket does not
-// say: that is who holds it, looked up after the event.
+// Receiver is the receiving socket's owner. A socket does not know which process reads it, so
+// the process that holds it is looked up afterwards.
 type Receiver struct {
 	// UID is the user who made the socket, in the initial user namespace; nil when
 	// unknown.

@@ -32,7 +32,9 @@ func TestEveryExportedFieldChangesTheJSON(t *testing.T) {
 		func() any { return eventtest.Full() },
 		func() any { return eventtest.Receipts()[0] },
 		func() any { return eventtest.Withheld() },
-		func() any { return &events.Lost{Time: eventtest.Time, RingFull: 1, InFlightFull: 1, Missed: 1, Receipts: 1} },
+		func() any {
+			return &events.Lost{Time: eventtest.Time, RingFull: 1, InFlightFull: 1, Missed: 1, Receipts: 1}
+		},
 	} {
 		before := encoded(record())
 		name := reflect.TypeOf(record()).Elem().Name()

@@ -319,7 +319,7 @@ func TestEscape(t *testing.T) {
 		{"@\ufffd", "@\ufffd"},
 	} {
 		if got := events.Escape(tc.address); got != tc.want {
-			t.Errorf("FormatAddress(%q) = %s, want %s", tc.address, got, tc.want)
+			t.Errorf("Escape(%q) = %s, want %s", tc.address, got, tc.want)
 		}
 	}
 }

@@ -16,14 +16,6 @@ type keySet uint32
 
 func (s keySet) has(k Key) bool { return s&(1<<k) != 0 }
 
-func setOf(keys ...Key) keySet {
-	var s keySet
-	for _, k := range keys {
-		s |= 1 << k
-	}
-	return s
-}
-
 // form is how what follows the name of a key is written.
 type form uint8
 

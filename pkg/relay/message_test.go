@@ -15,6 +15,13 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
+func setOf(keys ...Key) (s keySet) {
+	for _, k := range keys {
+		s |= 1 << k
+	}
+	return s
+}
+
 // everyKey is a message with all there can be.
 func everyKey() *message {
 	m := &message{keys: math.MaxUint32}

@@ -115,7 +115,7 @@ func readCgroups(pid int) ([]string, error) {
 func monotonicOffset(pid int) (usec int64, known bool) {
 	own, err := statNamespace(procPath(pid, "ns/time"))
 	if errors.Is(err, unix.ENOENT) {
-		// A kernel without time namespaces has one clock; so has a process that is gone none.
+		// No time namespaces: the offset is 0 if the process still exists, unknown if it is gone.
 		_, err := os.Stat(procPath(pid, "ns/pid"))
 		return 0, err == nil
 	}

@@ -39,7 +39,7 @@ func TestDatagramsReceivedTogetherAreToldApartByTheirSenders(t *testing.T) {
 	}
 }
 
-func TestAProcessWithTheNumberOfTheSenderBeforeIsNotTakenForIt(t *testing.T) {
+func TestReusedPIDIsNotTakenForPreviousSender(t *testing.T) {
 	member := startAgent(t)
 	cgroup := moveToCgroup(t, member.pid)
 	r := newWaitingRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessAll))

@@ -47,6 +47,10 @@ func TestTheFieldIsAsTheGuideTells(t *testing.T) {
 					t.Run(scenario.name, func(t *testing.T) {
 						lines := s.play(t, scenario, want, wantLost)
 						g.played[s.suite][scenario.name] = lines
+						for _, wrong := range s.wrong {
+							t.Error(wrong)
+						}
+						s.wrong = nil
 						if recording.follows && !t.Failed() {
 							ctx, cancel := context.WithTimeout(t.Context(), patience)
 							defer cancel()

@@ -5,6 +5,7 @@ package field_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -98,6 +99,7 @@ var ownersOf = map[string]string{"/run/systemd/notify": "systemd", "/run/host/no
 // describe makes a datagram of an event. What is not in the event is looked up while the
 // sender is still there; what it does not find is left out.
 func (s *stage) describe(e *events.Event) *sent {
+	s.checkMachine(e)
 	d := &sent{
 		seq: e.Seq, from: e.Sender.Comm, address: changing.ReplaceAllString(string(e.Socket.Address), "$1<n>"), errno: e.Result.Errno,
 		say: s.withoutNumbers(e, string(e.Payload)),
@@ -140,6 +142,22 @@ func (s *stage) describe(e *events.Event) *sent {
 		}
 	}
 	return d
+}
+
+// checkMachine holds that the sender's unit is named by whose it is: that of the stage's systemd,
+// or of one that runs in a machine of nspawn's.
+func (s *stage) checkMachine(e *events.Event) {
+	outer := "/" + filepath.Base(s.m.Cgroup)
+	if !strings.HasPrefix(e.Sender.Cgroup, outer+"/") {
+		return
+	}
+	want := filepath.Base(s.m.Cgroup)
+	if at, inner, found := strings.Cut(e.Sender.Cgroup, ".service/payload/"); found && inner != "" {
+		want = filepath.Base(at)
+	}
+	if e.Sender.Machine != want && e.Sender.Cgroup != outer {
+		s.wrong = append(s.wrong, fmt.Sprintf("%s in %s is of machine %q, want %q", e.Sender.Comm, e.Sender.Cgroup, e.Sender.Machine, want))
+	}
 }
 
 // changing is what is different in every run in the addresses of conmon and podman.

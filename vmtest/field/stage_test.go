@@ -36,6 +36,7 @@ type stage struct {
 	holders  map[uint64]string  // of sockets, by inode
 	owners   map[string]string  // of sockets, by address; "" if several have it
 	curtains int                // how often it was told apart what comes before and after
+	wrong    []string           // events whose sender is not named as it should be
 
 	// Of the scenario that plays.
 	began  time.Time

@@ -33,14 +33,17 @@ import (
 var defaultPackages = map[string][]string{
 	"1":    {"./vmtest/init", "./internal/tracer", "./internal/sockdiag"},
 	"cost": {"./bench"},
-	"2":    {"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./internal/enrich/holders", "./internal/enrich/destinations", "./pkg/relay", "./vmtest/clients", "./vmtest/systemd", "./vmtest/field"},
+	"2": {
+		"./vmtest/init", "./cmd/sdtrace", "./pkg/inventory", "./pkg/capture", "./internal/enrich/holders",
+		"./internal/enrich/destinations", "./pkg/relay", "./vmtest/clients", "./vmtest/systemd", "./vmtest/field",
+	},
 }
 
 // atTheEnds are those of tier 2 of which only the oldest and the newest kernel are asked: they
 // have no programs in the kernel, and use what it has since some version or do without, or send
 // in ways of which tier 1 has all on each kernel.
 var atTheEnds = []string{
-	"/pkg/inventory", "/internal/enrich/holders", "/internal/enrich/destinations", "/pkg/relay", "/vmtest/clients",
+	"/pkg/inventory", "/pkg/capture", "/internal/enrich/holders", "/internal/enrich/destinations", "/pkg/relay", "/vmtest/clients",
 }
 
 var errUsage = errors.New("wrong usage")

@@ -24,8 +24,8 @@ const (
 	Grace = time.Second
 	// linkable is how long a datagram can be what another one passes on.
 	linkable = 10 * time.Second
-	// Of a process no more reads are remembered, and of no more processes any: the
-	// oldest are forgotten.
+	// At most readsMax reads per process and processesMax processes are kept; the oldest
+	// are dropped.
 	readsMax     = 256
 	processesMax = 1024
 )

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sdtrace/sdtrace/pkg/events"
 	"golang.org/x/sys/unix"
 )
 
@@ -358,5 +359,29 @@ func TestOneLookAtAllProcessesIsForAllThatWaited(t *testing.T) {
 	}
 	if got := f.find(t.Context(), Key{ID: idC}).Container; got != "c" {
 		t.Errorf("got %q, want c", got)
+	}
+}
+
+func TestAContainerOfKubernetesComesWithItsPod(t *testing.T) {
+	const containerd = `{"annotations":{"io.kubernetes.cri.container-name":"web","io.kubernetes.cri.sandbox-name":"web-7d9f","io.kubernetes.cri.sandbox-namespace":"shop"}}`
+	const crio = `{"annotations":{"io.kubernetes.container.name":"web","io.kubernetes.pod.name":"web-7d9f","io.kubernetes.pod.namespace":"shop"}}`
+	for _, tc := range []struct{ runtime, file, content string }{
+		{"containerd", "run/containerd/io.containerd.runtime.v2.task/k8s.io/" + idA + "/config.json", containerd},
+		{"cri-o", "run/containers/storage/overlay-containers/" + idA + "/userdata/config.json", crio},
+	} {
+		root := writeState(t, map[string]string{tc.file: tc.content})
+		got := newFinder(root).find(t.Context(), Key{Runtime: tc.runtime, ID: idA})
+		if want := (Name{Container: "web", PodNamespace: "shop", PodName: "web-7d9f"}); got != want {
+			t.Errorf("%s: %+v, want %+v", tc.runtime, got, want)
+		}
+		shared := &events.Container{Runtime: tc.runtime, ID: idA, PodUID: "1-2"}
+		id := events.Identity{Container: shared}
+		got.Complete(&id)
+		if want := (events.Container{Runtime: tc.runtime, ID: idA, PodUID: "1-2", Name: "web", PodNamespace: "shop", PodName: "web-7d9f"}); *id.Container != want {
+			t.Errorf("%s: completed to %+v", tc.runtime, id.Container)
+		}
+		if shared.Name != "" {
+			t.Error("a container that others share was changed")
+		}
 	}
 }
