@@ -253,7 +253,8 @@ func TestUnitsAreToldByWhoseTheyAre(t *testing.T) {
 
 func TestOptionsThatMakeNoSenseAreOptionErrors(t *testing.T) {
 	for _, options := range []capture.Options{
-		{Backend: "kprobe"}, {RingSize: 4097},
+		{Backend: "kprobe"},
+		{RingSize: 4097},
 		{Match: capture.Match{Cgroups: []string{"/no/such/cgroup"}}},
 		{Match: capture.Match{Units: []string{"a b"}}},
 		{Match: capture.Match{Containers: []string{"a/b"}}},
