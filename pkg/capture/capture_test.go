@@ -203,7 +203,10 @@ func TestAllYieldsAnErrorLast(t *testing.T) {
 	if len(seen) != 2 || !errors.Is(failed, broken) {
 		t.Errorf("yielded %v and %v", seen, failed)
 	}
-	for range c.All() {
+	for _, err := range c.All() {
+		if !errors.Is(err, broken) {
+			t.Errorf("once more: %v", err)
+		}
 		break // ends without more
 	}
 }

@@ -33,7 +33,16 @@ const (
 // concurrently.
 type Machines struct {
 	byCgroup *simplelru.LRU[string, answer]
-	now      func() time.Time
+	// roots says of control groups whether a service manager has its root there: many
+	// others are below the same ones.
+	roots *simplelru.LRU[string, look]
+	now   func() time.Time
+}
+
+// look is what a look at a control group found.
+type look struct {
+	managed bool
+	until   time.Time
 }
 
 // answer is what was found out about a control group.
@@ -45,11 +54,15 @@ type answer struct {
 
 // New returns what knows nothing yet.
 func New() *Machines {
-	cache, err := simplelru.NewLRU[string, answer](cgroupsMax, nil)
+	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: time.Now}
+}
+
+func newLRU[V any]() *simplelru.LRU[string, V] {
+	l, err := simplelru.NewLRU[string, V](cgroupsMax, nil)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &Machines{byCgroup: cache, now: time.Now}
+	return l
 }
 
 // RootOf returns the root of the service manager that a control group belongs to, "" for one
@@ -59,7 +72,7 @@ func New() *Machines {
 // A service manager is recognised by what it is: it is called systemd, holds a notify socket of
 // that name, and is in init.scope of the control group that it has made its root (systemd:
 // manager_setup_cgroup).
-func (m *Machines) RootOf(cgroup string) string { return m.look(cgroup).root }
+func (m *Machines) RootOf(cgroup string) string { return m.find(cgroup).root }
 
 // Refine makes of the identity that a cgroup path says one whose units are those of the service
 // manager that has its root above. It leaves alone what belongs to the host.
@@ -67,7 +80,7 @@ func (m *Machines) Refine(id *events.Identity) {
 	if id.Cgroup == "" || id.Cgroup == "/" {
 		return
 	}
-	if a := m.look(id.Cgroup); a.root != "" {
+	if a := m.find(id.Cgroup); a.root != "" {
 		container := id.Container // its name may be known
 		*id = a.Identity
 		if container != nil {
@@ -91,15 +104,15 @@ func (m *Machines) Do(r *events.Record) {
 	}
 }
 
-func (m *Machines) look(cgroup string) answer {
+func (m *Machines) find(cgroup string) answer {
 	now := m.now()
 	known, found := m.byCgroup.Get(cgroup)
 	if found && now.Before(known.until) {
 		return known
 	}
-	root := rootAbove(cgroup)
+	root := m.rootAbove(cgroup, now)
 	// What is gone belonged to whom it did.
-	if root == "" && known.root != "" && !exists(known.root) {
+	if len(root) < len(known.root) && !exists(known.root) {
 		root = known.root
 	}
 	if !found || root != known.root {
@@ -116,9 +129,17 @@ func exists(cgroup string) bool {
 }
 
 // rootAbove asks the control groups from the innermost out.
-func rootAbove(cgroup string) string {
+func (m *Machines) rootAbove(cgroup string, now time.Time) string {
 	for at := path.Clean(cgroup); strings.HasPrefix(at, "/") && at != "/"; at = path.Dir(at) {
-		if !identity.IsOfHost(at) && isManaged(at) {
+		if identity.IsOfHost(at) {
+			continue
+		}
+		l, found := m.roots.Get(at)
+		if !found || !now.Before(l.until) {
+			l = look{managed: isManaged(at), until: now.Add(believed)}
+			m.roots.Add(at, l)
+		}
+		if l.managed {
 			return at
 		}
 	}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package machines
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/cgroupfs"
+	"github.com/sdtrace/sdtrace/internal/holdertest"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+func TestMain(m *testing.M) {
+	holdertest.Main()
+	os.Exit(m.Run())
+}
+
+// cgroup makes a control group below one of this test's.
+func cgroup(t *testing.T, path string) string {
+	t.Helper()
+	top := fmt.Sprintf("/sdtrace-machines-%d", os.Getpid())
+	if err := os.MkdirAll(cgroupfs.Dir(top+path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeAll(cgroupfs.Dir(top)) })
+	return top + path
+}
+
+// removeAll removes control groups without processes, from the leaves up.
+func removeAll(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			removeAll(filepath.Join(dir, e.Name()))
+		}
+	}
+	_ = os.Remove(dir)
+}
+
+// start starts this binary under another name in a control group, with a socket.
+func start(t *testing.T, name, in, socket string) *holdertest.Process {
+	t.Helper()
+	program := filepath.Join(holdertest.Dir(t), name)
+	if out, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" "$3"`, "sh", cgroupfs.Dir(in), program, socket)
+}
+
+// clocked is a Machines with a clock of the test's.
+func clocked() (m *Machines, now *time.Time) {
+	m, now = New(), new(time.Time)
+	*now = time.Unix(1, 0)
+	m.now = func() time.Time { return *now }
+	return m, now
+}
+
+func TestAServiceManagerIsRecognisedByWhatItIs(t *testing.T) {
+	holdertest.RequireRoot(t)
+	for _, tt := range []struct {
+		name, program, scope, socket string
+		want                         bool
+	}{
+		{"a service manager", "systemd", "/init.scope", "systemd/notify", true},
+		{"another program", "system", "/init.scope", "systemd/notify", false},
+		{"in another control group", "systemd", "/other.scope", "systemd/notify", false},
+		{"with another socket", "systemd", "/init.scope", "notify.sock", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := cgroup(t, "/box")
+			start(t, tt.program, cgroup(t, "/box"+tt.scope), filepath.Join(holdertest.Dir(t), tt.socket))
+			id := events.Identity{Cgroup: root + "/system.slice/web.service"}
+			New().Refine(&id)
+			if got := id.Machine == "box" && id.Unit == "web.service" && id.Slice == "system.slice"; got != tt.want {
+				t.Errorf("refined to %+v", id)
+			}
+			if beside := New().RootOf(root + "2/system.slice/web.service"); beside != "" {
+				t.Errorf("a control group of a longer name is below %s", beside)
+			}
+		})
+	}
+}
+
+func TestTheInnermostServiceManagerCounts(t *testing.T) {
+	holdertest.RequireRoot(t)
+	outer, inner := cgroup(t, "/box"), cgroup(t, "/box/system.slice/inner.service/payload")
+	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	start(t, "systemd", cgroup(t, "/box/system.slice/inner.service/payload/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	m := New()
+	for cgroup, want := range map[string]string{
+		outer + "/system.slice/web.service":   outer,
+		outer + "/system.slice/inner.service": outer,
+		inner + "/system.slice/web.service":   inner,
+		inner + "/init.scope":                 inner,
+		filepath.Dir(outer):                   "",
+	} {
+		if got := m.RootOf(cgroup); got != want {
+			t.Errorf("%s belongs to %q, want %q", cgroup, got, want)
+		}
+	}
+}
+
+func TestAServiceManagerThatComesAndGoesIsNoticed(t *testing.T) {
+	holdertest.RequireRoot(t)
+	root := cgroup(t, "/box")
+	scope, unit := cgroup(t, "/box/init.scope"), cgroup(t, "/box/web.service")
+	m, now := clocked()
+	if got := m.RootOf(unit); got != "" {
+		t.Fatalf("belongs to %q, with nobody there", got)
+	}
+	p := start(t, "systemd", scope, filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	*now = now.Add(believed)
+	if got := m.RootOf(unit); got != root {
+		t.Fatalf("belongs to %q, want %q", got, root)
+	}
+	pidfd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := unix.Kill(p.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1); err != nil {
+		t.Fatal(err)
+	}
+	*now = now.Add(believed)
+	if got := m.RootOf(unit); got != "" {
+		t.Errorf("belongs to %q, which has gone and left the control group", got)
+	}
+}
+
+// What is sent last may be read when its machine is gone, with its control groups.
+func TestWhatIsGoneBelongedToWhomItDid(t *testing.T) {
+	holdertest.RequireRoot(t)
+	root := cgroup(t, "/box")
+	unit := root + "/web.service"
+	m, now := clocked()
+	t.Run("while it is there", func(t *testing.T) {
+		start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+		if got := m.RootOf(unit); got != root {
+			t.Fatalf("belongs to %q, want %q", got, root)
+		}
+	})
+	removeAll(cgroupfs.Dir(root))
+	*now = now.Add(believed)
+	if got := m.RootOf(unit); got != root {
+		t.Errorf("belongs to %q, want %q", got, root)
+	}
+}
+
+// Many units of one machine do not ask it each for itself.
+func TestManyCgroupsAskTheirRootOnce(t *testing.T) {
+	holdertest.RequireRoot(t)
+	root := cgroup(t, "/box")
+	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	m, _ := clocked()
+	m.RootOf(root + "/first.service")
+	until := m.now().Add(believed)
+	m.now = func() time.Time { return until.Add(-1) }
+	for i := range 100 {
+		m.RootOf(fmt.Sprintf("%s/%d.service", root, i))
+	}
+	if l, found := m.roots.Peek(root); !found || l.until != until {
+		t.Errorf("asked again before %v: %+v", until, l)
+	}
+}
