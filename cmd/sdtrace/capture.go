@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sdtrace/sdtrace/pkg/capture"
-	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // What a live capture takes when it is not told otherwise.
@@ -126,33 +125,21 @@ func (f *captureFlags) replay(cmd *cobra.Command, sink *output) error {
 	if err != nil {
 		return err
 	}
-	c, err := capture.OpenFile(f.read, match)
+	// A second signal does not wait for what takes the output.
+	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	endWithReader(ctx, cancel, cmd.OutOrStdout())
+	c, err := capture.OpenFile(ctx, f.read, match)
 	if err != nil {
 		return usageOf(cmd, err)
 	}
 	defer func() { _ = c.Close() }()
-	// Between two records: what waits for stdin has nothing to lose.
-	stop := context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
-	defer stop()
-	if err := c.Copy(interruptible{sink, cmd.Context()}); err != nil {
+	if err := c.Copy(sink); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %d events, %d lost\n", sink.events, sink.lost)
 	return nil
-}
-
-// interruptible ends the copy of a file when its context has ended.
-type interruptible struct {
-	*output
-	ctx context.Context
-}
-
-// Write writes a record, or nothing more.
-func (i interruptible) Write(r *events.Record) error {
-	if i.ctx.Err() != nil {
-		return capture.ErrStop
-	}
-	return i.output.Write(r)
 }
 
 // usageOf tells options that are wrong from what failed.

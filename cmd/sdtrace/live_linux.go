@@ -59,10 +59,7 @@ func (f *captureFlags) capture(cmd *cobra.Command, sink *output) error {
 		defer cancelLater()
 		context.AfterFunc(later, cancel)
 	}
-	// A reader that is gone ends a quiet capture too, not only the next write.
-	if out, ok := cmd.OutOrStdout().(*os.File); ok {
-		go func() { waitForHangup(ctx, out); cancel() }()
-	}
+	endWithReader(ctx, cancel, cmd.OutOrStdout())
 	if err := live.Copy(sink); err != nil {
 		return err
 	}
@@ -118,6 +115,14 @@ func findNetNS(name string) (uint32, error) {
 		return 0, fmt.Errorf("reading network namespace %q: %w", name, err)
 	}
 	return uint32(stat.Ino), nil
+}
+
+// endWithReader cancels a capture when whoever reads its output has gone: a quiet one too, and not
+// only with the next write.
+func endWithReader(ctx context.Context, cancel context.CancelFunc, stdout io.Writer) {
+	if out, ok := stdout.(*os.File); ok {
+		go func() { waitForHangup(ctx, out); cancel() }()
+	}
 }
 
 // waitForHangup returns when the reader of a pipe has closed it, or when ctx ends.

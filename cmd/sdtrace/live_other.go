@@ -5,6 +5,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,9 @@ func (f *captureFlags) capture(cmd *cobra.Command, _ *output) error {
 	_, err := capture.Open(cmd.Context(), capture.Options{})
 	return err
 }
+
+// endWithReader does nothing: the next write tells.
+func endWithReader(context.Context, context.CancelFunc, io.Writer) {}
 
 // dieOf does nothing: no other program was started.
 func dieOf(syscall.Signal) {}

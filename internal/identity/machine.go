@@ -31,15 +31,16 @@ func Below(root, cgroup string) events.Identity {
 
 // MachineOf names the machine of which a service manager has this root: by its container, else
 // by the name of the control group. That of nspawn's guest is called "payload" whatever the
-// machine, so the unit that nspawn runs in (systemd-nspawn --keep-unit) names it.
+// machine, so the unit that nspawn runs in (systemd-nspawn --keep-unit) names it. What a terminal
+// does not show is escaped, as by [events.Escape].
 func MachineOf(root string) string {
 	if c := Parse(root).Container; c != nil && c.ID != "" {
-		return c.ID
+		return events.Escape(c.ID)
 	}
 	name := path.Base(root)
 	if name == nspawnPayload {
 		name = path.Base(path.Dir(root))
 		name = strings.TrimSuffix(strings.TrimSuffix(name, ".service"), ".scope")
 	}
-	return name
+	return events.Escape(name)
 }

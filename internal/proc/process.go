@@ -206,20 +206,9 @@ func (p Process) OpenPath(path string) (fd int, stat unix.Stat_t, err error) {
 // Sockets returns the inode numbers of the sockets that the process has open and that are
 // wanted, each once.
 func (p Process) Sockets(wanted func(inode uint32) bool) (held []uint32) {
-	fd, err := p.Open("fd", unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(fd)
-	EachEntry(fd, func(name string) bool {
-		var link [32]byte
-		n, err := unix.Readlinkat(fd, name, link[:])
-		if err != nil {
-			return true
-		}
-		inode, ok := ParseInode(link[:n], "socket")
-		if ok && wanted(uint32(inode)) && !slices.Contains(held, uint32(inode)) {
-			held = append(held, uint32(inode))
+	p.eachSocket(func(inode uint32) bool {
+		if wanted(inode) && !slices.Contains(held, inode) {
+			held = append(held, inode)
 		}
 		return true
 	})
@@ -228,7 +217,37 @@ func (p Process) Sockets(wanted func(inode uint32) bool) (held []uint32) {
 
 // Holds reports whether the process has a file descriptor of a socket.
 func (p Process) Holds(socket uint32) bool {
-	return len(p.Sockets(func(inode uint32) bool { return inode == socket })) > 0
+	return p.HoldsAny(func(inode uint32) bool { return inode == socket })
+}
+
+// HoldsAny reports whether one of the sockets that the process has open is wanted. It looks no
+// further than the first.
+func (p Process) HoldsAny(wanted func(inode uint32) bool) (holds bool) {
+	p.eachSocket(func(inode uint32) bool {
+		holds = wanted(inode)
+		return !holds
+	})
+	return holds
+}
+
+// eachSocket calls look for the sockets that the process has open until it returns false.
+func (p Process) eachSocket(look func(inode uint32) bool) {
+	fd, err := p.Open("fd", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	EachEntry(fd, func(name string) bool {
+		var link [32]byte
+		n, err := unix.Readlinkat(fd, name, link[:])
+		if err != nil {
+			return true
+		}
+		if inode, ok := ParseInode(link[:n], "socket"); ok {
+			return look(uint32(inode))
+		}
+		return true
+	})
 }
 
 // EachEntry calls look for the names in an open directory until it returns false.

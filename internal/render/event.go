@@ -83,6 +83,9 @@ func (t Text) AppendEvent(b []byte, e *events.Event) []byte {
 		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
 			b = append(b, "passes on "...)
+			if from.Sender.PID == 0 { // it is not in the file that this was read from
+				return append(b, '-')
+			}
 			return appendProcess(b, from.Sender.Comm, from.Sender.PID)
 		})
 	}

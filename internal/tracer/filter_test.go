@@ -3,6 +3,7 @@
 package tracer_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/tracer"
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // crowd is who sends in the filter tests, always the same.
@@ -548,6 +550,35 @@ func TestOwnProcessIsNeverCaptured(t *testing.T) {
 		}
 		if got := c.collect(t); len(got) != 0 {
 			t.Errorf("captured %d of the tracer's own datagrams, the first: %s", len(got), describe(got[0]))
+		}
+	})
+}
+
+// Who was told that there is more to read, and writes out nothing until then, is told when that
+// is not so.
+func TestAReaderIsToldBeforeItWaitsBehindWhatIsNotAccepted(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "accepted/notify.sock")
+		r.dropAll()
+		c := openCapture(t, tracer.Options{
+			Backend: backend, Filter: tracer.Filter{Sockets: []string{r.path()}},
+			Accept: func(e *events.Event) bool { return string(e.Payload) == "READY=1" },
+		})
+		a := startAgent(t, agentSpec{comm: "sdt-accepted"})
+		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		for _, payload := range []string{"READY=1", "FOO=1"} {
+			a.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts(payload)})
+		}
+		item, err := c.ReadOrIdle()
+		if err != nil || item.Event == nil || item.Event.Seq != 1 {
+			t.Fatalf("read %+v, %v", item, err)
+		}
+		if item, err := c.ReadOrIdle(); !errors.Is(err, tracer.ErrIdle) {
+			t.Fatalf("read %+v, %v", item, err)
+		}
+		stats, err := c.Stats()
+		if err != nil || stats.Captured != 1 || stats.Filtered == 0 && !mayMiss() {
+			t.Errorf("counted %+v, %v", stats, err)
 		}
 	})
 }

@@ -30,8 +30,22 @@ const (
 // second after it was sent, and at once if it is the first for a second.
 //
 // The error is [ErrFlushed] after Flush or Stop, when all that was captured before
-// was returned, and wraps [os.ErrClosed] after Close.
+// was returned, and wraps [os.ErrClosed] after Close. It is [os.ErrDeadlineExceeded] at the time
+// of SetDeadline.
 func (t *Tracer) Read() (Item, error) {
+	for {
+		if item, err := t.ReadOrIdle(); !errors.Is(err, ErrIdle) {
+			return item, err
+		}
+	}
+}
+
+// ErrIdle is returned by [Tracer.ReadOrIdle].
+var ErrIdle = errors.New("nothing more is there to read for now")
+
+// ReadOrIdle is Read, but returns [ErrIdle] before it begins to wait although
+// [Tracer.Buffered] said that there is more: that was not to be returned, or not yet.
+func (t *Tracer) ReadOrIdle() (Item, error) {
 	for {
 		if t.returned < len(t.ready) {
 			t.returned++
@@ -52,6 +66,13 @@ func (t *Tracer) Read() (Item, error) {
 			if err := t.deliver(t.follow.giveUp(t.pending != nil)); err != nil {
 				return Item{}, err
 			}
+		}
+		if t.idle {
+			t.idle = false
+			if len(t.ready) == 0 {
+				return Item{}, ErrIdle
+			}
+			continue
 		}
 		lost, err := t.lost()
 		if err != nil {
@@ -87,6 +108,11 @@ func (t *Tracer) await() error {
 		}
 		if err := t.take(t.record.RawSample); err != nil {
 			return err
+		}
+		// Whoever was told that there is more to read does not expect to wait now.
+		if len(t.ready) == 0 && !t.Buffered() {
+			t.idle = true
+			return nil
 		}
 	}
 	return nil

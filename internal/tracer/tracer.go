@@ -102,6 +102,7 @@ type Tracer struct {
 	free     []*wire.SendBuffer
 	deadline time.Time
 	quiet    int    // intervals without a record, quietIntervals+1 at most
+	idle     bool   // what was read last, with nothing behind it, is not returned
 	ready    []Item // to be returned, but for the first returned ones
 	returned int
 	follow   follower

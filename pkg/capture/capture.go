@@ -26,8 +26,9 @@ import (
 // Source yields records in order. [Open] and [OpenFile] have their own; [New] takes any other.
 type Source interface {
 	// Next waits for the next record, which is valid until the following call. It returns
-	// [os.ErrDeadlineExceeded] when nothing came until a time that is not zero, and [io.EOF]
-	// at the end.
+	// [os.ErrDeadlineExceeded] when nothing came until a time that is not zero, or before it
+	// begins to wait although Ready said that it would not, and [io.EOF] at the end and from
+	// then on.
 	Next(until time.Time) (events.Record, error)
 	// Ready reports whether Next has more to return without waiting.
 	Ready() bool
@@ -123,6 +124,15 @@ func (wallClock) Now() time.Time { return time.Now() }
 // ended, Stop was called, or the file is at its end.
 func (c *Capture) Next() (*events.Record, error) {
 	for {
+		if r, err := c.next(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return r, err
+		}
+	}
+}
+
+// next is Next, but returns [os.ErrDeadlineExceeded] when the source has.
+func (c *Capture) next() (*events.Record, error) {
+	for {
 		if len(c.ready) > 0 {
 			c.current, c.ready = c.ready[0], c.ready[1:]
 			return &c.current, nil
@@ -135,10 +145,7 @@ func (c *Capture) Next() (*events.Record, error) {
 			}
 		}
 		r, err := c.source.Next(wake)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			continue
-		case err != nil:
+		if err != nil {
 			return nil, err
 		}
 		c.seen = r.Time()
@@ -217,21 +224,18 @@ func (c *Capture) Copy(sinks ...Sink) (err error) {
 			}
 		}
 	}()
-	for r, err := range c.All() {
-		if err != nil {
+	for {
+		r, err := c.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case err != nil:
 			return err
-		}
-		stopped := false
-		for _, sink := range sinks {
-			switch err := sink.Write(r); {
-			case errors.Is(err, ErrStop):
-				stopped = true
-			case err != nil:
+		default:
+			if stopped, err := writeTo(sinks, r); stopped || err != nil {
 				return err
 			}
-		}
-		if stopped {
-			return nil
 		}
 		if c.Ready() {
 			continue
@@ -242,13 +246,26 @@ func (c *Capture) Copy(sinks ...Sink) (err error) {
 			}
 		}
 	}
-	return nil
+}
+
+// writeTo writes a record to all of the sinks, and says whether one of them has enough.
+func writeTo(sinks []Sink, r *events.Record) (stopped bool, err error) {
+	for _, sink := range sinks {
+		switch err := sink.Write(r); {
+		case errors.Is(err, ErrStop):
+			stopped = true
+		case err != nil:
+			return false, err
+		}
+	}
+	return stopped, nil
 }
 
 // Close ends the capture and releases what it holds.
 func (c *Capture) Close() error { return c.source.Close() }
 
-// Has reports whether the capture can tell something: of a file, whether it holds it.
+// Has reports whether the capture can tell something. Of a file it is not known beforehand what it
+// holds: there it is false.
 func (c *Capture) Has(what Capability) bool { return c.has != nil && c.has(what) }
 
 // Missing says what was asked for but is not there yet, a line each: a unit that is not running,

@@ -159,6 +159,33 @@ func TestWithABacklogStagesLiveInTheTimeOfTheRecords(t *testing.T) {
 	}
 }
 
+// A source that said that there is more, and then has nothing, is about to wait.
+func TestWhatIsWrittenIsFlushedBeforeTheSourceWaits(t *testing.T) {
+	source := &fickle{script: script{records: []events.Record{said(1, "A=1"), said(2, "B=2")}}}
+	sink := new(counter)
+	if err := capture.New(source, nil).Copy(sink); err != nil {
+		t.Fatal(err)
+	}
+	if len(sink.got) != 2 || sink.flushed != 3 { // before each wait, and at the end
+		t.Errorf("wrote %q, flushed %d times", sink.got, sink.flushed)
+	}
+}
+
+// fickle always says that there is more, and has nothing every other time.
+type fickle struct {
+	script
+	asked int
+}
+
+func (f *fickle) Ready() bool { return f.asked%2 == 1 }
+
+func (f *fickle) Next(until time.Time) (events.Record, error) {
+	if f.asked++; f.asked%2 == 0 {
+		return events.Record{}, os.ErrDeadlineExceeded
+	}
+	return f.script.Next(until)
+}
+
 func TestASinkEndsTheCopyWhenItHasEnough(t *testing.T) {
 	source := &script{records: []events.Record{said(1, "A=1"), said(2, "B=2"), said(3, "C=3")}}
 	sink, other := &counter{most: 2}, new(counter)

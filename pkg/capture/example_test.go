@@ -3,6 +3,7 @@
 package capture_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"strings"
@@ -16,7 +17,7 @@ func ExampleRead() {
 {"type":"send","seq":1,"time":"2026-11-23T16:01:46.1Z","backend":"fentry","sender":{"pid":812,"tid":812,"comm":"nginx","uid":0,"gid":0,"unit":"nginx.service"},"socket":{"address":"/run/systemd/notify"},"result":{"errno":""},"truncated":false,"payload":"READY=1"}
 {"type":"send","seq":2,"time":"2026-11-23T16:01:47.2Z","backend":"fentry","sender":{"pid":900,"tid":900,"comm":"backup","uid":0,"gid":0,"unit":"backup.service"},"socket":{"address":"/run/systemd/notify"},"result":{"errno":"ENOENT","delivered":false},"truncated":false,"payload":"READY=1"}
 `
-	c, err := capture.Read(strings.NewReader(file), capture.Match{Failed: true})
+	c, err := capture.Read(context.Background(), strings.NewReader(file), capture.Match{Failed: true})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -5,11 +5,11 @@ package capture
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -20,122 +20,206 @@ import (
 
 // OpenFile reads a capture that was written as JSON Lines (sdtrace -o json), plain or compressed
 // with zstd; "-" is standard input. It yields the records that match: a receipt, and what was
-// withheld, goes with its event. What the file does not hold is absent.
+// withheld, goes with its event. What the file does not hold is absent. The end of ctx is the end
+// of the file, also while a pipe has nothing to read.
 //
 // The error is an [*OptionError] for a Match that a file cannot be judged by, or that of
-// [os.Open].
-func OpenFile(name string, match Match) (*Capture, error) {
+// [os.Open]. A file that is none is found out by [Capture.Next], which says the line.
+func OpenFile(ctx context.Context, name string, match Match) (*Capture, error) {
 	judge, err := judgeAfterwards(match)
 	if err != nil {
 		return nil, err
 	}
-	f := os.Stdin
-	if name != "-" {
-		if f, err = os.Open(name); err != nil {
-			return nil, err
-		}
-	}
 	if name == "-" {
-		name = "standard input"
+		return newReplay(ctx, "standard input", os.Stdin, judge), nil
 	}
-	source, err := newLines(name, f, f.Close)
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("reading %s: %w", name, err)
+	// To open a FIFO waits for its writer.
+	type opened struct {
+		file *os.File
+		err  error
 	}
-	return newReplay(source, judge), nil
+	done := make(chan opened, 1)
+	go func() {
+		f, err := os.Open(name)
+		done <- opened{f, err}
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return nil, o.err
+		}
+		return newReplay(ctx, name, o.file, judge), nil
+	case <-ctx.Done():
+		return newReplay(ctx, name, io.NopCloser(bytes.NewReader(nil)), judge), nil
+	}
 }
 
 // Read is [OpenFile] for what is open already. Close does not close in.
-func Read(in io.Reader, match Match) (*Capture, error) {
+func Read(ctx context.Context, in io.Reader, match Match) (*Capture, error) {
 	judge, err := judgeAfterwards(match)
 	if err != nil {
 		return nil, err
 	}
-	source, err := newLines("input", in, func() error { return nil })
-	if err != nil {
-		return nil, err
-	}
-	return newReplay(source, judge), nil
+	return newReplay(ctx, "input", io.NopCloser(in), judge), nil
 }
 
-func newReplay(source *lines, judge *afterwards) *Capture {
-	links, err := simplelru.NewLRU[uint64, link](linksMax, nil)
-	if err != nil {
-		panic(err) // only for a size that is not positive
-	}
-	r := &replay{lines: source, judge: judge, links: links}
-	c := New(r, r)
-	c.has = r.has
-	return c
+func newReplay(ctx context.Context, name string, in io.ReadCloser, judge *afterwards) *Capture {
+	r := &replay{lines: newLines(ctx, name, in), judge: judge, links: newLinks()}
+	return New(r, r)
 }
+
+// interruptible reads in the background, so that a context can end the wait.
+type interruptible struct {
+	ctx    context.Context
+	chunks chan chunk
+	rest   chunk
+}
+
+// chunk is a part of a file, and the error that came with it.
+type chunk struct {
+	bytes []byte
+	err   error
+}
+
+// chunkSize is how much is read at a time, in bytes.
+const chunkSize = 64 << 10
+
+func newInterruptible(ctx context.Context, in io.Reader) *interruptible {
+	r := &interruptible{ctx: ctx, chunks: make(chan chunk)}
+	go func() {
+		for {
+			buffer := make([]byte, chunkSize)
+			n, err := in.Read(buffer)
+			select {
+			case r.chunks <- chunk{buffer[:n], err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return r
+}
+
+func (r *interruptible) Read(b []byte) (int, error) {
+	for len(r.rest.bytes) == 0 {
+		if r.rest.err != nil {
+			return 0, r.rest.err
+		}
+		select {
+		case r.rest = <-r.chunks:
+		case <-r.ctx.Done():
+			r.rest.err = errInterrupted
+		}
+	}
+	n := copy(b, r.rest.bytes)
+	r.rest.bytes = r.rest.bytes[n:]
+	return n, nil
+}
+
+var errInterrupted = errors.New("interrupted")
 
 // lines are the records of a file, one on each line.
 type lines struct {
 	name   string
+	file   io.Closer
+	stop   context.CancelFunc
 	in     *bufio.Reader
 	number int // of the line
-	close  func() error
+	zstd   *zstd.Decoder
+	failed error // from now on
 }
 
 // lineMax is the length of the longest line that is read, in bytes: a datagram with every byte
 // of its payload escaped, twice, is a tenth of it.
 const lineMax = 1 << 20
 
-var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+func newLines(ctx context.Context, name string, file io.ReadCloser) *lines {
+	ctx, stop := context.WithCancel(ctx)
+	return &lines{name: name, file: file, stop: stop, in: bufio.NewReaderSize(newInterruptible(ctx, file), chunkSize)}
+}
 
-func newLines(name string, in io.Reader, closeFile func() error) (*lines, error) {
-	l := &lines{name: name, in: bufio.NewReaderSize(in, 1<<16), close: closeFile}
-	magic, err := l.in.Peek(len(zstdMagic))
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+// isZstd reports whether a file begins with a frame of zstd's, a skippable one included (RFC
+// 8878, 3.1).
+func isZstd(magic []byte) bool {
+	return bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) ||
+		len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18})
+}
+
+// begin looks for zstd.
+func (l *lines) begin() error {
+	magic, _ := l.in.Peek(4)
+	if !isZstd(magic) {
+		return nil
 	}
-	if bytes.Equal(magic, zstdMagic) {
-		decoder, err := zstd.NewReader(l.in)
-		if err != nil {
+	var err error
+	// Without goroutines, which would have to be waited for at the end.
+	if l.zstd, err = zstd.NewReader(l.in, zstd.WithDecoderConcurrency(1)); err != nil {
+		return err
+	}
+	l.in = bufio.NewReaderSize(l.zstd, chunkSize)
+	return nil
+}
+
+// next reads the next record. It returns nil when there was none on the line.
+func (l *lines) next() (*events.Record, error) {
+	if l.failed != nil {
+		return nil, l.failed
+	}
+	r, err := l.read()
+	switch {
+	case errors.Is(err, errInterrupted):
+		l.failed = io.EOF
+	case err != nil && !errors.Is(err, io.EOF):
+		l.failed = fmt.Errorf("%s: %w", l.name, err)
+	case err != nil:
+		l.failed = io.EOF
+	}
+	return r, l.failed
+}
+
+func (l *lines) read() (*events.Record, error) {
+	if l.number == 0 {
+		if err := l.begin(); err != nil {
 			return nil, err
 		}
-		l.in = bufio.NewReaderSize(decoder, 1<<16)
-		l.close = func() error { decoder.Close(); return closeFile() }
 	}
-	return l, nil
+	line, cut, err := l.readLine()
+	if err != nil {
+		return nil, err
+	}
+	l.number++
+	if len(bytes.TrimSpace(line)) == 0 {
+		return nil, nil
+	}
+	r, err := events.Decode(line)
+	switch {
+	case err != nil && cut:
+		return nil, fmt.Errorf("line %d is cut off: the file ends within it", l.number)
+	case err != nil:
+		return nil, fmt.Errorf("line %d: %w", l.number, err)
+	}
+	return &r, nil
 }
 
-// next reads the next record. A last line that was cut off is an error.
-func (l *lines) next() (events.Record, error) {
-	for {
-		line, err := l.readLine()
-		if err != nil {
-			return events.Record{}, err
-		}
-		l.number++
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		r, err := events.Decode(line)
-		if err != nil {
-			return events.Record{}, fmt.Errorf("%s: line %d: %w", l.name, l.number, err)
-		}
-		return r, nil
-	}
-}
-
-func (l *lines) readLine() ([]byte, error) {
-	var whole []byte
+// readLine reads a line. cut says that the file ends without a line break behind it.
+func (l *lines) readLine() (line []byte, cut bool, err error) {
 	for {
 		part, err := l.in.ReadSlice('\n')
-		if whole == nil && err == nil {
-			return part, nil
+		if line == nil && err == nil {
+			return part, false, nil
 		}
-		whole = append(whole, part...)
+		line = append(line, part...)
 		switch {
-		case len(whole) > lineMax:
-			return nil, fmt.Errorf("%s: line %d is longer than %d bytes", l.name, l.number+1, lineMax)
+		case len(line) > lineMax:
+			return nil, false, fmt.Errorf("line %d is longer than %d bytes", l.number+1, lineMax)
 		case errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, io.EOF) && len(bytes.TrimSpace(whole)) > 0:
-			return nil, fmt.Errorf("%s: line %d is cut off: the file ends within it", l.name, l.number+1)
+		case errors.Is(err, io.EOF) && len(bytes.TrimSpace(line)) > 0:
+			return line, true, nil
 		default:
-			return whole, err
+			return line, false, err
 		}
 	}
 }
@@ -146,20 +230,18 @@ func (l *lines) ready() bool {
 	return bytes.IndexByte(buffered, '\n') >= 0
 }
 
-// linksMax is how many events are remembered for what becomes of them.
-const linksMax = 1 << 16
+func (l *lines) Close() error {
+	l.stop()
+	if l.zstd != nil {
+		l.zstd.Close()
+	}
+	return l.file.Close()
+}
 
-// replay is the source of a file: it ties records to the events that they are about, and leaves
-// out what does not match. Its clock is that of the file.
-type replay struct {
-	lines *lines
-	judge *afterwards
-	links *simplelru.LRU[uint64, link] // by sequence number
-	last  uint64                       // the sequence number of the latest event
-	now   time.Time                    // of the latest record
-
-	peeked  []events.Record
-	failure error
+// links are the events that other records of a file may be about, the latest of them.
+type links struct {
+	events *simplelru.LRU[uint64, link] // by sequence number
+	bytes  int
 }
 
 // link is an event that other records are about.
@@ -168,55 +250,68 @@ type link struct {
 	matches bool
 }
 
+const (
+	// linksMax and linksBytes are how many events are remembered, and how much they hold.
+	linksMax   = 1 << 16
+	linksBytes = 64 << 20
+)
+
+// size is about how many bytes an event takes.
+func (l link) size() int { return 1024 + len(l.event.Payload) }
+
+func newLinks() *links {
+	l := new(links)
+	var err error
+	l.events, err = simplelru.NewLRU(linksMax, func(_ uint64, gone link) { l.bytes -= gone.size() })
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return l
+}
+
+// keep remembers an event, without what its own lines and predecessors would hold.
+func (l *links) keep(e *events.Event, matches bool) {
+	kept := *e
+	kept.Text, kept.HopOf = nil, nil
+	added := link{&kept, matches}
+	l.events.Add(e.Seq, added)
+	for l.bytes += added.size(); l.bytes > linksBytes; {
+		l.events.RemoveOldest()
+	}
+}
+
+// replay is the source of a file: it ties records to the events that they are about, and leaves
+// out what does not match. Its clock is that of the file.
+type replay struct {
+	*lines
+	judge *afterwards
+	links *links
+	last  uint64    // the sequence number of the latest event
+	now   time.Time // of the latest record
+}
+
 // Now is the time of the latest record.
 func (r *replay) Now() time.Time { return r.now }
 
-// has reads ahead until it is known what the file holds.
-func (r *replay) has(what Capability) bool {
-	for r.failure == nil && len(r.peeked) < peekMax && (len(r.peeked) == 0 || r.lines.ready()) {
-		record, err := r.lines.next()
-		if err != nil {
-			r.failure = err
-			break
-		}
-		r.peeked = append(r.peeked, record)
-	}
-	return slices.ContainsFunc(r.peeked, func(record events.Record) bool {
-		if what == Receipts {
-			return record.Receipt != nil
-		}
-		return record.Event != nil && record.Event.Backend == "fentry"
-	})
-}
-
-// peekMax is how many records are looked at to find out what a file holds.
-const peekMax = 64
+// Ready reports whether Next has more to return without waiting.
+func (r *replay) Ready() bool { return r.ready() }
 
 func (r *replay) Next(time.Time) (events.Record, error) {
 	for {
-		record, err := r.read()
+		record, err := r.next()
 		if err != nil {
 			return events.Record{}, err
 		}
-		if at := record.Time(); !at.IsZero() {
-			r.now = at
+		if record != nil {
+			r.now = record.Time()
+			if r.passes(record) {
+				return *record, nil
+			}
 		}
-		if r.passes(&record) {
-			return record, nil
+		if !r.ready() {
+			return events.Record{}, os.ErrDeadlineExceeded
 		}
 	}
-}
-
-func (r *replay) read() (events.Record, error) {
-	if len(r.peeked) > 0 {
-		record := r.peeked[0]
-		r.peeked = r.peeked[1:]
-		return record, nil
-	}
-	if r.failure != nil {
-		return events.Record{}, r.failure
-	}
-	return r.lines.next()
 }
 
 // passes ties a record to its event, and reports whether it is wanted.
@@ -235,26 +330,25 @@ func (r *replay) passes(record *events.Record) bool {
 // tie sets the event that a record is about. One whose event is not in the file is wanted if
 // everything is.
 func (r *replay) tie(send **events.Event, seq uint64) (wanted bool) {
-	l, known := r.links.Get(seq)
+	l, known := r.links.events.Get(seq)
 	*send = l.event
 	return l.matches || !known && r.judge.empty()
 }
 
 func (r *replay) eventPasses(e *events.Event) bool {
 	if e.Seq <= r.last {
-		r.links.Purge() // another capture begins
+		r.links = newLinks() // another capture begins
 	}
 	r.last = e.Seq
 	if e.HopOf != nil {
-		if from, known := r.links.Get(e.HopOf.Seq); known {
+		if from, known := r.links.events.Get(e.HopOf.Seq); known {
 			e.HopOf = from.event
 		}
 	}
 	matches := r.judge.matches(e)
-	r.links.Add(e.Seq, link{e, matches})
+	// The tracepoint backend sees only sends: nothing refers to them.
+	if e.Backend != "tracepoint" {
+		r.links.keep(e, matches)
+	}
 	return matches
 }
-
-func (r *replay) Ready() bool { return len(r.peeked) > 0 || r.lines.ready() }
-
-func (r *replay) Close() error { return r.lines.close() }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -154,18 +155,26 @@ type ring struct {
 	looked <-chan struct{} // nil when it was waited for
 	item   tracer.Item
 	busy   int
+	ended  bool
 }
 
 func (r *ring) Next(until time.Time) (events.Record, error) {
 	r.tracer.Release(r.item)
 	r.item = tracer.Item{}
+	if r.ended {
+		return events.Record{}, io.EOF
+	}
 	if r.looked != nil {
 		r.awaitFirstLook()
 	}
 	r.tracer.SetDeadline(until)
-	item, err := r.tracer.Read()
-	if errors.Is(err, tracer.ErrFlushed) {
+	item, err := r.tracer.ReadOrIdle()
+	if errors.Is(err, tracer.ErrFlushed) || errors.Is(err, os.ErrClosed) {
+		r.ended = true
 		return events.Record{}, io.EOF
+	}
+	if errors.Is(err, tracer.ErrIdle) {
+		return events.Record{}, os.ErrDeadlineExceeded
 	}
 	if err != nil {
 		return events.Record{}, err

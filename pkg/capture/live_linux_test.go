@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -154,7 +155,13 @@ func TestALibraryYieldsAllThatIsKnown(t *testing.T) {
 	const id = "00000000000000000000000000000000000000000000000000000000000000aa"
 	address := filepath.Join(holdertest.Dir(t), "notify.sock")
 	cgroup := makeCgroup(t, "/docker/"+id)
-	holder := holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" "$3"`, "sh", cgroupfs.Dir(cgroup), os.Args[0], address)
+	// It reads, so that its queue does not fill up however long the proof takes.
+	const read = `import socket, sys, threading; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(sys.argv[1])
+def run():
+    while True: s.recv(4096)
+threading.Thread(target=run, daemon=True).start(); print("ready", flush=True); sys.stdin.read()`
+	holder := holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec python3 -c "$2" "$3"`, "sh",
+		cgroupfs.Dir(cgroup), read, address)
 	live := open(t, capture.Options{Match: capture.Match{Sockets: []string{address}}})
 	s := startSender(t, makeCgroup(t, "/web.service"), address)
 	// Whose the address is takes proof, which grows with time: until then each send is shown
@@ -209,6 +216,11 @@ func TestACaptureEndsWithItsContextAndLosesNothing(t *testing.T) {
 	}
 	if want := "STATUS=0 STATUS=1 STATUS=2 STATUS=3 STATUS=4"; strings.Join(got, " ") != want {
 		t.Errorf("yielded %q, want %q", got, want)
+	}
+	for range 2 {
+		if _, err := live.Next(); !errors.Is(err, io.EOF) {
+			t.Errorf("after the end: %v", err)
+		}
 	}
 	if err := live.Stop(); err != nil {
 		t.Error(err)

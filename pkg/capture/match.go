@@ -62,6 +62,11 @@ func (m *Match) check() error {
 			return badOption("no process can have the id %d", pid)
 		}
 	}
+	for _, pattern := range m.Sockets {
+		if pattern == "" {
+			return badOption("socket pattern \"\": it is empty")
+		}
+	}
 	for _, key := range m.Keys {
 		if key == "" || strings.ContainsAny(key, "=\n\r") {
 			return badOption("key %q: a key must not be empty or contain '=' or a line break", key)
@@ -74,8 +79,6 @@ func (m *Match) check() error {
 type unitMatch struct {
 	// machine is a glob for the machine's name, "" for the host.
 	machine string
-	// ids are what else the machine is called: the id of the container with that name.
-	ids []string
 	// names are globs for the names that the cgroup of the unit can have.
 	names []string
 }
@@ -105,25 +108,35 @@ func parseUnits(units []string) (all []unitMatch, err error) {
 	return all, nil
 }
 
-// matches reports whether a cgroup is one of the unit's. root is the root of the service manager
-// that the cgroup belongs to, "" for the host's.
-func (u *unitMatch) matches(cgroup, root string) bool {
-	if u.machine != "" {
-		if root == "" || !u.isMachine(identity.MachineOf(root)) {
-			return false
+// matches reports whether a cgroup is one of the unit's. roots are the roots of the service
+// managers above it but the host's, the innermost first. calls is what else the machine at a root
+// is called, "" for nothing.
+func (u *unitMatch) matches(cgroup string, roots []string, calls func(root string) string) bool {
+	// What belongs to a manager ends at the root of the next one below.
+	below := cgroup
+	for _, root := range roots {
+		if u.machine != "" && u.isMachine(identity.MachineOf(root), calls(root)) && u.isUnit(below[len(root):]) {
+			return true
 		}
-		cgroup = cgroup[len(root):]
+		below = root
 	}
+	return u.machine == "" && u.isUnit(below)
+}
+
+func (u *unitMatch) isUnit(cgroup string) bool {
 	return slices.ContainsFunc(identity.UnitNames(cgroup), func(name string) bool { return glob.MatchAny(u.names, name) })
 }
 
 // idPrefix is the number of digits of a container's id from which on they are taken for it.
 const idPrefix = 4
 
-func (u *unitMatch) isMachine(name string) bool {
-	return glob.Match(u.machine, name) || slices.Contains(u.ids, name) ||
+func (u *unitMatch) isMachine(name, alias string) bool {
+	return glob.Match(u.machine, name) || alias != "" && glob.Match(u.machine, alias) ||
 		identity.IsContainerID(name) && len(u.machine) >= idPrefix && strings.HasPrefix(name, u.machine)
 }
+
+// isPattern reports whether the machine's name stands for any number of them.
+func (u *unitMatch) isPattern() bool { return strings.ContainsAny(u.machine, "*?") }
 
 // afterwards judges events of which there is only what was written down.
 type afterwards struct {
@@ -174,7 +187,7 @@ func (a *afterwards) matches(e *events.Event) bool {
 			return glob.Match(pattern, string(e.Socket.Address)) || glob.Match(pattern, string(e.Socket.Bound))
 		}) &&
 		anyOf(a.Keys, func(key string) bool { return hasKey(e, key) }) &&
-		anyOf(a.units, func(u unitMatch) bool { return u.matches(s.Cgroup, rootOf(&s.Identity)) }) &&
+		anyOf(a.units, func(u unitMatch) bool { return u.matches(s.Cgroup, rootsOf(&s.Identity), nameOf(&s.Identity)) }) &&
 		a.containerMatches(&s.Identity) &&
 		(!a.Failed || e.Result.Failed())
 }
@@ -196,28 +209,51 @@ func isBelow(cgroup, top string) bool {
 	return ok && (below == "" || below[0] == '/')
 }
 
-func hasKey(e *events.Event, key string) bool {
-	text := e.TextOf()
-	if text == nil {
-		return false
+// hasKey looks for a key as the programs do (has_wanted_key in bpf/notify.h), also in a message
+// that systemd drops whole.
+func hasKey(e *events.Event, wanted string) bool {
+	key, inKey, escaped := make([]byte, 0, len(wanted)), true, false
+	for _, c := range e.Payload {
+		switch {
+		case c == '\\' && !escaped:
+			escaped = true
+			continue
+		case (c == '\n' || c == '\r') && !escaped:
+			key, inKey = key[:0], true
+		case inKey && c == '=':
+			if string(key) == wanted {
+				return true
+			}
+			inKey = false
+		case inKey:
+			key = append(key, c)
+		}
+		escaped = false
 	}
-	return slices.ContainsFunc(text.Lines, func(line events.Line) bool {
-		assignment, ok := line.Assignment()
-		return ok && assignment.Key == key
-	})
+	return false
 }
 
-// rootOf finds the root of a recorded machine: the control group above that gave it its name.
-func rootOf(id *events.Identity) string {
+// rootsOf finds the root of a recorded machine: the control group above that gave it its name.
+func rootsOf(id *events.Identity) []string {
 	if id.Machine == "" {
-		return ""
+		return nil
 	}
 	for at := range cutsOf(id.Cgroup) {
 		if identity.MachineOf(at) == id.Machine && identity.Below(at, id.Cgroup).Unit == id.Unit {
-			return at
+			return []string{at}
 		}
 	}
-	return ""
+	return nil
+}
+
+// nameOf returns what a recorded machine is called if it is a container with a name.
+func nameOf(id *events.Identity) func(root string) string {
+	return func(string) string {
+		if id.Container != nil && id.Container.ID == id.Machine {
+			return id.Container.Name
+		}
+		return ""
+	}
 }
 
 // cutsOf yields the control groups above one, the innermost first.

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/sdtrace/sdtrace/internal/enrich/machines"
@@ -25,6 +25,12 @@ type resolved struct {
 	// containers are names that stand for no container yet.
 	containers []string
 	machines   *machines.Machines
+
+	mu sync.RWMutex
+	// aliases are the ids of containers, by the names that stand before a unit.
+	aliases map[string]string
+	// named are such names that stand for no container, or not yet.
+	named []string
 }
 
 // resolve turns names into what the kernel can compare.
@@ -60,16 +66,54 @@ func (r *resolved) resolveUnits(ctx context.Context, units []string) (err error)
 	for i := range r.units {
 		u := &r.units[i]
 		r.filter.Units = append(r.filter.Units, u.names...)
-		if u.machine != "" && !strings.ContainsAny(u.machine, "*?") {
-			if id, err := names.Resolve(ctx, u.machine); err == nil {
-				u.ids = append(u.ids, id)
+		running, what := tracer.HasCgroup(u.names), "unit "+u.names[0]
+		if u.machine != "" && !u.isPattern() {
+			if running, err = r.findMachine(ctx, u.machine); err != nil {
+				return err
 			}
+			what = "machine " + u.machine
 		}
-		if !tracer.HasCgroup(u.names) {
-			r.missing = append(r.missing, fmt.Sprintf("unit %s is not running: waiting for it to start", u.names[0]))
+		if !running {
+			r.missing = append(r.missing, what+" is not running: waiting for it to start")
 		}
 	}
 	return nil
+}
+
+// findMachine reports whether there is a control group that a machine of that name can have.
+func (r *resolved) findMachine(ctx context.Context, name string) (running bool, err error) {
+	patterns := []string{name, name + ".service", name + ".scope"}
+	if of, err := identity.ContainerPatterns(name); err == nil {
+		patterns = append(patterns, of...)
+	}
+	switch id, err := names.Resolve(ctx, name); {
+	case err == nil:
+		r.call(name, id)
+		of, err := identity.ContainerPatterns(id)
+		return err == nil && tracer.HasCgroup(of), nil
+	case errors.Is(err, names.ErrNotFound):
+		r.named = append(r.named, name)
+		return tracer.HasCgroup(patterns), nil
+	default:
+		return false, err
+	}
+}
+
+// call notes that a container has a name.
+func (r *resolved) call(name, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.aliases == nil {
+		r.aliases = make(map[string]string)
+	}
+	r.aliases[identity.MachineOf("/"+id)] = name
+}
+
+// alias is what the machine at a root is called beside its own name, "" for nothing.
+func (r *resolved) alias(root string) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.aliases[identity.MachineOf(root)]
 }
 
 // accept decides on what the kernel let pass because a unit of that name is in its cgroup path;
@@ -79,11 +123,12 @@ func (r *resolved) accept() func(*events.Event) bool {
 		return nil
 	}
 	return func(e *events.Event) bool {
-		cgroup, root := e.Sender.Cgroup, ""
+		cgroup := e.Sender.Cgroup
+		var roots []string
 		if e.Sender.CgroupController == "" {
-			root = r.machines.RootOf(cgroup)
+			roots = r.machines.RootsOf(cgroup)
 		}
-		return slices.ContainsFunc(r.units, func(u unitMatch) bool { return u.matches(cgroup, root) })
+		return slices.ContainsFunc(r.units, func(u unitMatch) bool { return u.matches(cgroup, roots, r.alias) })
 	}
 }
 
@@ -126,24 +171,32 @@ const containerInterval = 200 * time.Millisecond
 func (r *resolved) awaitContainers(ctx context.Context, t *tracer.Tracer) error {
 	tick := time.NewTicker(containerInterval)
 	defer tick.Stop()
-	for wanted := r.containers; len(wanted) > 0; {
+	for len(r.containers)+len(r.named) > 0 {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		var unknown []string
-		for _, name := range wanted {
+		var failed error
+		r.containers = slices.DeleteFunc(r.containers, func(name string) bool {
 			patterns, err := patternsOfContainer(ctx, name)
 			if err != nil {
-				unknown = append(unknown, name) // half-written state included
-				continue
+				return false // half-written state included
 			}
-			if err := t.AddContainers(patterns); err != nil {
-				return err
-			}
+			failed = errors.Join(failed, t.AddContainers(patterns))
+			return true
+		})
+		if failed != nil {
+			return failed
 		}
-		wanted = unknown
+		r.named = slices.DeleteFunc(r.named, func(name string) bool {
+			id, err := names.Resolve(ctx, name)
+			if err != nil {
+				return false
+			}
+			r.call(name, id)
+			return true
+		})
 	}
 	return nil
 }

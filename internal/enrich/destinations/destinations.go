@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/budget"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/sockdiag"
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -83,7 +84,7 @@ type Destinations struct {
 	mu     sync.Mutex
 	clock  steadyClock
 	mounts mountWatch
-	budget budget
+	budget budget.Budget
 	tracks map[track]*answer
 	files  map[fileVersion]Destination
 	names  map[abstractName]sighting
@@ -164,7 +165,7 @@ func (d *Destinations) Find(s Send) (Destination, bool) {
 		default:
 		}
 		began := proc.BootTime()
-		if !d.budget.allows(began) {
+		if !d.budget.Allows(began) {
 			return Destination{}, false
 		}
 		if a == nil {
@@ -172,7 +173,7 @@ func (d *Destinations) Find(s Send) (Destination, bool) {
 			d.remember(key, a)
 		}
 		d.look(&s, a)
-		d.budget.spend(proc.BootTime() - began)
+		d.budget.Spend(proc.BootTime() - began)
 	}
 	if a.Inode == 0 || a.since > s.Ended {
 		return Destination{}, false

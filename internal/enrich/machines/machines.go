@@ -7,12 +7,14 @@ package machines
 import (
 	"bytes"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"github.com/sdtrace/sdtrace/internal/budget"
 	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/field"
 	"github.com/sdtrace/sdtrace/internal/identity"
@@ -35,26 +37,27 @@ type Machines struct {
 	byCgroup *simplelru.LRU[string, answer]
 	// roots says of control groups whether a service manager has its root there: many
 	// others are below the same ones.
-	roots *simplelru.LRU[string, look]
-	now   func() time.Time
-}
-
-// look is what a look at a control group found.
-type look struct {
-	managed bool
-	until   time.Time
+	roots  *simplelru.LRU[string, look]
+	budget budget.Budget
+	now    func() time.Duration // by CLOCK_BOOTTIME
 }
 
 // answer is what was found out about a control group.
 type answer struct {
 	events.Identity
 	root  string // "" for the host's
-	until time.Time
+	until time.Duration
+}
+
+// look is what a look at a control group found.
+type look struct {
+	managed bool
+	until   time.Duration
 }
 
 // New returns what knows nothing yet.
 func New() *Machines {
-	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: time.Now}
+	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: proc.BootTime}
 }
 
 func newLRU[V any]() *simplelru.LRU[string, V] {
@@ -66,13 +69,23 @@ func newLRU[V any]() *simplelru.LRU[string, V] {
 }
 
 // RootOf returns the root of the service manager that a control group belongs to, "" for one
-// that belongs to the host's. It looks into the control groups above, at most once a second for
-// each.
+// that belongs to the host's. It looks into each of the control groups above at most once a
+// second, and takes a tenth of the time at most: beyond that nothing new is found out.
 //
 // A service manager is recognised by what it is: it is called systemd, holds a notify socket of
 // that name, and is in init.scope of the control group that it has made its root (systemd:
-// manager_setup_cgroup).
+// manager_setup_cgroup). When it has gone, what is left below its root belonged to it, until
+// another process is in that init.scope.
 func (m *Machines) RootOf(cgroup string) string { return m.find(cgroup).root }
+
+// RootsOf returns the roots of all service managers above a control group but the host's, the
+// innermost first.
+func (m *Machines) RootsOf(cgroup string) (roots []string) {
+	for root := m.RootOf(cgroup); root != ""; root = m.RootOf(path.Dir(root)) {
+		roots = append(roots, root)
+	}
+	return roots
+}
 
 // Refine makes of the identity that a cgroup path says one whose units are those of the service
 // manager that has its root above. It leaves alone what belongs to the host.
@@ -107,64 +120,67 @@ func (m *Machines) Do(r *events.Record) {
 func (m *Machines) find(cgroup string) answer {
 	now := m.now()
 	known, found := m.byCgroup.Get(cgroup)
-	if found && now.Before(known.until) {
+	if found && now < known.until {
 		return known
 	}
-	root := m.rootAbove(cgroup, now)
-	// What is gone belonged to whom it did.
-	if len(root) < len(known.root) && !exists(known.root) {
-		root = known.root
-	}
+	root, sure := m.rootAbove(cgroup, now)
 	if !found || root != known.root {
 		known = answer{Identity: identity.Below(root, cgroup), root: root}
 	}
-	known.until = now.Add(believed)
+	if sure {
+		known.until = now + believed
+	}
 	m.byCgroup.Add(cgroup, known)
 	return known
 }
 
-func exists(cgroup string) bool {
-	_, err := cgroupfs.Processes(cgroup)
-	return err == nil
-}
-
-// rootAbove asks the control groups from the innermost out.
-func (m *Machines) rootAbove(cgroup string, now time.Time) string {
+// rootAbove asks the control groups from the innermost out. It is not sure of an answer for which
+// it should have looked, and had no time left to.
+func (m *Machines) rootAbove(cgroup string, now time.Duration) (root string, sure bool) {
+	sure = true
 	for at := path.Clean(cgroup); strings.HasPrefix(at, "/") && at != "/"; at = path.Dir(at) {
 		if identity.IsOfHost(at) {
 			continue
 		}
 		l, found := m.roots.Get(at)
-		if !found || !now.Before(l.until) {
-			l = look{managed: isManaged(at), until: now.Add(believed)}
-			m.roots.Add(at, l)
+		if !found || now >= l.until {
+			if m.budget.Allows(m.now()) {
+				began := proc.BootTime()
+				l = look{managed: isManaged(at, l.managed), until: now + believed}
+				m.budget.Spend(proc.BootTime() - began)
+				m.roots.Add(at, l)
+			} else {
+				sure = false
+			}
 		}
 		if l.managed {
-			return at
+			return at, sure
 		}
 	}
-	return ""
+	return "", sure
 }
 
-// isManaged reports whether a service manager has its root here.
-func isManaged(cgroup string) bool {
+// isManaged reports whether a service manager has its root here, or had it and nobody else is in
+// its place.
+func isManaged(cgroup string, before bool) bool {
 	pids, err := cgroupfs.Processes(path.Join(cgroup, identity.InitScope))
-	if err != nil || len(pids) > fewProcesses {
+	if err != nil || len(pids) == 0 {
+		return before
+	}
+	if len(pids) > fewProcesses {
 		return false
 	}
-	for _, pid := range pids {
-		p, err := proc.Open(pid)
-		if err != nil {
-			continue
-		}
-		comm, err := p.Comm()
-		is := err == nil && comm == "systemd" && holdsManagerSocket(p)
-		p.Close()
-		if is {
-			return true
-		}
+	return slices.ContainsFunc(pids, isManager)
+}
+
+func isManager(pid int) bool {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return false
 	}
-	return false
+	defer p.Close()
+	comm, err := p.Comm()
+	return err == nil && comm == "systemd" && holdsManagerSocket(p)
 }
 
 // holdsManagerSocket reports whether a process holds a socket with the name of a service
@@ -176,14 +192,26 @@ func holdsManagerSocket(p proc.Process) bool {
 	}
 	named := make(map[uint32]bool)
 	for line := range bytes.Lines(list) {
-		fields := strings.Fields(string(line))
-		// Num RefCount Protocol Flags Type St Inode Path
-		if len(fields) < 8 || !field.IsManagerSocket(fields[7]) {
-			continue
-		}
-		if inode, err := strconv.ParseUint(fields[6], 10, 32); err == nil {
-			named[uint32(inode)] = true
+		inode, address := parseNetUnix(line)
+		if field.IsManagerSocket(address) {
+			named[inode] = true
 		}
 	}
-	return len(named) > 0 && len(p.Sockets(func(inode uint32) bool { return named[inode] })) > 0
+	return len(named) > 0 && p.HoldsAny(func(inode uint32) bool { return named[inode] })
+}
+
+// parseNetUnix reads a line of /proc/PID/net/unix: Num RefCount Protocol Flags Type St Inode
+// Path, of which the last may hold blanks. The address is "" for a socket that has none.
+func parseNetUnix(line []byte) (inode uint32, address string) {
+	rest := bytes.TrimSuffix(line, []byte{'\n'})
+	var last []byte
+	for range 7 {
+		rest = bytes.TrimLeft(rest, " ")
+		last, rest, _ = bytes.Cut(rest, []byte{' '})
+	}
+	number, err := strconv.ParseUint(string(last), 10, 32)
+	if err != nil {
+		return 0, ""
+	}
+	return uint32(number), string(rest)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -58,10 +59,10 @@ func start(t *testing.T, name, in, socket string) *holdertest.Process {
 }
 
 // clocked is a Machines with a clock of the test's.
-func clocked() (m *Machines, now *time.Time) {
-	m, now = New(), new(time.Time)
-	*now = time.Unix(1, 0)
-	m.now = func() time.Time { return *now }
+func clocked() (m *Machines, now *time.Duration) {
+	m, now = New(), new(time.Duration)
+	*now = time.Hour
+	m.now = func() time.Duration { return *now }
 	return m, now
 }
 
@@ -97,6 +98,9 @@ func TestTheInnermostServiceManagerCounts(t *testing.T) {
 	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	start(t, "systemd", cgroup(t, "/box/system.slice/inner.service/payload/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	m := New()
+	if got := m.RootsOf(inner + "/system.slice/web.service"); !slices.Equal(got, []string{inner, outer}) {
+		t.Errorf("the roots are %q", got)
+	}
 	for cgroup, want := range map[string]string{
 		outer + "/system.slice/web.service":   outer,
 		outer + "/system.slice/inner.service": outer,
@@ -119,10 +123,25 @@ func TestAServiceManagerThatComesAndGoesIsNoticed(t *testing.T) {
 		t.Fatalf("belongs to %q, with nobody there", got)
 	}
 	p := start(t, "systemd", scope, filepath.Join(holdertest.Dir(t), "systemd/notify"))
-	*now = now.Add(believed)
+	*now += believed
 	if got := m.RootOf(unit); got != root {
 		t.Fatalf("belongs to %q, want %q", got, root)
 	}
+	kill(t, p)
+	*now += believed
+	if got := m.RootOf(unit); got != root {
+		t.Errorf("belongs to %q: what is left belonged to %q", got, root)
+	}
+	start(t, "another", scope, filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	*now += believed
+	if got := m.RootOf(unit); got != "" {
+		t.Errorf("belongs to %q, where another program is now", got)
+	}
+}
+
+// kill kills a process, and returns when it is gone.
+func kill(t *testing.T, p *holdertest.Process) {
+	t.Helper()
 	pidfd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -133,10 +152,6 @@ func TestAServiceManagerThatComesAndGoesIsNoticed(t *testing.T) {
 	}
 	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, -1); err != nil {
 		t.Fatal(err)
-	}
-	*now = now.Add(believed)
-	if got := m.RootOf(unit); got != "" {
-		t.Errorf("belongs to %q, which has gone and left the control group", got)
 	}
 }
 
@@ -153,7 +168,7 @@ func TestWhatIsGoneBelongedToWhomItDid(t *testing.T) {
 		}
 	})
 	removeAll(cgroupfs.Dir(root))
-	*now = now.Add(believed)
+	*now += believed
 	if got := m.RootOf(unit); got != root {
 		t.Errorf("belongs to %q, want %q", got, root)
 	}
@@ -166,12 +181,43 @@ func TestManyCgroupsAskTheirRootOnce(t *testing.T) {
 	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	m, _ := clocked()
 	m.RootOf(root + "/first.service")
-	until := m.now().Add(believed)
-	m.now = func() time.Time { return until.Add(-1) }
+	until := m.now() + believed
+	m.now = func() time.Duration { return until - 1 }
 	for i := range 100 {
 		m.RootOf(fmt.Sprintf("%s/%d.service", root, i))
 	}
 	if l, found := m.roots.Peek(root); !found || l.until != until {
 		t.Errorf("asked again before %v: %+v", until, l)
+	}
+}
+
+func TestASocketIsFoundByItsWholeName(t *testing.T) {
+	for line, want := range map[string]string{
+		"0000000000000000: 00000002 00000000 00000000 0002 01 21044 /run/systemd/notify\n":     "/run/systemd/notify",
+		"0000000000000000: 00000002 00000000 00000000 0002 01 21044 /tmp/a b/systemd/notify\n": "/tmp/a b/systemd/notify",
+		"0000000000000000: 00000003 00000000 00000000 0001 03 21044\n":                         "",
+		"Num       RefCount Protocol Flags    Type St Inode Path\n":                            "",
+		"": "",
+	} {
+		if inode, got := parseNetUnix([]byte(line)); got != want || want != "" && inode != 21044 {
+			t.Errorf("%q: socket %d at %q, want %q", line, inode, got, want)
+		}
+	}
+}
+
+// With its share of the time spent, a look is put off, and nothing is guessed.
+func TestLooksTakeABoundedShareOfTheTime(t *testing.T) {
+	holdertest.RequireRoot(t)
+	root := cgroup(t, "/box")
+	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	m, now := clocked()
+	m.budget.Allows(*now)
+	m.budget.Spend(time.Second)
+	if got := m.RootOf(root + "/web.service"); got != "" {
+		t.Errorf("belongs to %q, which it had no time to find out", got)
+	}
+	*now += time.Minute
+	if got := m.RootOf(root + "/web.service"); got != root {
+		t.Errorf("belongs to %q with time to look, want %q", got, root)
 	}
 }
