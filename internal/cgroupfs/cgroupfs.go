@@ -32,6 +32,11 @@ var Mount = sync.OnceValue(func() string {
 // Dir is the directory of a control group, given its path below the root of the hierarchy.
 func Dir(cgroup string) string { return filepath.Join(Mount(), cgroup) }
 
+// Exists reports whether there is such a control group.
+func Exists(cgroup string) bool {
+	return Mount() != "" && unix.Access(Dir(cgroup), unix.F_OK) == nil
+}
+
 // Processes lists the processes of a control group, those below it left out. The error is
 // ENOENT when there is no such group.
 func Processes(cgroup string) ([]int, error) {

@@ -42,6 +42,21 @@ const (
 	resultWidth = 4
 )
 
+// AppendRecord appends what r holds to b as one line, its '\n' included.
+func (t Text) AppendRecord(b []byte, r *events.Record) []byte {
+	switch {
+	case r.Event != nil:
+		return t.AppendEvent(b, r.Event)
+	case r.Receipt != nil:
+		return t.AppendReceipt(b, r.Receipt)
+	case r.Withheld != nil:
+		return t.AppendWithheld(b, r.Withheld)
+	case r.Lost != nil:
+		return t.AppendLost(b, r.Lost)
+	}
+	return b
+}
+
 // AppendEvent appends e to b as one line, its '\n' included.
 func (t Text) AppendEvent(b []byte, e *events.Event) []byte {
 	b = t.appendTime(b, e.Time)

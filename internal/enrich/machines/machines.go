@@ -7,7 +7,6 @@ package machines
 import (
 	"bytes"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/field"
 	"github.com/sdtrace/sdtrace/internal/identity"
+	"github.com/sdtrace/sdtrace/internal/osthread"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -27,6 +27,9 @@ const (
 	cgroupsMax = 16384
 	// believed is how long an answer counts: a service manager may come, or go.
 	believed = time.Second
+	// coming is how long an answer counts while a service manager has made its scope and holds
+	// no notify socket yet. It starts nothing before (systemd: manager_startup).
+	coming = 10 * time.Millisecond
 	// fewProcesses is how many processes a service manager's own scope has at most.
 	fewProcesses = 16
 )
@@ -52,7 +55,14 @@ type answer struct {
 // look is what a look at a control group found.
 type look struct {
 	managed bool
+	manager process // the zero value: unknown
 	until   time.Duration
+}
+
+// process tells one process from another with the same number.
+type process struct {
+	pid     int
+	started uint64 // in [proc.Tick] of CLOCK_BOOTTIME
 }
 
 // New returns what knows nothing yet.
@@ -69,8 +79,8 @@ func newLRU[V any]() *simplelru.LRU[string, V] {
 }
 
 // RootOf returns the root of the service manager that a control group belongs to, "" for one
-// that belongs to the host's. It looks into each of the control groups above at most once a
-// second, and takes a tenth of the time at most: beyond that nothing new is found out.
+// that belongs to the host's. It takes a tenth of the time of a processor at most to look at
+// processes: beyond that nothing new is found out.
 //
 // A service manager is recognised by what it is: it is called systemd, holds a notify socket of
 // that name, and is in init.scope of the control group that it has made its root (systemd:
@@ -123,64 +133,74 @@ func (m *Machines) find(cgroup string) answer {
 	if found && now < known.until {
 		return known
 	}
-	root, sure := m.rootAbove(cgroup, now)
+	root, until := m.rootAbove(cgroup, now)
 	if !found || root != known.root {
 		known = answer{Identity: identity.Below(root, cgroup), root: root}
 	}
-	if sure {
-		known.until = now + believed
-	}
+	known.until = until
 	m.byCgroup.Add(cgroup, known)
 	return known
 }
 
-// rootAbove asks the control groups from the innermost out. It is not sure of an answer for which
-// it should have looked, and had no time left to.
-func (m *Machines) rootAbove(cgroup string, now time.Duration) (root string, sure bool) {
-	sure = true
+// rootAbove asks the control groups from the innermost out, and says how long the answer counts.
+func (m *Machines) rootAbove(cgroup string, now time.Duration) (root string, until time.Duration) {
+	until = now + believed
 	for at := path.Clean(cgroup); strings.HasPrefix(at, "/") && at != "/"; at = path.Dir(at) {
 		if identity.IsOfHost(at) {
 			continue
 		}
 		l, found := m.roots.Get(at)
-		if !found || now >= l.until {
+		scope := path.Join(at, identity.InitScope)
+		// That there is none is found out so fast that it need not be remembered, and
+		// what is started there next asks anew.
+		if (!found || now >= l.until) && cgroupfs.Exists(scope) {
 			if m.budget.Allows(m.now()) {
-				began := proc.BootTime()
-				l = look{managed: isManaged(at, l.managed), until: now + believed}
-				m.budget.Spend(proc.BootTime() - began)
+				m.budget.Spend(osthread.CPUTime(func() { l = lookAt(scope, l, now) }))
 				m.roots.Add(at, l)
-			} else {
-				sure = false
 			}
+			until = min(until, l.until)
 		}
 		if l.managed {
-			return at, sure
+			return at, until
 		}
 	}
-	return "", sure
+	return "", until
 }
 
-// isManaged reports whether a service manager has its root here, or had it and nobody else is in
-// its place.
-func isManaged(cgroup string, before bool) bool {
-	pids, err := cgroupfs.Processes(path.Join(cgroup, identity.InitScope))
+// lookAt looks for a service manager in its scope. Where nobody is, there is still the one of
+// before.
+func lookAt(scope string, before look, now time.Duration) look {
+	pids, err := cgroupfs.Processes(scope)
+	found := look{until: now + believed}
 	if err != nil || len(pids) == 0 {
-		return before
+		found.managed = before.managed
+		if !found.managed {
+			found.until = now + coming
+		}
+		return found
 	}
 	if len(pids) > fewProcesses {
-		return false
+		return found
 	}
-	return slices.ContainsFunc(pids, isManager)
-}
-
-func isManager(pid int) bool {
-	p, err := proc.Open(pid)
-	if err != nil {
-		return false
+	for _, pid := range pids {
+		p, err := proc.Open(pid)
+		if err != nil {
+			continue
+		}
+		stat, err := p.Stat()
+		if err == nil && stat.Comm == "systemd" {
+			found.manager = process{pid, stat.StartTicks}
+			found.managed = before.managed && before.manager == found.manager || holdsManagerSocket(p)
+			if !found.managed {
+				found.until = now + coming
+			}
+		}
+		p.Close()
+		if found.managed {
+			return found
+		}
 	}
-	defer p.Close()
-	comm, err := p.Comm()
-	return err == nil && comm == "systemd" && holdsManagerSocket(p)
+	return found
 }
 
 // holdsManagerSocket reports whether a process holds a socket with the name of a service

@@ -139,6 +139,33 @@ func TestAServiceManagerThatComesAndGoesIsNoticed(t *testing.T) {
 	}
 }
 
+// What a machine's systemd says while it starts must not make its first units another machine's.
+func TestAServiceManagerThatIsComingIsNoticedWithItsFirstUnit(t *testing.T) {
+	holdertest.RequireRoot(t)
+	root := cgroup(t, "/box")
+	m, now := clocked()
+	if got := m.RootOf(root); got != "" {
+		t.Fatalf("belongs to %q, with nobody there", got)
+	}
+	scope := cgroup(t, "/box/init.scope")
+	if got := m.RootOf(scope); got != "" {
+		t.Fatalf("belongs to %q, with nobody there", got)
+	}
+	*now += coming
+	p := start(t, "systemd", scope, filepath.Join(holdertest.Dir(t), "private"))
+	if got := m.RootOf(scope); got != "" {
+		t.Fatalf("belongs to %q, which has no notify socket yet", got)
+	}
+	*now += coming
+	kill(t, p)
+	start(t, "systemd", scope, filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	for _, of := range []string{scope, root + "/web.service"} {
+		if got := m.RootOf(of); got != root {
+			t.Errorf("%s belongs to %q, want %q", of, got, root)
+		}
+	}
+}
+
 // kill kills a process, and returns when it is gone.
 func kill(t *testing.T, p *holdertest.Process) {
 	t.Helper()
