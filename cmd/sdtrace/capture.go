@@ -49,9 +49,11 @@ socket, what it said, whether it arrived and whether anybody has read it.
 
 A datagram counts when the name of the socket it goes to is that of a notify
 socket (/run/systemd/notify, …/notify.sock, what NOTIFY_SOCKET holds in some
-process's environment) or when its first assignment is one of the protocol's.
+process's environment) or when its first assignment is one of the protocol's or
+private (X_…).
 Filters are combined with AND, repeated ones with OR, and work in the kernel.
-With -r they work on what a file holds, and it takes no privilege.
+With -r they work on what a file holds; it takes no privilege, and none of the
+flags about a live capture (--all, --backend, --duration, --ring-size, --in-flight).
 
 Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0, once all that
 was captured has been written. A second Ctrl-C or SIGTERM does not wait for that.
@@ -61,8 +63,8 @@ A failure is 1, a wrong command line 2.`,
   sudo sdtrace --container 3f2a91c0          one container, by id or name
   sudo sdtrace --failed                      only what did not arrive
   sudo sdtrace --key READY -n 1              wait for the next READY=
-  sudo sdtrace --unit box:nginx                nginx of the machine box, which has a systemd of its own
-  sudo sdtrace --cgroup /system.slice -o json | jq .sender.unit
+  sudo sdtrace --unit box:nginx              nginx of the machine box, which has a systemd of its own
+  sudo sdtrace -o json | jq .sender.unit     JSON Lines, for programs
   sudo sdtrace -o json >capture.jsonl        keep a capture
   sdtrace -r capture.jsonl --failed          and look at it later, anywhere`,
 		Version:       version(),
@@ -89,7 +91,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.StringVarP(&f.output, "output", "o", "text", "output format: text or json (JSON Lines)")
 	set.StringVar(&f.color, "color", "auto", "colour the text: auto, always or never")
 	set.BoolVar(&f.reads, "reads", false, "text: also when a datagram was read and nothing was odd about it (fentry)")
-	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams")
+	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams; 0 is any number")
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
 	set.Uint32Var(&f.ringSize, "ring-size", defaultRingSize, "size of the ring buffer in `BYTES`, a power of two")

@@ -17,10 +17,7 @@ import (
 
 // encoder writes what a capture yields, one line each.
 type encoder interface {
-	AppendEvent([]byte, *events.Event) []byte
-	AppendReceipt([]byte, *events.Receipt) []byte
-	AppendWithheld([]byte, *events.Withheld) []byte
-	AppendLost([]byte, *events.Lost) []byte
+	AppendRecord([]byte, *events.Record) []byte
 }
 
 // output is the sink that writes lines to stdout, and counts them.
@@ -59,23 +56,16 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 
 // Write writes a record as a line.
 func (o *output) Write(r *events.Record) error {
-	line := o.line[:0]
 	switch {
 	case r.Event != nil:
 		o.events++
-		line = o.encoder.AppendEvent(line, r.Event)
-	case r.Receipt != nil:
-		if o.ordinary || !r.Receipt.Ordinary() {
-			line = o.encoder.AppendReceipt(line, r.Receipt)
-		}
-	case r.Withheld != nil:
-		line = o.encoder.AppendWithheld(line, r.Withheld)
+	case r.Receipt != nil && !o.ordinary && r.Receipt.Ordinary():
+		return nil
 	case r.Lost != nil:
 		o.lost += r.Lost.Count()
-		line = o.encoder.AppendLost(line, r.Lost)
 	}
-	o.line = line
-	if _, err := o.out.Write(line); err != nil {
+	o.line = o.encoder.AppendRecord(o.line[:0], r)
+	if _, err := o.out.Write(o.line); err != nil {
 		return err
 	}
 	if o.most > 0 && o.events >= o.most {

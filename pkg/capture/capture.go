@@ -39,12 +39,12 @@ type Source interface {
 // Stage adds what it knows to the records that pass, each of which has been through the stages
 // before it.
 type Stage interface {
-	// Do looks at a record and may add to it.
+	// Do looks at a record and may add to it. It may keep no record without cloning it.
 	Do(*events.Record)
 	// Wake is when Due is to be asked next; the zero time is never.
 	Wake() time.Time
 	// Due returns what the stage itself has to tell at a time, which is Wake or later. It
-	// goes through the stages behind this one.
+	// goes through the stages behind this one, and must stay as it is until it was yielded.
 	Due(now time.Time) []events.Record
 }
 
@@ -70,7 +70,7 @@ type Sink interface {
 // ErrStop is what a [Sink] returns for a record after which it wants no more. It is no failure.
 var ErrStop = errors.New("enough was captured")
 
-// Clock tells the time. The zero Options have the wall clock.
+// Clock tells the time.
 type Clock interface {
 	// Now is the time.
 	Now() time.Time
@@ -84,15 +84,15 @@ const (
 	// Receipts: what becomes of a datagram once it is queued: who read it, when, and what
 	// relays did with it.
 	Receipts Capability = iota
-	// Receivers: the receiving socket of every datagram that reached one. Without it, only
-	// of those of which it can be proven.
+	// Receivers: the receiving socket of every datagram that reached one. Without it the
+	// receiving socket is known only where it can be proven (docs/events.md).
 	Receivers
 	// Delivery: whether each datagram was put into the receiver's queue, and how long the
 	// sender's call took.
 	Delivery
 )
 
-// Capture is a stream of records. Its methods must not be called concurrently, but for Stop.
+// Capture is a stream of records. Its methods must not be called concurrently.
 type Capture struct {
 	source Source
 	stages []Stage
@@ -120,8 +120,9 @@ type wallClock struct{}
 func (wallClock) Now() time.Time { return time.Now() }
 
 // Next waits for the next record. It is valid until the following call: [events.Record.Clone]
-// makes one to keep. The error is [io.EOF] after the last record, when the context of [Open] has
-// ended, Stop was called, or the file is at its end.
+// makes one to keep. The error is [io.EOF] after the last record, when the context has ended, Stop
+// was called, or the file is at its end. It is another one for a file with a line that is none, or
+// when the kernel cannot be read.
 func (c *Capture) Next() (*events.Record, error) {
 	for {
 		if r, err := c.next(); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -261,13 +262,14 @@ func writeTo(sinks []Sink, r *events.Record) (stopped bool, err error) {
 	return stopped, nil
 }
 
-// Close ends the capture and releases what it holds.
+// Close ends the capture and releases what it holds. The error is that of closing the file or the
+// programs.
 func (c *Capture) Close() error { return c.source.Close() }
 
 // Has reports whether the capture can tell something. Of a file it is not known beforehand what it
 // holds: there it is false.
 func (c *Capture) Has(what Capability) bool { return c.has != nil && c.has(what) }
 
-// Missing says what was asked for but is not there yet, a line each: a unit that is not running,
-// a container that no runtime knows. The capture waits for it.
+// Missing says what was asked for but was not there when the capture began, a line each: a unit
+// that is not running, a container that no runtime knows. The capture waits for it.
 func (c *Capture) Missing() []string { return c.missing }

@@ -23,18 +23,7 @@ import (
 )
 
 // appendJSON writes a record as sdtrace -o json does.
-func appendJSON(b []byte, r *events.Record) []byte {
-	var enc events.JSONEncoder
-	switch {
-	case r.Event != nil:
-		return enc.AppendEvent(b, r.Event)
-	case r.Receipt != nil:
-		return enc.AppendReceipt(b, r.Receipt)
-	case r.Withheld != nil:
-		return enc.AppendWithheld(b, r.Withheld)
-	}
-	return enc.AppendLost(b, r.Lost)
-}
+func appendJSON(b []byte, r *events.Record) []byte { return events.JSONEncoder{}.AppendRecord(b, r) }
 
 // read writes what a capture of a file yields as JSON.
 func read(t *testing.T, file []byte, match capture.Match) string {

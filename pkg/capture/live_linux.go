@@ -22,7 +22,8 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-// Live is a capture of what is sent on this machine.
+// Live is a capture of what is sent on this machine. Stop, Stats, Close, Backend and Hook can be
+// called at any time, from any goroutine; Unread not while Next is running.
 type Live struct {
 	*Capture
 
@@ -35,12 +36,14 @@ type Live struct {
 }
 
 // Open begins a live capture. When it returns, every datagram sent from then on that matches is
-// captured, or counted as lost. When ctx ends, so does the capture: nothing more is captured,
+// captured, or counted as lost; of a container that is named and not there yet, from a fifth of a
+// second after it is there. When ctx ends, so does the capture: nothing more is captured,
 // what was is still yielded, and then the end. Call Close at the end in any case.
 //
 // The error tells what a person can do about it: an [*OptionError] when the options are wrong,
 // one that wraps [os.ErrPermission] without the right to capture, or why no backend works on this
-// kernel. It takes root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE.
+// kernel. It takes root, or CAP_BPF and CAP_PERFMON, and CAP_SYS_PTRACE to name the executables of
+// other users' processes.
 func Open(ctx context.Context, options Options) (*Live, error) {
 	machines := machines.New()
 	match, err := resolve(ctx, options.Match, machines)
@@ -134,7 +137,8 @@ func (l *Live) Stats() (Stats, error) {
 // far as is known: see [Receipts].
 func (l *Live) Unread() int { return l.tracer.Unread() }
 
-// Close ends the capture and releases what it holds.
+// Close ends the capture and releases what it holds. A Next under way is at its end. The error is
+// that of detaching from the kernel.
 func (l *Live) Close() (err error) {
 	l.closed.Do(func() {
 		err = errors.Join(l.Stop(), l.tracer.Close())

@@ -12,8 +12,9 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-// Match says which datagrams to capture: those of which, for each field that is set, one of its
-// values matches. The kernel evaluates it wherever it can.
+// Match says which datagrams to capture. A datagram matches when it fits each of the fields that
+// are set; it fits a field when it fits one of the values. The kernel evaluates it; only whose a
+// unit is, is judged afterwards.
 type Match struct {
 	// Units are systemd units, as systemctl(1) takes them: * and ? match any, and a name
 	// without a suffix is a service. UNIT is one of the host's service managers,

@@ -23,12 +23,12 @@ type Options struct {
 	Clock Clock
 }
 
-// Stats are totals since the start of a live capture, in datagrams.
+// Stats are totals since the start of a live capture, in datagrams but for Receipts.
 type Stats struct {
 	// Ignored is how many AF_UNIX datagrams do not count as notifications.
 	Ignored uint64
-	// Filtered is how many did not match; whether they count was not asked where matching was
-	// cheaper.
+	// Filtered is how many did not match. Some of them may not have counted as
+	// notifications either: where matching was cheaper, that was not asked.
 	Filtered uint64
 	// Captured is how many were captured.
 	Captured uint64
@@ -38,7 +38,8 @@ type Stats struct {
 	Receipts uint64
 }
 
-// Seen is how many AF_UNIX datagrams were sent on the host: each is in one of the others.
+// Seen is how many AF_UNIX datagrams were sent on the host, at most: each is in one of Ignored,
+// Filtered, Captured and the losses, of which Missed is an upper bound.
 func (s Stats) Seen() uint64 {
 	return s.Ignored + s.Filtered + s.Captured + s.RingFull + s.InFlightFull + s.Missed
 }

@@ -38,7 +38,7 @@ func (a Address) IsAbsolute() bool { return strings.HasPrefix(string(a), "/") }
 // String makes the address fit to print, as [Escape] does.
 func (a Address) String() string { return Escape(string(a)) }
 
-// ParseAddress is the inverse of [Address.String].
+// ParseAddress is the inverse of [Address.String]. The error says which escape is wrong.
 func ParseAddress(s string) (Address, error) {
 	bytes, err := unescape(s)
 	return Address(bytes), err

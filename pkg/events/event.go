@@ -20,14 +20,17 @@ type Event struct {
 	// Backend is "fentry" or "tracepoint".
 	Backend string
 
+	// Sender is who made the send call.
 	Sender Sender
 	// Claimed is what the sender wrote into SCM_CREDENTIALS, nil when it
 	// attached none. systemd attributes the message to these, not to Sender.
 	Claimed *Claimed
-	Socket  Socket
+	// Socket is where the datagram was sent.
+	Socket Socket
 	// Receiver says whose the receiving socket is, nil when it was not seen.
 	Receiver *Receiver
-	Result   Result
+	// Result says how the send call ended.
+	Result Result
 	// HopOf is the datagram that the same process read before and passes on with
 	// this one, nil if none is known. Of one that [Decode] returns, only Seq is set.
 	HopOf *Event
@@ -157,7 +160,7 @@ func (r Result) Failed() bool {
 
 // FD is one file descriptor passed with SCM_RIGHTS.
 type FD struct {
-	// Type is what it refers to: "pipe", "socket", "memfd", "pidfd", "file", …,
-	// empty when unknown.
+	// Type is what it refers to: "pipe", "socket", "memfd", "pidfd", "file" or another
+	// one of docs/events.md, empty when unknown.
 	Type string `json:"type,omitempty"`
 }

@@ -134,7 +134,8 @@ func (l *Lost) MarshalJSON() ([]byte, error) {
 }
 
 // Decode reads one line that [JSONEncoder] wrote. Fields it does not know are passed
-// over.
+// over. The error says what is wrong with the line: that it is no JSON, has an unknown type, or a
+// value that the field cannot have.
 func Decode(line []byte) (r Record, err error) {
 	var head struct {
 		Type string `json:"type"`

@@ -12,9 +12,24 @@ import (
 )
 
 // JSONEncoder writes JSON Lines in the form of [Schema]. The output holds no
-// character that a terminal acts on. It says what encoding/json would say of the structs
-// that the output is decoded into, without its price: nothing is allocated.
+// character that a terminal acts on. It is what encoding/json would write of the same
+// structs, but nothing is allocated.
 type JSONEncoder struct{}
+
+// AppendRecord appends what r holds to b as one line, its '\n' included.
+func (j JSONEncoder) AppendRecord(b []byte, r *Record) []byte {
+	switch {
+	case r.Event != nil:
+		return j.AppendEvent(b, r.Event)
+	case r.Receipt != nil:
+		return j.AppendReceipt(b, r.Receipt)
+	case r.Withheld != nil:
+		return j.AppendWithheld(b, r.Withheld)
+	case r.Lost != nil:
+		return j.AppendLost(b, r.Lost)
+	}
+	return b
+}
 
 // AppendEvent appends e to b as one line, its '\n' included.
 func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {

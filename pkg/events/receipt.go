@@ -22,9 +22,11 @@ const (
 // Receipt is one thing that became of a datagram after it was put into the
 // receiver's queue.
 type Receipt struct {
+	// Kind says what became of it.
 	Kind ReceiptKind
-	// Seq is that of the datagram's event, Send the event itself; nil in what
-	// [Decode] returns.
+	// Seq is the number of the datagram's event, Send the event itself. Send is nil in what
+	// [Decode] returns, and in a capture that was read from a file when the event is not
+	// in the file, or too far back.
 	Seq  uint64
 	Send *Event
 	// Time is when it left the queue or, for a barrier, when the pipe was closed.
@@ -77,7 +79,7 @@ type Reader struct {
 // Withheld is what a relay has kept to itself of a datagram that it read, judged by what
 // the same process sent afterwards.
 type Withheld struct {
-	// Seq is that of the datagram's event, Send the event itself.
+	// Seq and Send are as in [Receipt].
 	Seq  uint64
 	Send *Event
 	// Time is when it was judged.
