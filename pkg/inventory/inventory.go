@@ -63,6 +63,7 @@ type Socket struct {
 
 // File is a name in the file system.
 type File struct {
+	// State is what is there.
 	State FileState `json:"state"`
 	// Path is where it is; not the socket's address if that was bound through
 	// /proc/self/fd. "" for a file that is missing.
@@ -86,7 +87,9 @@ const (
 
 // Process is one, with what its control group says.
 type Process struct {
-	PID  int    `json:"pid"`
+	// PID is its number in the pid namespace of the reader.
+	PID int `json:"pid"`
+	// Comm is its name, of 15 bytes at most (proc_pid_comm(5)).
 	Comm string `json:"comm"`
 	// Identity is that of its cgroup v2 or, where that says only "/", of the first cgroup v1
 	// hierarchy which says more.

@@ -82,7 +82,7 @@ type Reason uint8
 
 // The reasons.
 const (
-	ReasonNone Reason = iota
+	ReasonNone Reason = iota // the verdict says it all
 
 	// Of a datagram.
 	ReasonEmpty             // no byte in it
@@ -145,11 +145,11 @@ func (r Reason) String() string { return reasonNames[r] }
 // Decision is one verdict of a relay: on an assignment, or, with [KeyNone], on
 // a whole datagram.
 type Decision struct {
-	Member  string // the name of the container, as in [Member]
-	PID     int    // the sender, in the relay's pid namespace; 0: unknown, or the relay itself
-	Key     Key
-	Verdict Verdict
-	Reason  Reason
+	Member  string  // the name of the container, as in [Member]
+	PID     int     // the sender, in the relay's pid namespace; 0: unknown, or the relay itself
+	Key     Key     // of the assignment, or [KeyNone]
+	Verdict Verdict // what became of it
+	Reason  Reason  // why
 	// Value is what was forwarded, or what was denied, without control bytes
 	// escaped. It is valid until the callback returns; nil where there is none.
 	Value []byte
@@ -157,10 +157,10 @@ type Decision struct {
 
 // Count is how often a verdict was given.
 type Count struct {
-	Key     Key
-	Verdict Verdict
-	Reason  Reason
-	N       uint64
+	Key     Key     // of the assignments, or [KeyNone]
+	Verdict Verdict // what became of them
+	Reason  Reason  // why
+	N       uint64  // how many of them, since the relay was made
 }
 
 // counters counts verdicts; they only grow.

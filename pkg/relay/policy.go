@@ -18,10 +18,10 @@ type Action uint8
 
 // The actions. Which of them a key can have is said at [Policy.Set].
 const (
-	Deny    Action = iota
-	Allow          // forward as it is, if it is valid
-	Rewrite        // forward what it means outside of the container
-	Clamp          // forward at most the limits of the rule
+	Deny    Action = iota // do not forward
+	Allow                 // forward as it is, if it is valid
+	Rewrite               // forward what it means outside of the container
+	Clamp                 // forward at most the limits of the rule
 )
 
 var actionNames = [...]string{"deny", "allow", "rewrite", "clamp"}
@@ -31,7 +31,7 @@ func (a Action) String() string { return actionNames[a] }
 
 // Rule is what a policy says about one key. A limit that is 0 is none.
 type Rule struct {
-	Action   Action
+	Action   Action        // what is done with the assignments of the key
 	Max      time.Duration // EXTEND_TIMEOUT_USEC, WATCHDOG_USEC: the longest value that is forwarded
 	Budget   time.Duration // EXTEND_TIMEOUT_USEC: how far the deadline of a phase can be moved from when that was first asked for
 	Every    time.Duration // STATUS: at most one in that time, the last that there was
