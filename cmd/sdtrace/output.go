@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -15,24 +14,17 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-// encoder writes what a capture yields, one line each.
-type encoder interface {
-	AppendRecord([]byte, *events.Record) []byte
-}
-
 // output is the sink that writes lines to stdout, and counts them.
 type output struct {
-	encoder  encoder
-	out      *bufio.Writer
+	capture.Sink
 	ordinary bool   // receipts that are ordinary are written, too
 	most     uint64 // events, 0: any number
 
-	line         []byte
 	events, lost uint64
 }
 
 func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
-	o := &output{out: bufio.NewWriterSize(stdout, 1<<16), ordinary: f.reads, most: f.count}
+	o := &output{ordinary: f.reads, most: f.count}
 	colored := false
 	switch f.color {
 	case "always":
@@ -45,9 +37,9 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 	}
 	switch f.output {
 	case "text":
-		o.encoder = render.Text{Color: colored}
+		o.Sink = capture.Lines(stdout, render.Text{Color: colored}.AppendRecord)
 	case "json":
-		o.encoder, o.ordinary = events.JSONEncoder{}, true
+		o.Sink, o.ordinary = capture.JSON(stdout), true
 	default:
 		return nil, fmt.Errorf("unknown output format %q: want text or json", f.output)
 	}
@@ -64,8 +56,7 @@ func (o *output) Write(r *events.Record) error {
 	case r.Lost != nil:
 		o.lost += r.Lost.Count()
 	}
-	o.line = o.encoder.AppendRecord(o.line[:0], r)
-	if _, err := o.out.Write(o.line); err != nil {
+	if err := o.Sink.Write(r); err != nil {
 		return err
 	}
 	if o.most > 0 && o.events >= o.most {
@@ -73,12 +64,6 @@ func (o *output) Write(r *events.Record) error {
 	}
 	return nil
 }
-
-// Flush writes out what is buffered.
-func (o *output) Flush() error { return o.out.Flush() }
-
-// Close does nothing: stdout is not ours to close.
-func (o *output) Close() error { return nil }
 
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)

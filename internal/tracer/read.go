@@ -79,7 +79,7 @@ func (t *Tracer) ReadOrIdle() (Item, error) {
 			return Item{}, err
 		}
 		if lost != nil {
-			t.ready = append(t.ready, Item{Lost: lost})
+			t.ready = append(t.ready, Item{Record: events.Record{Lost: lost}})
 		} else if !t.deadline.IsZero() && len(t.ready) == 0 && !time.Now().Before(t.deadline) {
 			return Item{}, os.ErrDeadlineExceeded
 		}
@@ -222,13 +222,13 @@ func (t *Tracer) deliver(all []item) error {
 			r.receipt.Seq = r.receipt.Send.Seq
 			by := &r.receipt.By
 			by.Identity = t.identities.of(t.cgroups.path(by.CgroupID))
-			t.ready = append(t.ready, Item{Receipt: r.receipt})
+			t.ready = append(t.ready, Item{Record: events.Record{Receipt: r.receipt}})
 			continue
 		}
 		if err := t.complete(r.send); err != nil {
 			return err
 		}
-		item := Item{Event: &r.send.Event}
+		item := Item{Record: events.Record{Event: &r.send.Event}}
 		// Receipts point to the events that they are for.
 		if r.id == (wire.DatagramID{}) {
 			item.buffer = r.send

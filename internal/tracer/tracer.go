@@ -67,12 +67,9 @@ func badOption(format string, args ...any) error {
 	return &OptionError{fmt.Sprintf(format, args...)}
 }
 
-// Item is one thing read from a capture: exactly one field is set.
+// Item is a record read from a capture, never a Withheld one.
 type Item struct {
-	Event *events.Event
-	// Receipt comes after its Event.
-	Receipt *events.Receipt
-	Lost    *events.Lost
+	events.Record
 
 	buffer *wire.SendBuffer // Event's, if nobody else looks at it
 }

@@ -184,7 +184,7 @@ func (r *ring) Next(until time.Time) (events.Record, error) {
 		return events.Record{}, err
 	}
 	r.item = item
-	return events.Record{Event: item.Event, Receipt: item.Receipt, Lost: item.Lost}, nil
+	return item.Record, nil
 }
 
 // awaitFirstLook waits until the processes have been looked at once. What is captured meanwhile

@@ -130,24 +130,10 @@ func TestJSONOfALoss(t *testing.T) {
 	}
 }
 
-// appendRecord encodes what a record holds.
-func appendRecord(r events.Record) []byte {
-	encoder := events.JSONEncoder{}
-	switch {
-	case r.Event != nil:
-		return encoder.AppendEvent(nil, r.Event)
-	case r.Receipt != nil:
-		return encoder.AppendReceipt(nil, r.Receipt)
-	case r.Withheld != nil:
-		return encoder.AppendWithheld(nil, r.Withheld)
-	}
-	return encoder.AppendLost(nil, r.Lost)
-}
-
 // checkJSON holds the line of a record against everything promised of it.
 func checkJSON(t *testing.T, schema *jsonschema.Schema, r events.Record) {
 	t.Helper()
-	line := appendRecord(r)
+	line := events.JSONEncoder{}.AppendRecord(nil, &r)
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
@@ -356,7 +342,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again := appendRecord(r)
+		again := events.JSONEncoder{}.AppendRecord(nil, &r)
 		if !utf8.Valid(again) {
 			t.Fatalf("not UTF-8: %q", again)
 		}
