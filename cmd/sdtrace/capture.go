@@ -107,17 +107,22 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if f.duration < 0 {
 		return usage(cmd, errors.New("--duration is negative"))
 	}
+	// A second signal does not wait for what takes the output, which may never take the rest.
+	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	endWithReader(ctx, cancel, cmd.OutOrStdout())
 	if cmd.Flags().Changed("read") {
-		return f.replay(cmd, sink)
+		return f.replay(ctx, cmd, sink)
 	}
-	return f.capture(cmd, sink)
+	return f.capture(ctx, cmd, sink)
 }
 
 // liveOnly are the flags that say how to capture, and mean nothing for a file.
 var liveOnly = []string{"all", "backend", "duration", "ring-size", "in-flight"}
 
 // replay shows what a file holds.
-func (f *captureFlags) replay(cmd *cobra.Command, sink *output) error {
+func (f *captureFlags) replay(ctx context.Context, cmd *cobra.Command, sink *output) error {
 	for _, name := range liveOnly {
 		if cmd.Flags().Changed(name) {
 			return usage(cmd, fmt.Errorf("--%s is about a live capture: it does not go with -r", name))
@@ -127,11 +132,6 @@ func (f *captureFlags) replay(cmd *cobra.Command, sink *output) error {
 	if err != nil {
 		return err
 	}
-	// A second signal does not wait for what takes the output.
-	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
-	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
-	endWithReader(ctx, cancel, cmd.OutOrStdout())
 	c, err := capture.OpenFile(ctx, f.read, match)
 	if err != nil {
 		return usageOf(cmd, err)

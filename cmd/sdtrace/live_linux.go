@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -27,15 +28,13 @@ func subcommands() []*cobra.Command {
 }
 
 // capture shows what is sent on this machine until something ends it.
-func (f *captureFlags) capture(cmd *cobra.Command, sink *output) error {
+func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *output) error {
 	stderr := cmd.ErrOrStderr()
-	// What reads the output may never take the rest of it.
-	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	match, err := f.filters.resolve(cmd, findNetNS)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	live, err := capture.Open(ctx, capture.Options{
 		Match: match, All: f.all, Backend: f.backend, RingSize: f.ringSize, InFlight: f.inFlight,
@@ -54,12 +53,8 @@ func (f *captureFlags) capture(cmd *cobra.Command, sink *output) error {
 		fmt.Fprintf(stderr, "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
 	if f.duration > 0 {
-		var cancelLater context.CancelFunc
-		later, cancelLater := context.WithTimeout(ctx, f.duration)
-		defer cancelLater()
-		context.AfterFunc(later, cancel)
+		defer time.AfterFunc(f.duration, cancel).Stop()
 	}
-	endWithReader(ctx, cancel, cmd.OutOrStdout())
 	if err := live.Copy(sink); err != nil {
 		return err
 	}

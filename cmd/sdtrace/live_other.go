@@ -18,8 +18,8 @@ import (
 func subcommands() []*cobra.Command { return nil }
 
 // capture fails, and says that -r works.
-func (f *captureFlags) capture(cmd *cobra.Command, _ *output) error {
-	_, err := capture.Open(cmd.Context(), capture.Options{})
+func (f *captureFlags) capture(ctx context.Context, _ *cobra.Command, _ *output) error {
+	_, err := capture.Open(ctx, capture.Options{})
 	return err
 }
 
