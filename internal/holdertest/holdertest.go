@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 )
 
 const (
@@ -97,6 +100,35 @@ func StartBy(t testing.TB, notifySocket string, args ...string) *Process {
 		t.Fatalf("the process says %q, %v", line, err)
 	}
 	return &Process{PID: cmd.Process.Pid}
+}
+
+// StartInCgroup is StartBy in a control group, given by its path below the root of the hierarchy.
+func StartInCgroup(t testing.TB, cgroup string, args ...string) *Process {
+	t.Helper()
+	// The shell is in the control group before it becomes the process.
+	const enter = `echo $$ >"$1/cgroup.procs" && shift && exec "$@"`
+	return StartBy(t, "", slices.Concat([]string{"sh", "-c", enter, "sh", cgroupfs.Dir(cgroup)}, args)...)
+}
+
+// Cgroup makes a control group at a path below one of this process's, removes it at the end, and
+// returns its path below the root of the hierarchy.
+func Cgroup(t testing.TB, path string) string {
+	t.Helper()
+	cgroup := fmt.Sprintf("/sdtrace-test-%d%s", os.Getpid(), path)
+	dir := cgroupfs.Dir(cgroup)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+			t.Error(err)
+		}
+		// Those above may hold another one still.
+		for dir = filepath.Dir(dir); dir != cgroupfs.Mount(); dir = filepath.Dir(dir) {
+			_ = os.Remove(dir)
+		}
+	})
+	return cgroup
 }
 
 // RequireRoot skips a test that is run by an ordinary user.

@@ -112,26 +112,6 @@ func (s *sender) send(payload string) {
 	s.await("sent")
 }
 
-// makeCgroup makes a control group for the rest of the test.
-func makeCgroup(t testing.TB, path string) string {
-	t.Helper()
-	cgroup := fmt.Sprintf("/sdtrace-capture-%d", os.Getpid())
-	dir := cgroupfs.Dir(cgroup + path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-		// Those above may hold another one still.
-		for dir = filepath.Dir(dir); dir != cgroupfs.Mount(); dir = filepath.Dir(dir) {
-			_ = os.Remove(dir)
-		}
-	})
-	return cgroup + path
-}
-
 // open begins a capture of what goes to an address.
 func open(t testing.TB, options capture.Options) *capture.Live {
 	t.Helper()
@@ -154,16 +134,15 @@ func TestALibraryYieldsAllThatIsKnown(t *testing.T) {
 	holdertest.RequireRoot(t)
 	const id = "00000000000000000000000000000000000000000000000000000000000000aa"
 	address := filepath.Join(holdertest.Dir(t), "notify.sock")
-	cgroup := makeCgroup(t, "/docker/"+id)
+	cgroup := holdertest.Cgroup(t, "/docker/"+id)
 	// It reads, so that its queue does not fill up however long the proof takes.
 	const read = `import socket, sys, threading; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(sys.argv[1])
 def run():
     while True: s.recv(4096)
 threading.Thread(target=run, daemon=True).start(); print("ready", flush=True); sys.stdin.read()`
-	holder := holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec python3 -c "$2" "$3"`, "sh",
-		cgroupfs.Dir(cgroup), read, address)
+	holder := holdertest.StartInCgroup(t, cgroup, "python3", "-c", read, address)
 	live := open(t, capture.Options{Match: capture.Match{Sockets: []string{address}}})
-	s := startSender(t, makeCgroup(t, "/web.service"), address)
+	s := startSender(t, holdertest.Cgroup(t, "/web.service"), address)
 	// Whose the address is takes proof, which grows with time: until then each send is shown
 	// without it.
 	for {
@@ -239,7 +218,7 @@ func TestUnitsAreToldByWhoseTheyAre(t *testing.T) {
 	address := filepath.Join(holdertest.Dir(t), "notify.sock")
 	holdertest.Start(t, "", nil, address)
 	// In the first, no service manager has its root; the host's has not either.
-	cgroup := makeCgroup(t, "/system.slice/web.service")
+	cgroup := holdertest.Cgroup(t, "/system.slice/web.service")
 	unknown := open(t, capture.Options{Match: capture.Match{Sockets: []string{address}}})
 	filtered := open(t, capture.Options{Match: capture.Match{Sockets: []string{address}, Units: []string{"web", "*:web"}}})
 	s := startSender(t, cgroup, address)

@@ -3,7 +3,6 @@
 package holders_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -75,18 +74,9 @@ func TestTheHolderOfANewSocketIsFoundAtOnceInItsCgroup(t *testing.T) {
 	h := holders.Watch()
 	defer h.Close()
 	<-h.Looked()
-	mount := "/sys/fs/cgroup/unified"
-	if _, err := os.Stat(mount); err != nil {
-		mount = "/sys/fs/cgroup"
-	}
-	cgroup := fmt.Sprintf("/sdtrace-inventory-%d", os.Getpid())
-	if err := os.Mkdir(mount+cgroup, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.Remove(mount + cgroup) })
+	cgroup := holdertest.Cgroup(t, "")
 	address := filepath.Join(holdertest.Dir(t), "new")
-	// The shell is in the cgroup before it becomes the process.
-	p := holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" "$3"`, "sh", mount+cgroup, os.Args[0], address)
+	p := holdertest.StartInCgroup(t, cgroup, os.Args[0], address)
 	inode := inodeOf(t, address)
 	if got, found := h.Find(inode, cgroup); !found || got.PID != p.PID {
 		t.Errorf("held by %v, want process %d", got, p.PID)

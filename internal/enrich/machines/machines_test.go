@@ -23,17 +23,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// cgroup makes a control group below one of this test's.
-func cgroup(t *testing.T, path string) string {
-	t.Helper()
-	top := fmt.Sprintf("/sdtrace-machines-%d", os.Getpid())
-	if err := os.MkdirAll(cgroupfs.Dir(top+path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { removeAll(cgroupfs.Dir(top)) })
-	return top + path
-}
-
 // removeAll removes control groups without processes, from the leaves up.
 func removeAll(dir string) {
 	entries, _ := os.ReadDir(dir)
@@ -55,7 +44,7 @@ func start(t *testing.T, name, in, socket string) *holdertest.Process {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return holdertest.StartBy(t, "", "sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" "$3"`, "sh", cgroupfs.Dir(in), program, socket)
+	return holdertest.StartInCgroup(t, in, program, socket)
 }
 
 // clocked is a Machines with a clock of the test's.
@@ -78,8 +67,8 @@ func TestAServiceManagerIsRecognisedByWhatItIs(t *testing.T) {
 		{"with another socket", "systemd", "/init.scope", "notify.sock", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			root := cgroup(t, "/box")
-			start(t, tt.program, cgroup(t, "/box"+tt.scope), filepath.Join(holdertest.Dir(t), tt.socket))
+			root := holdertest.Cgroup(t, "/box")
+			start(t, tt.program, holdertest.Cgroup(t, "/box"+tt.scope), filepath.Join(holdertest.Dir(t), tt.socket))
 			id := events.Identity{Cgroup: root + "/system.slice/web.service"}
 			New().Refine(&id)
 			if got := id.Machine == "box" && id.Unit == "web.service" && id.Slice == "system.slice"; got != tt.want {
@@ -94,9 +83,9 @@ func TestAServiceManagerIsRecognisedByWhatItIs(t *testing.T) {
 
 func TestTheInnermostServiceManagerCounts(t *testing.T) {
 	holdertest.RequireRoot(t)
-	outer, inner := cgroup(t, "/box"), cgroup(t, "/box/system.slice/inner.service/payload")
-	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
-	start(t, "systemd", cgroup(t, "/box/system.slice/inner.service/payload/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	outer, inner := holdertest.Cgroup(t, "/box"), holdertest.Cgroup(t, "/box/system.slice/inner.service/payload")
+	start(t, "systemd", holdertest.Cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	start(t, "systemd", holdertest.Cgroup(t, "/box/system.slice/inner.service/payload/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	m := New()
 	if got := m.RootsOf(inner + "/system.slice/web.service"); !slices.Equal(got, []string{inner, outer}) {
 		t.Errorf("the roots are %q", got)
@@ -116,8 +105,8 @@ func TestTheInnermostServiceManagerCounts(t *testing.T) {
 
 func TestAServiceManagerThatComesAndGoesIsNoticed(t *testing.T) {
 	holdertest.RequireRoot(t)
-	root := cgroup(t, "/box")
-	scope, unit := cgroup(t, "/box/init.scope"), cgroup(t, "/box/web.service")
+	root := holdertest.Cgroup(t, "/box")
+	scope, unit := holdertest.Cgroup(t, "/box/init.scope"), holdertest.Cgroup(t, "/box/web.service")
 	m, now := clocked()
 	if got := m.RootOf(unit); got != "" {
 		t.Fatalf("belongs to %q, with nobody there", got)
@@ -142,12 +131,12 @@ func TestAServiceManagerThatComesAndGoesIsNoticed(t *testing.T) {
 // What a machine's systemd says while it starts must not make its first units another machine's.
 func TestAServiceManagerThatIsComingIsNoticedWithItsFirstUnit(t *testing.T) {
 	holdertest.RequireRoot(t)
-	root := cgroup(t, "/box")
+	root := holdertest.Cgroup(t, "/box")
 	m, now := clocked()
 	if got := m.RootOf(root); got != "" {
 		t.Fatalf("belongs to %q, with nobody there", got)
 	}
-	scope := cgroup(t, "/box/init.scope")
+	scope := holdertest.Cgroup(t, "/box/init.scope")
 	if got := m.RootOf(scope); got != "" {
 		t.Fatalf("belongs to %q, with nobody there", got)
 	}
@@ -185,11 +174,11 @@ func kill(t *testing.T, p *holdertest.Process) {
 // What is sent last may be read when its machine is gone, with its control groups.
 func TestWhatIsGoneBelongedToWhomItDid(t *testing.T) {
 	holdertest.RequireRoot(t)
-	root := cgroup(t, "/box")
+	root := holdertest.Cgroup(t, "/box")
 	unit := root + "/web.service"
 	m, now := clocked()
 	t.Run("while it is there", func(t *testing.T) {
-		start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+		start(t, "systemd", holdertest.Cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 		if got := m.RootOf(unit); got != root {
 			t.Fatalf("belongs to %q, want %q", got, root)
 		}
@@ -204,8 +193,8 @@ func TestWhatIsGoneBelongedToWhomItDid(t *testing.T) {
 // Many units of one machine do not ask it each for itself.
 func TestManyCgroupsAskTheirRootOnce(t *testing.T) {
 	holdertest.RequireRoot(t)
-	root := cgroup(t, "/box")
-	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	root := holdertest.Cgroup(t, "/box")
+	start(t, "systemd", holdertest.Cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	m, _ := clocked()
 	m.RootOf(root + "/first.service")
 	until := m.now() + believed
@@ -235,8 +224,8 @@ func TestASocketIsFoundByItsWholeName(t *testing.T) {
 // With its share of the time spent, a look is put off, and nothing is guessed.
 func TestLooksTakeABoundedShareOfTheTime(t *testing.T) {
 	holdertest.RequireRoot(t)
-	root := cgroup(t, "/box")
-	start(t, "systemd", cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	root := holdertest.Cgroup(t, "/box")
+	start(t, "systemd", holdertest.Cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	m, now := clocked()
 	m.budget.Allows(*now)
 	m.budget.Spend(time.Second)
