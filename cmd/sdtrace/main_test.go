@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 }
 
 func runScripts(t *testing.T, dir, backend string) {
-	testscript.Run(t, testscript.Params{
+	params := testscript.Params{
 		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BACKEND", backend)
@@ -97,8 +97,28 @@ func runScripts(t *testing.T, dir, backend string) {
 			"await":       await,
 			"fits-schema": fitsSchema,
 		},
-	})
+	}
+	if backend == "fentry" {
+		testscript.RunT(oneByOne{t}, params)
+	} else {
+		testscript.Run(t, params)
+	}
 }
+
+// oneByOne runs no two scripts at a time: when a capture begins or ends, another one loses a send
+// that is under way (docs/design.md).
+type oneByOne struct{ *testing.T }
+
+// Parallel does nothing.
+func (oneByOne) Parallel() {}
+
+// Run runs a script.
+func (o oneByOne) Run(name string, f func(testscript.T)) {
+	o.T.Run(name, func(t *testing.T) { f(oneByOne{t}) })
+}
+
+// Verbose reports whether the log is shown of what passes, too.
+func (oneByOne) Verbose() bool { return testing.Verbose() }
 
 // lost is what a summary says of losses. An emulated kernel that preempts itself
 // skips a program now and then, also for datagrams that are none of the script's.
