@@ -155,6 +155,21 @@ func TestAServiceManagerThatIsComingIsNoticedWithItsFirstUnit(t *testing.T) {
 	}
 }
 
+// That a control group has no init.scope must not be remembered: the first datagram after its
+// service manager has started is attributed already.
+func TestAServiceManagerIsNoticedByWhatIsNew(t *testing.T) {
+	holdertest.RequireRoot(t)
+	root := holdertest.Cgroup(t, "/box")
+	m, _ := clocked()
+	if got := m.RootOf(root); got != "" {
+		t.Fatalf("belongs to %q, with nobody there", got)
+	}
+	start(t, "systemd", holdertest.Cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
+	if got := m.RootOf(root + "/web.service"); got != root {
+		t.Errorf("belongs to %q, want %q", got, root)
+	}
+}
+
 // kill kills a process, and returns when it is gone.
 func kill(t *testing.T, p *holdertest.Process) {
 	t.Helper()
