@@ -21,12 +21,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
@@ -94,7 +94,7 @@ func runScripts(t *testing.T, dir, backend string) {
 			"listen":      listen,
 			"hold":        hold,
 			"close":       closeSocket,
-			"await":       await,
+			"await":       awaitMessage,
 			"fits-schema": fitsSchema,
 		},
 	}
@@ -224,7 +224,7 @@ func socketPath(ts *testscript.TestScript, name string) string {
 	return ts.MkAbs(name)
 }
 
-func await(ts *testscript.TestScript, neg bool, args []string) {
+func awaitMessage(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: await SOCKET TEXT")
 	}
@@ -232,19 +232,18 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	if l == nil {
 		ts.Fatalf("nobody listens on %s", args[0])
 	}
-	limit := time.After(3 * time.Minute) // a VM without hardware help takes long to attach
-	for {
+	closed := false
+	came := await.Holds(func() bool {
 		select {
 		case message, ok := <-l.messages:
-			if !ok {
-				ts.Fatalf("%s was closed", args[0])
-			}
-			if strings.Contains(message, args[1]) {
-				return
-			}
-		case <-limit:
-			ts.Fatalf("no %q came to %s", args[1], args[0])
+			closed = !ok
+			return closed || strings.Contains(message, args[1])
+		default:
+			return false
 		}
+	})
+	if closed || !came {
+		ts.Fatalf("no %q came to %s", args[1], args[0])
 	}
 }
 
@@ -292,18 +291,18 @@ func sdSendNotify() {
 
 func sdSendUntil() {
 	file, text, address, payload := os.Args[1], regexp.MustCompile(os.Args[2]), os.Args[3], os.Args[4]
-	const patience = 3 * time.Minute // as in await
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	came := await.Holds(func() bool {
 		if err := send(address, []string{payload}, false); err != nil {
 			fmt.Fprintln(os.Stderr, "sd-send-until:", err)
 			os.Exit(1)
 		}
-		if content, err := os.ReadFile(file); err == nil && text.Match(content) {
-			return
-		}
+		content, err := os.ReadFile(file)
+		return err == nil && text.Match(content)
+	})
+	if !came {
+		fmt.Fprintln(os.Stderr, "sd-send-until: no such line")
+		os.Exit(1)
 	}
-	fmt.Fprintln(os.Stderr, "sd-send-until: no such line")
-	os.Exit(1)
 }
 
 func send(address string, payloads []string, connect bool) error {
@@ -372,28 +371,28 @@ func TestASecondSignalEndsACaptureThatNobodyReads(t *testing.T) {
 	if err := send(address, []string{message, message}, false); err != nil {
 		t.Fatal(err)
 	}
-	for waiting := 0; waiting < room; runtime.Gosched() {
-		if waiting, err = unix.IoctlGetInt(int(reader.Fd()), unix.TIOCINQ); err != nil {
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	await.Until(t, "the pipe is full", func() bool {
+		waiting, err := unix.IoctlGetInt(int(reader.Fd()), unix.TIOCINQ)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	ended := make(chan error)
+		return waiting >= room
+	})
+	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	limit := time.After(time.Minute)
-	for {
-		_ = cmd.Process.Signal(os.Interrupt)
+	await.Until(t, "sdtrace ends", func() bool {
+		_ = cmd.Process.Signal(os.Interrupt) // again and again: two at once are one
 		select {
-		case err := <-ended:
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
-				t.Errorf("sdtrace ended with %v, want by SIGINT", err)
-			}
-			return
-		case <-limit:
-			_ = cmd.Process.Kill()
-			t.Fatal("sdtrace has not ended:", <-ended)
-		case <-time.After(10 * time.Millisecond): // two at once are one
+		case err = <-ended:
+			return true
+		default:
+			return false
 		}
+	})
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
+		t.Errorf("sdtrace ended with %v, want by SIGINT", err)
 	}
 }
 

@@ -6,14 +6,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/osthread"
 )
 
@@ -48,11 +47,9 @@ func TestAThreadApartEndsWithWhatItWasTakenFor(t *testing.T) {
 		t.Errorf("got error %v, want what the function returned", err)
 	}
 	task := filepath.Join("/proc/self/task", strconv.Itoa(tid))
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); runtime.Gosched() {
-		// It ends soon after the answer.
-		if _, err := os.Stat(task); errors.Is(err, os.ErrNotExist) {
-			return
-		}
-	}
-	t.Errorf("thread %d has not ended", tid)
+	// It ends soon after the answer.
+	await.Until(t, "the thread has ended", func() bool {
+		_, err := os.Stat(task)
+		return errors.Is(err, os.ErrNotExist)
+	})
 }

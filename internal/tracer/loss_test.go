@@ -4,7 +4,6 @@ package tracer_test
 
 import (
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 )
 
@@ -132,9 +132,7 @@ func TestNothingIsLostInSilence(t *testing.T) {
 func blockedIn(t *testing.T, a *agent, tids []int) {
 	t.Helper()
 	for _, tid := range tids {
-		for !inSyscall(t, a.pid, tid, unix.SYS_SENDTO) {
-			runtime.Gosched()
-		}
+		await.Until(t, "a thread sleeps in sendto", func() bool { return inSyscall(t, a.pid, tid, unix.SYS_SENDTO) })
 	}
 }
 

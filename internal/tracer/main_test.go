@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,6 +114,11 @@ func eachBackend(t *testing.T, f func(t *testing.T, backend string)) {
 // Elsewhere each value is tried in one combination at least.
 func exhaustive(backend string) bool {
 	return !inVM || backend == "fentry" && os.Getenv("SDTRACE_KERNEL") == "6.12-amd64"
+}
+
+// clock says what an event that happens now has for its time.
+func clock() time.Time {
+	return time.Now() //nolint:forbidigo // nothing is said of how long a thing takes
 }
 
 // kernelAtLeast compares the release that uname(2) gives.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -305,10 +306,9 @@ func TestASendThatHadToWaitIsFollowed(t *testing.T) {
 		o := a.must(t, step{Op: "blocked threads", Sock: "s", Addr: r.addr, Parts: parts("READY=1"), N: 1})
 		blockedIn(t, a, o.PIDs)
 		// What happens now is told apart from the beginning of the call by any clock.
-		for blocked := time.Now(); time.Since(blocked) < 50*time.Millisecond; {
-			c.collect(t)
-		}
-		room := time.Now()
+		await.Pass(50 * time.Millisecond)
+		c.collect(t)
+		room := clock()
 		r.drain()
 		a.must(t, step{Op: "join blocked threads"})
 		r.drain()
@@ -550,9 +550,8 @@ func TestAReaderThatWaitedBeforeTheCaptureIsCounted(t *testing.T) {
 				read <- err
 			}
 		}()
-		for reader := <-tid; !inSyscall(t, uint32(os.Getpid()), reader, unix.SYS_READ); {
-			runtime.Gosched()
-		}
+		reader := <-tid
+		await.Until(t, "the reader waits", func() bool { return inSyscall(t, uint32(os.Getpid()), reader, unix.SYS_READ) })
 		c := openCapture(t, tracer.Options{Backend: "fentry", Filter: tracer.Filter{PIDs: []uint32{a.pid}}})
 		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
 		for _, payload := range []string{"READY=1", "STOPPING=1"} {

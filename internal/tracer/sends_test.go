@@ -219,7 +219,7 @@ func testWay(t *testing.T, c *capture, a *agent, tid uint32, to target, w way, c
 		in = &receiver{t: t, fd: fd, addr: to.addr}
 		defer in.close()
 	}
-	before := time.Now()
+	before := clock()
 	var want []seen
 	for _, payload := range payloads() {
 		if w.noEmpty && payload == "" || w.max > 0 && len(payload) > w.max {
@@ -245,7 +245,7 @@ func testWay(t *testing.T, c *capture, a *agent, tid uint32, to target, w way, c
 		want = append(want, sent(c, a, tid, to.addr, typeName(to.kind), payload))
 	}
 	got := c.collect(t)
-	after := time.Now()
+	after := clock()
 
 	if c.backend == "tracepoint" && w.kernelSide {
 		checkUnreadable(t, got, want, connected)

@@ -10,11 +10,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 )
 
@@ -168,8 +168,7 @@ func awaitNoThreadElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
-		left := ""
+	await.Until(t, "no thread is left in another network namespace", func() bool {
 		tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
 		if err != nil || len(tasks) == 0 {
 			t.Fatal("no threads", err)
@@ -179,18 +178,14 @@ func awaitNoThreadElsewhere(t *testing.T) {
 			if err != nil {
 				continue // it has ended
 			}
-			if !own.Equal(other) {
-				left = task
-			}
+			elsewhere := !own.Equal(other)
 			other.Close()
+			if elsewhere {
+				return false
+			}
 		}
-		switch {
-		case left == "":
-			return
-		case time.Now().After(end):
-			t.Fatalf("%s was left in another network namespace", left)
-		}
-	}
+		return true
+	})
 }
 
 func TestAnAbstractUpstreamIsReached(t *testing.T) {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // An agent is this test binary in a process of its own, mostly in namespaces of
@@ -103,7 +105,7 @@ func obey(o order) answer {
 // awaitHangup says whether it came. Go's runtime interrupts system calls now and then.
 func awaitHangup(fd int) bool {
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(patience.Milliseconds()))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, int(await.Patience.Milliseconds()))
 		if !errors.Is(err, unix.EINTR) {
 			return n == 1
 		}
@@ -312,13 +314,10 @@ func (h *host) close() {
 	}
 }
 
-// patience is for what has to happen; nothing is decided by how long it takes.
-const patience = 20 * time.Second
-
 // next waits for a datagram. Barriers are answered by closing what came with them.
 func (h *host) next() message {
 	h.t.Helper()
-	m, ok := h.receive(patience)
+	m, ok := h.receive(await.Patience)
 	if !ok {
 		h.t.Fatal("the host got nothing")
 	}

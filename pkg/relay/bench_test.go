@@ -25,6 +25,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 )
 
@@ -429,12 +430,9 @@ func awaitSocket(t testing.TB, path string) {
 		t.Fatal(err)
 	}
 	defer unix.Close(probe)
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if unix.Connect(probe, &unix.SockaddrUnix{Name: path}) == nil {
-			return
-		}
-	}
-	t.Fatalf("nobody listens on %s", path)
+	await.Until(t, "somebody listens on "+path, func() bool {
+		return unix.Connect(probe, &unix.SockaddrUnix{Name: path}) == nil
+	})
 }
 
 func startSocat(t testing.TB, dir string) (*way, error) {

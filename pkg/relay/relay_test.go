@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 )
 
@@ -161,8 +162,7 @@ func (r *rig) decide(d relay.Decision) {
 // awaitDecision waits for a verdict, and forgets those up to it.
 func (r *rig) awaitDecision(key relay.Key, verdict relay.Verdict, reason relay.Reason) relay.Decision {
 	r.t.Helper()
-	timeout, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
+	timeout := await.Context(r.t)
 	for {
 		r.mu.Lock()
 		for i, d := range r.decisions {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 )
 
@@ -67,7 +68,7 @@ func (h *soakHost) run() {
 		default:
 		}
 		if h.stuck.Swap(false) {
-			<-time.After(3 * time.Second) // the fault, not a wait for something
+			await.Pass(3 * time.Second)
 		}
 		if m, ok := h.receive(5 * time.Millisecond); ok {
 			h.check(m)
@@ -138,7 +139,7 @@ func TestSoak(t *testing.T) {
 		}
 	})
 
-	restarts := time.NewTicker(time.Second)
+	restarts := time.NewTicker(time.Second) //nolint:forbidigo // faults, in no order with the test
 	defer restarts.Stop()
 	go func() {
 		for {

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // The ports by which the machine tells this one what happens in it: what sdtrace
@@ -148,14 +150,12 @@ func openPipe() (*os.File, error) {
 }
 
 // openPort opens a port, which the kernel may find only now.
-func openPort(name string) (*os.File, error) {
-	for limit := time.Now().Add(patience); ; {
-		port, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if !errors.Is(err, fs.ErrNotExist) || time.Now().After(limit) {
-			return port, err
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+func openPort(name string) (port *os.File, err error) {
+	await.Holds(func() bool {
+		port, err = os.OpenFile(name, os.O_WRONLY, 0)
+		return !errors.Is(err, fs.ErrNotExist)
+	})
+	return port, err
 }
 
 // step is a command line of the walk.
@@ -209,15 +209,15 @@ func playWalk() error {
 
 // run runs the step as a shell at a terminal does.
 func (s step) run() walked {
-	w := walked{Line: s.Line, Clock: time.Now(), Began: sinceBoot()}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	w := walked{Line: s.Line, Clock: time.Now(), Began: sinceBoot()} //nolint:forbidigo // a fact, no limit
+	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", s.Line)
 	cmd.Env = append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "LANG=C.UTF-8", "HOME=/root", guestPath)
 	cmd.Dir = "/root"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	screen := newScreen()
+	screen := new(screen)
 	cmd.Stdout, cmd.Stderr = screen, screen
 	err := cmd.Start()
 	if err == nil {
@@ -263,23 +263,14 @@ func sinceBoot() time.Duration {
 
 // screen is what a command has printed so far.
 type screen struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	text    bytes.Buffer
-	late    bool // nobody waits any longer
-}
-
-func newScreen() *screen {
-	s := new(screen)
-	s.changed = sync.NewCond(&s.mu)
-	return s
+	mu   sync.Mutex
+	text bytes.Buffer
 }
 
 // Write adds to the screen.
 func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changed.Broadcast()
 	return s.text.Write(p)
 }
 
@@ -292,20 +283,9 @@ func (s *screen) String() string {
 
 // await waits until something matches, and reports whether that is so.
 func (s *screen) await(pattern *regexp.Regexp) bool {
-	limit := time.AfterFunc(patience, func() {
+	return await.Holds(func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.late = true
-		s.changed.Broadcast()
+		return pattern.Match(s.text.Bytes())
 	})
-	defer limit.Stop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !pattern.Match(s.text.Bytes()) {
-		if s.late {
-			return false
-		}
-		s.changed.Wait()
-	}
-	return true
 }

@@ -28,9 +28,6 @@ const (
 	rootName   = "trixie-runtimes"
 )
 
-// patience bounds what never happens.
-const patience = 2 * time.Minute
-
 // untilStopped is how long before the test binary's own limit a machine is given
 // up, so that its console is shown. It takes two minutes, and more beside other tests.
 const untilStopped = 30 * time.Second
@@ -68,9 +65,7 @@ func runMachine(t *testing.T, steps []step) *run {
 		"-kernel", kernel(t).Image(cache), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 systemd.show_status=no")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	start := time.Now()
 	console, err := cmd.CombinedOutput()
-	t.Logf("the machine ran for %.0f s", time.Since(start).Seconds())
 	r := &run{console: console}
 	var errs [3]error
 	errs[0] = err

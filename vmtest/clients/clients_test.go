@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -240,7 +241,7 @@ func (c client) run(t *testing.T, address string) uint32 {
 		argv = []string{roleBinary(t, c.role)}
 		env = append(env, roleEnv+"="+c.role)
 	}
-	cmd := exec.CommandContext(deadline(t), argv[0], argv[1:]...)
+	cmd := exec.CommandContext(await.Context(t), argv[0], argv[1:]...)
 	cmd.Env = env
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 )
 
@@ -19,7 +20,7 @@ func TestJournalTrafficIsNeverCaptured(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
 		c := open(t, backend, tracer.Filter{})
 
-		cmd := exec.CommandContext(deadline(t), roleBinary(t, "journal"))
+		cmd := exec.CommandContext(await.Context(t), roleBinary(t, "journal"))
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), roleEnv + "=journal"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 		var stdout, stderr bytes.Buffer

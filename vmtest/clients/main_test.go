@@ -6,13 +6,11 @@
 package clients_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,14 +60,6 @@ func eachBackend(t *testing.T, f func(t *testing.T, backend string)) {
 	for backend := range strings.SplitSeq(list, ",") {
 		t.Run(backend, func(t *testing.T) { f(t, backend) })
 	}
-}
-
-// deadline bounds a client that hangs; emulated machines are slow.
-func deadline(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 type capture struct{ *tracer.Tracer }

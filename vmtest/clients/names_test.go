@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 )
@@ -132,7 +133,7 @@ func clientsOf(t *testing.T) []clientLine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	output, err := exec.CommandContext(deadline(t), filepath.Join(path, "sdtrace"), "sockets", "-o", "json").Output()
+	output, err := exec.CommandContext(await.Context(t), filepath.Join(path, "sdtrace"), "sockets", "-o", "json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

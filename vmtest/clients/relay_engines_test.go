@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
@@ -44,7 +45,7 @@ func (e engine) start(t *testing.T, steps []string, options ...string) *relayRun
 // do runs a command of the engine beside a run of the relay.
 func (e engine) do(t *testing.T, r *relayRun, args ...string) {
 	t.Helper()
-	cmd := exec.CommandContext(deadline(t), "nsenter", append([]string{"--mount", "--target", r.pid(), e.name}, args...)...)
+	cmd := exec.CommandContext(await.Context(t), "nsenter", append([]string{"--mount", "--target", r.pid(), e.name}, args...)...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + base}, e.env...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s %q: %v\n%s", e.name, args, err, output)
@@ -54,7 +55,7 @@ func (e engine) do(t *testing.T, r *relayRun, args ...string) {
 // importImage makes the image.
 func (e engine) importImage(t *testing.T) {
 	t.Helper()
-	cmd := exec.CommandContext(deadline(t), "unshare", "--mount", "--propagation", "private", "sh", "-c", likeAService, "sh",
+	cmd := exec.CommandContext(await.Context(t), "unshare", "--mount", "--propagation", "private", "sh", "-c", likeAService, "sh",
 		e.name, "import", "--change", `ENTRYPOINT ["/container"]`, "--change", "ENV "+roleEnv+"=relayed", "-", exampleImage)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + base}, e.env...)
 	cmd.Stdin = imageFiles(t)

@@ -20,6 +20,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // needRuntimes skips what takes a container runtime and a build of sdtrace.
@@ -91,7 +93,7 @@ func startRelay(t *testing.T, argv []string, env ...string) *relayRun {
 	dir := privateDirectory(t)
 	r := &relayRun{host: listen(t, filepath.Join(dir, "notify.sock"))}
 	unshare := append([]string{"--mount", "--propagation", "private", "sh", "-c", likeAService, "sh"}, argv...)
-	r.cmd = exec.CommandContext(deadline(t), "unshare", unshare...)
+	r.cmd = exec.CommandContext(await.Context(t), "unshare", unshare...)
 	r.cmd.Env = append([]string{
 		"PATH=" + path + ":" + os.Getenv("PATH"), "HOME=" + dir,
 		"NOTIFY_SOCKET=" + r.host.address, "WATCHDOG_USEC=30000000",

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // relayBundle is a bundle whose container plays the role "relayed".
@@ -191,7 +193,7 @@ func TestAccessTellsTheContainersProcessesApart(t *testing.T) {
 				"runc", "run", "--bundle", bundle, id,
 			})
 			r.await(t)
-			outside := exec.CommandContext(deadline(t), "nsenter", "--mount", "--target", r.pid(),
+			outside := exec.CommandContext(await.Context(t), "nsenter", "--mount", "--target", r.pid(),
 				"runc", "exec", id, "/container", "STATUS=from outside", stepBarrier)
 			if output, err := outside.CombinedOutput(); err != nil {
 				t.Fatalf("runc exec: %v\n%s", err, output)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // unitFiles are the examples.
@@ -69,7 +71,7 @@ func TestUnitFilesAreValid(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(units, filepath.Base(name)), text, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.CommandContext(deadline(t), "systemd-analyze", "--root="+root, "verify",
+			cmd := exec.CommandContext(await.Context(t), "systemd-analyze", "--root="+root, "verify",
 				"--man=no", "--generators=no", "--recursive-errors=one", filepath.Base(name))
 			if output, err := cmd.CombinedOutput(); err != nil || len(output) > 0 {
 				t.Errorf("systemd-analyze verify: %v\n%s", err, output)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -38,7 +39,7 @@ func TestBothHalvesOfRuncsRelayAreCaptured(t *testing.T) {
 		c := open(t, backend, tracer.Filter{Sockets: []string{address, relay, notifyInContainer}})
 		l := listen(t, address)
 
-		cmd := exec.CommandContext(deadline(t), "runc", "--root", state, "run", "--bundle", bundle, id)
+		cmd := exec.CommandContext(await.Context(t), "runc", "--root", state, "run", "--bundle", bundle, id)
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "NOTIFY_SOCKET=" + address}
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -166,7 +167,7 @@ func makeBundle(t *testing.T) string {
 			t.Fatal(err)
 		}
 	} else {
-		build := exec.CommandContext(deadline(t), "go", "test", "-c", "-o", program, ".")
+		build := exec.CommandContext(await.Context(t), "go", "test", "-c", "-o", program, ".")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if output, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("building the container's program: %v\n%s", err, output)

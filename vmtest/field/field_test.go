@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/vmtest/document"
 )
 
@@ -52,7 +53,7 @@ func TestTheFieldIsAsTheGuideTells(t *testing.T) {
 						}
 						s.wrong = nil
 						if recording.follows && !t.Failed() {
-							ctx, cancel := context.WithTimeout(t.Context(), patience)
+							ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 							defer cancel()
 							if diff := cmp.Diff(wantLost, recording.awaitWithheld(ctx, lines, wantLost)); diff != "" {
 								t.Errorf("what sdtrace says was not passed on (-want +got):\n%s", diff)

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,9 +42,6 @@ var suites = []string{"bookworm", "trixie"}
 var inVM = os.Getenv("SDTRACE_VM") == "1"
 
 const vmKernel = "6.12."
-
-// patience bounds what never happens; nothing takes this long.
-const patience = time.Minute
 
 func init() {
 	if inVM {

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/vmtest"
@@ -158,7 +159,7 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 	}
 	s.holders, s.owners = map[uint64]string{}, map[string]string{}
 	s.drawCurtain(t, ctx)
-	s.began, s.lines, s.app = time.Now(), nil, nil
+	s.began, s.lines, s.app = now(), nil, nil
 	s.logged = len(s.m.Console.String())
 	for _, next := range want {
 		got := s.follow(t, ctx, next)
@@ -209,10 +210,10 @@ var (
 // follow does what a line says, or waits for what it is about, and returns what there was.
 func (s *stage) follow(t *testing.T, ctx context.Context, want string) line {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, await.Patience)
 	defer cancel()
 	if script, ok := strings.CutPrefix(want, "$ "); ok {
-		l := line{at: time.Since(s.began), text: want}
+		l := line{at: now().Sub(s.began), text: want}
 		s.script(t, ctx, script)
 		return l
 	}
@@ -236,7 +237,12 @@ func (s *stage) follow(t *testing.T, ctx context.Context, want string) line {
 	return s.nextSent(ctx)
 }
 
-func (s *stage) line(text string) line { return line{at: time.Since(s.began), text: text} }
+func (s *stage) line(text string) line { return line{at: now().Sub(s.began), text: text} }
+
+// now is for the times in the guide's log, which no test looks at.
+func now() time.Time {
+	return time.Now() //nolint:forbidigo // see above
+}
 
 // say1 is the order to say what a line holds.
 func say1(text string) order {
@@ -448,7 +454,7 @@ func (s *stage) lineOf(e *events.Event) line {
 // drawCurtain returns what was sent up to now and not yet looked at.
 func (s *stage) drawCurtain(t *testing.T, ctx context.Context) (rest []line) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, await.Patience)
 	defer cancel()
 	s.curtains++
 	mark := curtain + strconv.Itoa(s.curtains)
@@ -487,7 +493,7 @@ func (s *stage) script(t *testing.T, ctx context.Context, script string) {
 func (s *stage) clear(t *testing.T, scenario *scenario) {
 	t.Helper()
 	// That of the test has ended.
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 	defer cancel()
 	var units []string
 	for _, f := range scenario.files {
@@ -510,7 +516,7 @@ func (s *stage) clear(t *testing.T, scenario *scenario) {
 		}
 	}
 	// What connected and was not waited for.
-	_ = s.webs.SetDeadline(time.Now())
+	_ = s.webs.SetDeadline(now())
 	for {
 		conn, err := s.webs.AcceptUnix()
 		if err != nil {

@@ -21,6 +21,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // insideDirectory is where a container has the relay's directory.
@@ -117,7 +119,7 @@ func (c *container) call(t *testing.T, r request) response {
 
 func finish(t *testing.T, what string, done <-chan response) response {
 	t.Helper()
-	r := await(t, what+" in the container", done)
+	r := await.Receive(t, what+" in the container", done)
 	if r.Error != "" {
 		t.Fatalf("%s in the container: %s", what, r.Error)
 	}
@@ -468,7 +470,7 @@ func ping(n int) error {
 	if limit == 0 {
 		return fmt.Errorf("there is no watchdog: WATCHDOG_PID=%s WATCHDOG_USEC=%s", os.Getenv("WATCHDOG_PID"), os.Getenv("WATCHDOG_USEC"))
 	}
-	ticker := time.NewTicker(limit / 4)
+	ticker := time.NewTicker(limit / 4) //nolint:forbidigo // as a daemon does
 	defer ticker.Stop()
 	for range n {
 		<-ticker.C

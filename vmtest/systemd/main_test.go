@@ -7,7 +7,6 @@
 package systemd_test
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -144,26 +142,6 @@ func eachVersion(t *testing.T, f func(t *testing.T, m *manager)) {
 			f(t, m)
 		})
 	}
-}
-
-// patience bounds what never happens; nothing takes this long.
-const patience = 2 * time.Minute
-
-// await receives the next value, which must come.
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	select {
-	case v, ok := <-c:
-		if !ok {
-			t.Fatalf("%s: will not come any more", what)
-		}
-		return v
-	case <-ctx.Done():
-		t.Fatalf("%s: did not come", what)
-	}
-	panic("unreachable")
 }
 
 // indent makes output of others stand out in a failure's message.

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // ahead is what most containers' clocks are ahead of systemd's, in seconds.
@@ -68,11 +70,11 @@ func TestContainerThatEndsBeforeReadyFailsTheUnit(t *testing.T) {
 				u.service = append(u.service[:1:1], "TimeoutStartSec=infinity")
 				u.silent, u.exitStatus = true, test.status
 				s := m.define(t, u)
-				if err := await(t, "systemctl start", s.do(t, "start")); err == nil {
+				if err := await.Receive(t, "systemctl start", s.do(t, "start")); err == nil {
 					t.Error("systemctl start succeeded")
 				}
 				want := ending{Result: "exit-code", Code: "exited", Status: strconv.Itoa(test.passed)}
-				if got := await(t, "the end", s.ended); got != want {
+				if got := await.Receive(t, "the end", s.ended); got != want {
 					t.Errorf("ended with %+v, want %+v", got, want)
 				}
 				if log := s.log(t); !strings.Contains(log, "READY=1") {
@@ -88,7 +90,7 @@ func TestStoppingAUnitThatIsNotReadyIsNoFailure(t *testing.T) {
 		s := m.define(t, notifyUnit)
 		_, starting := s.start(t)
 		succeed(t, "systemctl stop", s.do(t, "stop"))
-		if err := await(t, "systemctl start", starting); err == nil {
+		if err := await.Receive(t, "systemctl start", starting); err == nil {
 			t.Error("systemctl start succeeded")
 		}
 		s.expect(t, properties{"ActiveState": "inactive", "Result": "success"})
@@ -136,7 +138,7 @@ func TestWatchdogLivesByTheContainersPings(t *testing.T) {
 		c.call(t, request{Op: "ping", N: 24}) // every two and a half seconds
 		c.barrier(t)
 		s.expect(t, properties{"ActiveState": "active", "Result": "success", "NRestarts": "0"})
-		if got := await(t, "the end", s.ended); got.Result != "watchdog" {
+		if got := await.Receive(t, "the end", s.ended); got.Result != "watchdog" {
 			t.Errorf("without pings the unit ended with %+v", got)
 		}
 	})
@@ -275,10 +277,10 @@ func TestExtendedStartOutlivesItsTimeout(t *testing.T) {
 		// Started later, with the same timeout.
 		control := m.define(t, u)
 		failing := control.do(t, "start")
-		if got := await(t, "the control's end", control.ended); got.Result != "timeout" {
+		if got := await.Receive(t, "the control's end", control.ended); got.Result != "timeout" {
 			t.Errorf("the control ended with %+v", got)
 		}
-		if err := await(t, "systemctl start", failing); err == nil {
+		if err := await.Receive(t, "systemctl start", failing); err == nil {
 			t.Error("the control started")
 		}
 		c.barrier(t)
@@ -318,7 +320,7 @@ func TestStoppingContainerStopsTheUnit(t *testing.T) {
 		c.tell(t, "STOPPING=1", "STATUS=saving")
 		s.expect(t, properties{"ActiveState": "deactivating", "SubState": "stop-sigterm", "StatusText": "saving"})
 		c.begin(request{Op: "exit"})
-		if got := (ending{"success", "exited", "0"}); await(t, "the end", s.ended) != got {
+		if got := (ending{"success", "exited", "0"}); await.Receive(t, "the end", s.ended) != got {
 			t.Errorf("ended with %+v", got)
 		}
 	})

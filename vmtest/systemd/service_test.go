@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/sdtrace/sdtrace/internal/await"
 )
 
 // unit is a service with a container behind a relay.
@@ -181,7 +183,7 @@ func (s *service) start(t *testing.T) (*container, <-chan error) {
 // container is the next that comes up.
 func (s *service) container(t *testing.T) *container {
 	t.Helper()
-	c := await(t, "a container", s.containers)
+	c := await.Receive(t, "a container", s.containers)
 	if c.err != nil {
 		t.Fatal(c.err)
 	}
@@ -199,7 +201,7 @@ func (s *service) started(t *testing.T) *container {
 
 func succeed(t *testing.T, what string, done <-chan error) {
 	t.Helper()
-	if err := await(t, what, done); err != nil {
+	if err := await.Receive(t, what, done); err != nil {
 		t.Fatal(err)
 	}
 }

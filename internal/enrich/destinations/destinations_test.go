@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/enrich/destinations"
 	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/internal/osthread"
@@ -219,21 +220,19 @@ func watchDestinations(t *testing.T) *destinations.Destinations {
 // awaitDestination sends until the receiver is found, and is told of no other meanwhile.
 func awaitDestination(t *testing.T, d *destinations.Destinations, s *sender, address string, r *receiver) destinations.Destination {
 	t.Helper()
-	const patience = 30 * time.Second
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	var found destinations.Destination
+	await.Until(t, "where "+address+" leads", func() bool {
 		is := s.send(t, address)
 		if !r.got(t) {
 			t.Fatalf("what was sent to %s did not come", address)
 		}
-		switch found, ok := d.Find(is); {
-		case ok && found.Inode != r.inode:
+		var ok bool
+		if found, ok = d.Find(is); ok && found.Inode != r.inode {
 			t.Fatalf("%s led to socket %d, want %d", address, found.Inode, r.inode)
-		case ok && found.NetNS != 0:
-			return found
 		}
-	}
-	t.Fatalf("where %s leads was not found out", address)
-	return destinations.Destination{}
+		return ok && found.NetNS != 0
+	})
+	return found
 }
 
 func mkdir(t *testing.T, path string) string {
@@ -435,16 +434,13 @@ func TestASendThatWaitedIsNotTakenForOneToALaterSocket(t *testing.T) {
 // awaitSendto waits until the sender sleeps in sendto(2).
 func awaitSendto(t *testing.T, s *sender) {
 	t.Helper()
-	for {
+	await.Until(t, "the sender sleeps in sendto", func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/syscall", s.is.PID, s.is.TID))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(string(text), fmt.Sprintf("%d ", unix.SYS_SENDTO)) {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+		return strings.HasPrefix(string(text), fmt.Sprintf("%d ", unix.SYS_SENDTO))
+	})
 }
 
 func TestASenderThatHasMovedIsNotFollowed(t *testing.T) {

@@ -3,13 +3,14 @@
 package holders_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/enrich/holders"
 	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/internal/proc"
@@ -41,14 +42,10 @@ func inodeOf(t *testing.T, address string) uint64 {
 // awaitHolder asks until the answer is the one that is wanted; pid 0 is none.
 func awaitHolder(t *testing.T, h *holders.Holders, inode uint64, pid int) {
 	t.Helper()
-	const patience = 20 * time.Second
-	var got holders.Process
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if got, _ = h.Find(inode, ""); got.PID == pid {
-			return
-		}
-	}
-	t.Fatalf("held by %v, want process %d", got, pid)
+	await.Until(t, fmt.Sprintf("socket %d is held by process %d", inode, pid), func() bool {
+		got, _ := h.Find(inode, "")
+		return got.PID == pid
+	})
 }
 
 func TestTheHolderOfASocketIsFoundAndForgottenWhenItHasGone(t *testing.T) {
