@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/budget"
+	"github.com/sdtrace/sdtrace/internal/osthread"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/sockdiag"
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -164,16 +165,15 @@ func (d *Destinations) Find(s Send) (Destination, bool) {
 		case d.asked <- struct{}{}:
 		default:
 		}
-		began := proc.BootTime()
-		if !d.budget.Allows(began) {
+		if !d.budget.Allows(proc.BootTime()) {
 			return Destination{}, false
 		}
 		if a == nil {
 			a = new(answer)
 			d.remember(key, a)
 		}
-		d.look(&s, a)
-		d.budget.Spend(proc.BootTime() - began)
+		// By the clock a busy machine would use up the budget, and nothing would be found there.
+		d.budget.Spend(osthread.CPUTime(func() { d.look(&s, a) }))
 	}
 	if a.Inode == 0 || a.since > s.Ended {
 		return Destination{}, false
@@ -325,7 +325,8 @@ func (d *Destinations) lookUp(s *Send, a *answer) {
 	if uint64(s.NetNS) == d.netns {
 		ask()
 	} else {
-		askIn(s, ask)
+		// On a thread of its own, whose time is not the caller's.
+		askIn(s, func() { d.budget.Spend(osthread.CPUTime(ask)) })
 	}
 	if found.Inode == 0 {
 		return
