@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 #   make demo    a live capture with real senders, on this machine
+#   make build   bin/sdtrace, with Go alone
+#   make demo    a live capture with real senders, on this machine
 #   make test    everything: unit, native, command line, virtual machines
 #   make check   the fast loop
+#   make prove   what takes hours: repetitions on a busy machine, floods, long fuzzing
 #   make bench   what a capture costs on this machine; bench-vm: in instructions
 #
-# All of them install what is missing. Debian 12, Go, root.
+# All of them but build install what they need and is missing. Debian 12, Go, root.
 
 CACHE  ?= $(or $(SDTRACE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sdtrace)
 TOOLS  := $(CACHE)/bin
@@ -19,8 +22,8 @@ BPF_H := $(wildcard bpf/*.h)
 CHECK_KERNEL := 6.12-amd64
 CHECK_TESTS := TestEveryWayToSend|TestFailedSends|TestDropped|TestPassedFDs|TestClaimed
 # A number of inputs, not a time: Go ends a fuzz test now and then with "context
-# deadline exceeded" when its time is up.
-FUZZTIME := 30000x
+# deadline exceeded" when its time is up. They begin with those kept in testdata/fuzz.
+FUZZTIME ?= 5000x
 
 export CGO_ENABLED ?= 0
 
@@ -34,30 +37,35 @@ COMMIT = $(shell git describe --always --abbrev=12 --exclude '*' --dirty 2>/dev/
 build:
 	go build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o bin/sdtrace ./cmd/sdtrace
 
-.PHONY: packages
+# What generating and linting takes, what the demo shows, and all that tests take.
+.PHONY: packages-generate packages-demo packages
+packages-generate:
+	@.ci/install-packages generate
+packages-demo:
+	@.ci/install-packages demo
 packages:
-	@.ci/install-packages
+	@.ci/install-packages generate demo test
 
 ## Generated code
 
 .PHONY: generate
-generate: packages
+generate: packages-generate
 	go generate ./bpf
 
 # The committed objects must be what clang makes of the committed C.
 .PHONY: check-generated
-check-generated: packages
+check-generated: packages-generate
 	@aside=$$(mktemp -d) && trap 'rm -rf '$$aside EXIT && bpf/generate.sh $$aside && \
 	for made in $$(cd $$aside && find . -type f); do cmp $$aside/$$made bpf/$$made || stale=1; done; \
 	if [ "$$stale" ]; then echo "generated files in bpf/ are out of date: run make generate" >&2; exit 1; fi
 
 .PHONY: format
-format: packages $(GOLANGCI_LINT)
+format: packages-generate $(GOLANGCI_LINT)
 	clang-format-14 -i $(BPF_C) $(BPF_H)
 	$(GOLANGCI_LINT) fmt
 
 .PHONY: lint
-lint: packages $(GOLANGCI_LINT)
+lint: packages-generate $(GOLANGCI_LINT)
 	clang-format-14 --dry-run --Werror $(BPF_C) $(BPF_H)
 	@for header in $(BPF_H); do \
 		clang-14 -target bpf -D__TARGET_ARCH_x86 -Wall -Werror -Wno-unused-function -fsyntax-only -x c -Ibpf $$header || \
@@ -76,23 +84,20 @@ $(GOLANGCI_LINT):
 
 # go vet and the unit and integration tests on this machine's kernel, with real
 # systemds and container runtimes. Tests of the capture count what is sent on the
-# whole machine, and the relay's flood it, so both run by themselves.
+# whole machine, and the relay's flood it, so both run by themselves. The boot is a
+# machine's (vmtest/run -tier boot).
 ALONE := ./internal/tracer ./pkg/relay
-# What writes the field guide and the tutorial: a machine, which is one processor's
-# work, and real runtimes.
-FIELD := ./vmtest/boot ./vmtest/field
-OTHERS = $$(go list ./... | grep -v -e '/internal/tracer$$' -e '/pkg/relay$$' -e '/vmtest/boot$$' -e '/vmtest/field$$')
+OTHERS = $$(go list ./... | grep -v -e '/internal/tracer$$' -e '/pkg/relay$$' -e '/vmtest/boot$$')
 .PHONY: test-native
 test-native: packages build
 	bin/sdtrace --version | grep -q '^sdtrace [0-9.]* (commit $(or $(COMMIT),unknown))$$'
-	go test $(OTHERS)
-	go test -timeout 20m $(FIELD)
-	go test -p 1 $(ALONE)
+	go test -p 3 -timeout 20m $(OTHERS)
+	go test -p 1 -timeout 20m $(ALONE)
 
 # The same without what takes a minute.
 .PHONY: test-short
 test-short: packages build
-	go test -short $(OTHERS) $(FIELD)
+	go test -short $(OTHERS) ./vmtest/boot
 	go test -short -p 1 $(ALONE)
 
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
@@ -114,27 +119,30 @@ kernels: packages
 	vmtest/fetch-kernels.sh
 
 .PHONY: test-vm
-test-vm: kernels
-	go run ./vmtest/run
-	go run ./vmtest/run -tier cost -kernels $(CHECK_KERNEL) -results vmtest/results/cost
+test-vm: packages
+	go run ./vmtest/run -tier boot,2,1,cost
 
 .PHONY: check
 check: check-generated lint test-short
 	vmtest/fetch-kernels.sh $(CHECK_KERNEL)
 	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./internal/tracer -run '$(CHECK_TESTS)'
 
+# The machines are emulated and want all processors; most of the rest waits, and runs beside
+# them. What takes how long: vmtest/results/times.md. The limit is 25 minutes on two processors.
+BESIDE := check-generated,lint,test-native,test-race,fuzz
 .PHONY: test
-test: check-generated lint test-native test-race fuzz test-vm
+test: packages
+	go run ./vmtest/run -tier boot,2,1,cost -beside $(BESIDE)
 
 ## Demonstration
 
 # What stands in docs/field-guide.md and docs/tutorial.md is what the programs do.
 .PHONY: field-guide
 field-guide: packages
-	go test -timeout 20m -count=1 $(FIELD) -update
+	go test -timeout 20m -count=1 ./vmtest/boot ./vmtest/field -update
 
 .PHONY: demo
-demo: packages build
+demo: packages-demo build
 	go run ./demo -sdtrace bin/sdtrace
 
 ## Benchmarks

@@ -30,7 +30,7 @@ const JobFile = "/vmtest.json"
 //
 //	kernel RELEASE
 //	start PACKAGE
-//	exit PACKAGE STATUS
+//	exit PACKAGE STATUS SECONDS
 //	kmsg LEVEL TEXT
 //	end
 //

@@ -33,6 +33,8 @@ type Outcome struct {
 	// Package is the import path, Test the name with slashes before subtests.
 	Package, Test string
 	Verdict       Verdict
+	// Took is in seconds, as far as the test told.
+	Took float64
 	// Output is what the test itself printed, without its subtests.
 	Output string
 }
@@ -50,7 +52,10 @@ func DecodeOutcomes(r io.Reader) ([]Outcome, error) {
 	outcomes := map[key]*Outcome{}
 	dec := json.NewDecoder(r)
 	for {
-		var e struct{ Action, Package, Test, Output string }
+		var e struct {
+			Action, Package, Test, Output string
+			Elapsed                       float64
+		}
 		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
@@ -70,9 +75,9 @@ func DecodeOutcomes(r io.Reader) ([]Outcome, error) {
 		case "output":
 			o.Output += e.Output
 		case "pass":
-			o.Verdict = Passed
+			o.Verdict, o.Took = Passed, e.Elapsed
 		case "fail":
-			o.Verdict = Failed
+			o.Verdict, o.Took = Failed, e.Elapsed
 		case "skip":
 			o.Verdict = Skipped
 			if notDeclared.MatchString(o.Output) {

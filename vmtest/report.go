@@ -5,8 +5,8 @@ package vmtest
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
+	"time"
 )
 
 // Report is what one machine said.
@@ -30,6 +30,8 @@ type Run struct {
 	// Exit is the binary's exit status, 128 plus the signal that ended it, or
 	// -1 when the machine stopped before the binary did.
 	Exit int
+	// Took is how long it ran, by the machine's clock.
+	Took time.Duration
 }
 
 // splat matches the first lines of the kernel's complaints about itself:
@@ -67,13 +69,14 @@ func ParseReport(console string, want []string) Report {
 			r.Runs = append(r.Runs, Run{Package: operands, Exit: -1})
 			current = &r.Runs[len(r.Runs)-1]
 		case MarkExit:
-			_, status, _ := strings.Cut(operands, " ")
-			n, err := strconv.Atoi(status)
-			if err != nil || current == nil {
+			var pkg string
+			var status int
+			var seconds float64
+			if _, err := fmt.Sscan(operands, &pkg, &status, &seconds); err != nil || current == nil {
 				r.Problems = append(r.Problems, fmt.Sprintf("unreadable line %q", line))
 				continue
 			}
-			current.Exit = n
+			current.Exit, current.Took = status, time.Duration(seconds*float64(time.Second))
 			current = nil
 		case MarkKmsg:
 			_, text, _ := strings.Cut(operands, " ")

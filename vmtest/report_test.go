@@ -5,6 +5,7 @@ package vmtest
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -21,23 +22,23 @@ func TestReportTellsHowTheMachineFared(t *testing.T) {
 			console: []string{
 				"\x1b[2JSeaBIOS (version 1)\r", "\x1bc\x1b[?7l@@vmtest kernel 6.1.0-56-amd64\r",
 				"@@vmtest start " + pkg, "=== RUN   TestA", "--- PASS: TestA (0.00s)", "PASS",
-				"@@vmtest exit " + pkg + " 0", "@@vmtest kmsg 4 tsc: slow", "@@vmtest end", "[    6.1] reboot: Power down",
+				"@@vmtest exit " + pkg + " 0 1.5", "@@vmtest kmsg 4 tsc: slow", "@@vmtest end", "[    6.1] reboot: Power down",
 			},
 			want: Report{
 				Release: "6.1.0-56-amd64",
-				Runs:    []Run{{Package: pkg, Output: "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\n"}},
+				Runs:    []Run{{Package: pkg, Output: "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\n", Took: 1500 * time.Millisecond}},
 			},
 		},
 		{
 			name:    "exit status",
-			console: []string{"@@vmtest start " + pkg, "FAIL", "@@vmtest exit " + pkg + " 137", "@@vmtest end"},
-			want:    Report{Runs: []Run{{Package: pkg, Output: "FAIL\n", Exit: 137}}},
+			console: []string{"@@vmtest start " + pkg, "FAIL", "@@vmtest exit " + pkg + " 137 1.5", "@@vmtest end"},
+			want:    Report{Runs: []Run{{Package: pkg, Output: "FAIL\n", Exit: 137, Took: 1500 * time.Millisecond}}},
 		},
 		{
 			name: "kernel complains on x86",
 			console: []string{
 				"@@vmtest start " + pkg, "@@vmtest kmsg 4 WARNING: CPU: 1 PID: 7 at kernel/bpf/core.c:1",
-				"@@vmtest kmsg 4 Call Trace:", "@@vmtest exit " + pkg + " 0", "@@vmtest end",
+				"@@vmtest kmsg 4 Call Trace:", "@@vmtest exit " + pkg + " 0 0.0", "@@vmtest end",
 			},
 			want: Report{
 				Runs:     []Run{{Package: pkg}},
@@ -47,7 +48,7 @@ func TestReportTellsHowTheMachineFared(t *testing.T) {
 		{
 			name: "kernel complains on arm64",
 			console: []string{
-				"@@vmtest start " + pkg, "@@vmtest exit " + pkg + " 0",
+				"@@vmtest start " + pkg, "@@vmtest exit " + pkg + " 0 0.0",
 				"@@vmtest kmsg 0 Internal error: Oops: 96000004 [#1] SMP", "@@vmtest kmsg 4 Call trace:", "@@vmtest end",
 			},
 			want: Report{
@@ -73,7 +74,7 @@ func TestReportTellsHowTheMachineFared(t *testing.T) {
 		},
 		{
 			name:    "cut off after the last test",
-			console: []string{"@@vmtest start " + pkg, "PASS", "@@vmtest exit " + pkg + " 0"},
+			console: []string{"@@vmtest start " + pkg, "PASS", "@@vmtest exit " + pkg + " 0 0.0"},
 			want: Report{
 				Runs:     []Run{{Package: pkg, Output: "PASS\n"}},
 				Problems: []string{"the machine stopped before the end of the tests"},

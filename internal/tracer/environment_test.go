@@ -2,9 +2,14 @@
 
 package tracer
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/sdtrace/sdtrace/vmtest"
+)
 
 func TestProcessesAreListedTwiceAfterEachNewOne(t *testing.T) {
+	vmtest.Natively(t, "no kernel is asked")
 	due := scanDue{newest: "7"}
 	for i, step := range []struct {
 		newest string

@@ -2,7 +2,17 @@
 
 package tracer
 
-import "github.com/cilium/ebpf"
+import (
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// ShareTypes has all captures use the kernel's types decoded once: a third of what opening
+// one takes in emulation.
+func ShareTypes() {
+	types := btf.NewCache()
+	newTypes = func() *btf.Cache { return types }
+}
 
 // Followed reports whether any datagram of a process was followed. The error is the
 // kernel's.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/wire"
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 func bufferOf(e events.Event) *wire.SendBuffer { return &wire.SendBuffer{Event: e} }
@@ -57,6 +58,7 @@ func tell(f *follower, all ...item) (shown []string) {
 }
 
 func TestASendComesBeforeWhatBecameOfIt(t *testing.T) {
+	vmtest.Natively(t, "no kernel is asked")
 	read, unread, barrier := events.ReceiptRead, events.ReceiptUnread, events.ReceiptBarrier
 	for _, tt := range []struct {
 		name string
@@ -90,6 +92,7 @@ func TestASendComesBeforeWhatBecameOfIt(t *testing.T) {
 // Whatever the order of the records is, nothing is shown twice, left out, or before its
 // send.
 func TestAnyOrderOfRecordsIsPutRight(t *testing.T) {
+	vmtest.Natively(t, "no kernel is asked")
 	for seed := range uint64(2000) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		var all []item
@@ -115,6 +118,7 @@ func TestAnyOrderOfRecordsIsPutRight(t *testing.T) {
 }
 
 func TestTheFollowersMemoryIsBounded(t *testing.T) {
+	vmtest.Natively(t, "no kernel is asked")
 	f := new(follower)
 	for i := range uint64(10 * followedMax) {
 		f.order(aPlainSend(i + 1))

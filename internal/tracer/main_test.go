@@ -65,6 +65,7 @@ func runTests(m *testing.M) int {
 			return 1
 		}
 		defer unmount()
+		tracer.ShareTypes()
 	}
 	defer closeShared()
 	return m.Run()

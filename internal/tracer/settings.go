@@ -91,6 +91,9 @@ type set struct {
 	keys []any
 }
 
+// newTypes is replaced by tests, which open many captures.
+var newTypes = btf.NewCache
+
 func newSettings(opts Options) (*settings, error) {
 	f := opts.Filter
 	s := &settings{
@@ -98,7 +101,7 @@ func newSettings(opts Options) (*settings, error) {
 		inFlight: opts.InFlight,
 		matcher:  newMatcher(f),
 		byName:   !opts.All && len(f.Sockets) == 0,
-		types:    btf.NewCache(),
+		types:    newTypes(),
 	}
 	if s.ringSize == 0 {
 		s.ringSize = DefaultRingSize

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // libsystemd is a child process that asks systemd's own code.
@@ -492,7 +493,7 @@ func addSeeds(f *testing.F) {
 }
 
 func TestNothingButWhatThePolicyAllowsIsReadBySystemd(t *testing.T) {
-	SkipEmulated(t)
+	vmtest.Natively(t, "no kernel is asked")
 	words := append(events.Keys(), "=1", "=1\n", "=7\n", "=a\n", "=trigger\n", "=30000000\n", "=0\r", "=71007\n", "=", "\n", "\r", "\\", "\\\n",
 		"X_A=b\n", "X_A=\\\rREADY=1\n", "STATUS=ü\xff\n", "STOPPING=1\n", "READY=1\n", "RELOADING=1\n", "MAINPID=7\n", "MAINPIDFD=1\n",
 		"FDSTORE=1\n", "FDSTOREREMOVE=1\n", "FDNAME=a\n", "FDPOLL=0\n", "NOTIFYACCESS=all\n", "ERRNO=5\n", "\x00", " ")

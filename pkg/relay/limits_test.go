@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/relay"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 func TestStoppingOfTheMainProcessStopsTheUnit(t *testing.T) {
@@ -150,7 +151,7 @@ func TestASenderThatNoLongerWaitsIsForgotten(t *testing.T) {
 // More than the queue holds, of what must not be dropped: what is left is the
 // last of each, in order.
 func TestAFullQueueKeepsWhatTheHostWillActOn(t *testing.T) {
-	relay.SkipEmulated(t)
+	vmtest.Natively(t, "no kernel is asked")
 	r := newRig(t)
 	a := startAgent(t)
 	const n = 2200

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 func setOf(keys ...Key) (s keySet) {
@@ -156,7 +157,7 @@ func TestSizeIsWhatAppendWrites(t *testing.T) {
 }
 
 func TestTextIsWhatSystemdTakesForTextWithoutControlCharacters(t *testing.T) {
-	SkipEmulated(t)
+	vmtest.Natively(t, "no kernel is asked")
 	systemd := startAccepts(t)
 	check := func(s []byte, control bool) {
 		t.Helper()

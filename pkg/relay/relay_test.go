@@ -18,6 +18,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // rig is a relay between containers and a host.
@@ -322,7 +323,7 @@ func TestTheHostCanComeLateAndBeRestarted(t *testing.T) {
 }
 
 func TestAStuckHostStallsNoContainer(t *testing.T) {
-	relay.SkipEmulated(t)
+	vmtest.Natively(t, "no kernel is asked")
 	r := newRig(t)
 	a := startAgent(t)
 	// Far more than fit into the host's queue (net.unix.max_dgram_qlen).

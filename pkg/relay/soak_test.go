@@ -17,6 +17,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // flood sends o.Count datagrams with o.Payload, or else numbered from o.From:
@@ -119,7 +120,7 @@ func (h *soakHost) check(m message) {
 // TestSoak is a million datagrams to a host that is restarted every second and
 // does not read for three seconds now and then, while other senders are killed.
 func TestSoak(t *testing.T) {
-	relay.SkipEmulated(t)
+	vmtest.Natively(t, "no kernel is asked")
 	total, batch := 1_000_000, 10_000
 	if testing.Short() {
 		total = 100_000

@@ -57,7 +57,7 @@ func runMachine(t *testing.T, steps []step) *run {
 	captured, walk := filepath.Join(dir, "capture"), filepath.Join(dir, "walk")
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		// See vmtest/run for why.
-		"-M", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "3G",
+		"-M", "q35", "-accel", "tcg,thread=single", "-cpu", "qemu64", "-smp", "2", "-m", "3G",
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-device", "virtio-serial-pci",
 		"-chardev", "file,id=capture,path="+captured, "-device", "virtserialport,chardev=capture",

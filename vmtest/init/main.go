@@ -173,8 +173,10 @@ func runJob(file string) (failed bool, err error) {
 	go log.follow()
 	for _, t := range job.Tests {
 		out.mark(vmtest.MarkStart, t.Package)
+		began := time.Now()
 		status := runTest(t, job.Env, out)
-		out.mark(vmtest.MarkExit, t.Package, strconv.Itoa(status))
+		took := strconv.FormatFloat(time.Since(began).Seconds(), 'f', 1, 64)
+		out.mark(vmtest.MarkExit, t.Package, strconv.Itoa(status), took)
 		failed = failed || status != 0
 	}
 	// A message that does not end its line stays open, and out of sight, until

@@ -34,17 +34,17 @@ const emulation = "tcg,thread=single"
 const plainProcessor = "qemu64"
 
 // bootInitramfs is tier 1: the tests and a static init are all the machine has.
-func bootInitramfs(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+func bootInitramfs(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) (*os.ProcessState, error) {
 	return bootTests(ctx, opts, kernel, b, dir, false)
 }
 
 // bootCounting is tier cost: as tier 1, but the machine's time is the number of instructions
 // that it has executed, a nanosecond each, and passes at once while it has nothing to do.
-func bootCounting(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+func bootCounting(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) (*os.ProcessState, error) {
 	return bootTests(ctx, opts, kernel, b, dir, true)
 }
 
-func bootTests(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string, counting bool) error {
+func bootTests(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string, counting bool) (*os.ProcessState, error) {
 	env, processors, model := kernel.Env(), []string{"-smp", "2"}, plainProcessor
 	if counting {
 		env, processors = append(env, "SDTRACE_COUNTS_INSTRUCTIONS=1"), []string{"-smp", "1", "-icount", "shift=0,sleep=off"}
@@ -52,7 +52,7 @@ func bootTests(ctx context.Context, opts *options, kernel vmtest.Kernel, b *buil
 	}
 	initrd := filepath.Join(dir, "initramfs.cpio")
 	if err := packInitramfs(initrd, opts, env, b); err != nil {
-		return fmt.Errorf("packing the initramfs: %w", err)
+		return nil, fmt.Errorf("packing the initramfs: %w", err)
 	}
 	defer func() { _ = os.Remove(initrd) }()
 
@@ -127,7 +127,7 @@ func isDir(dir string) bool {
 // the guest sees read-only below overlays. Its core, virtme-run, is started
 // directly: vng adds nothing that is needed here but the requests module.
 // Modules come from the cache, found by virtme-run beside the kernel image.
-func bootVirtme(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) error {
+func bootVirtme(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) (*os.ProcessState, error) {
 	job := vmtest.Job{
 		Output: filepath.Join(dir, "console.log"),
 		// /run is the guest's own tmpfs, and short: 107 bytes are all a socket's
@@ -140,7 +140,7 @@ func bootVirtme(ctx context.Context, opts *options, kernel vmtest.Kernel, b *bui
 	}
 	jobFile := filepath.Join(dir, "job.json")
 	if err := os.WriteFile(jobFile, encodeJob(job), 0o644); err != nil {
-		return fmt.Errorf("writing the job: %w", err)
+		return nil, fmt.Errorf("writing the job: %w", err)
 	}
 	virtme := filepath.Join(opts.cache, "virtme-ng", "usr")
 	args := []string{
@@ -171,10 +171,10 @@ func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''
 // runLogged runs cmd with both streams going to a file, and to this program's
 // own output when that is asked for. On the end of cmd's context everything
 // that cmd started is killed.
-func runLogged(cmd *exec.Cmd, opts *options, file string) (err error) {
+func runLogged(cmd *exec.Cmd, opts *options, file string) (state *os.ProcessState, err error) {
 	log, err := os.Create(file)
 	if err != nil {
-		return fmt.Errorf("creating the log: %w", err)
+		return nil, fmt.Errorf("creating the log: %w", err)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	// A writer that is not a file makes os/exec use a pipe. QEMU opens its
@@ -189,7 +189,7 @@ func runLogged(cmd *exec.Cmd, opts *options, file string) (err error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("running %s: %w", filepath.Base(cmd.Path), err)
+		return cmd.ProcessState, fmt.Errorf("running %s: %w", filepath.Base(cmd.Path), err)
 	}
-	return nil
+	return cmd.ProcessState, nil
 }

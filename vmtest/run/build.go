@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,59 +35,61 @@ type builtTest struct {
 	binary string
 }
 
-// build compiles vmtest/init and the tier's tests for arch. Packages without
-// tests are left out.
-func build(ctx context.Context, opts *options, tier, arch string) (*built, error) {
+// only is what a machine needs that tests some of the packages.
+func (b *built) only(packages []string) *built {
+	some := *b
+	some.tests = slices.DeleteFunc(slices.Clone(b.tests), func(t builtTest) bool {
+		return !slices.ContainsFunc(packages, func(pkg string) bool {
+			return strings.HasSuffix(t.pkg, strings.TrimPrefix(pkg, "."))
+		})
+	})
+	return &some
+}
+
+// build compiles vmtest/init, sdtrace and all tests that machines of an architecture run.
+// Packages without tests are left out.
+func build(ctx context.Context, opts *options, arch string) (*built, error) {
 	bin := filepath.Join(opts.results, "bin", arch)
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory for binaries: %w", err)
 	}
-	b := &built{init: filepath.Join(bin, "init")}
-	if err := goTool(ctx, opts, arch, "build", "-o", b.init, "./vmtest/init"); err != nil {
-		return nil, fmt.Errorf("building vmtest/init: %w", err)
-	}
-	if tier == "2" {
-		b.sdtrace = filepath.Join(bin, "sdtrace")
-		if err := goTool(ctx, opts, arch, "build", "-o", b.sdtrace, "./cmd/sdtrace"); err != nil {
-			return nil, fmt.Errorf("building sdtrace: %w", err)
-		}
-	}
-	packages := opts.packages
-	if packages == nil {
-		for _, pkg := range defaultPackages[tier] {
-			if _, err := os.Stat(filepath.Join(opts.root, pkg)); err == nil {
-				packages = append(packages, pkg)
+	var packages []string
+	for _, tier := range opts.tiers {
+		for _, kernel := range opts.kernels {
+			if kernel.Arch == arch && tier != "boot" {
+				packages = append(packages, packagesOn(opts, tier, kernel)...)
 			}
 		}
 	}
-	for _, pattern := range packages {
-		list := exec.CommandContext(ctx, "go", "list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles", pattern)
-		list.Dir, list.Env, list.Stderr = opts.root, buildEnv(arch), os.Stderr
-		out, err := list.Output()
-		if err != nil {
-			return nil, fmt.Errorf("listing %s: %w", pattern, err)
+	slices.Sort(packages)
+	packages = slices.Compact(packages)
+	b := &built{init: filepath.Join(bin, "init"), sdtrace: filepath.Join(bin, "sdtrace")}
+	if err := goTool(ctx, opts, arch, "build", "-o", bin+"/", "./vmtest/init", "./cmd/sdtrace"); err != nil {
+		return nil, fmt.Errorf("building vmtest/init and sdtrace: %w", err)
+	}
+	if err := goTool(ctx, opts, arch, append([]string{"test", "-c", "-o", bin + "/"}, packages...)...); err != nil {
+		return nil, fmt.Errorf("building the tests: %w", err)
+	}
+	list := exec.CommandContext(ctx, "go", append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, packages...)...)
+	list.Dir, list.Env, list.Stderr = opts.root, buildEnv(arch), os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing packages: %w", err)
+	}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct {
+			ImportPath, Dir           string
+			TestGoFiles, XTestGoFiles []string
 		}
-		for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
-			var p struct {
-				ImportPath, Dir           string
-				TestGoFiles, XTestGoFiles []string
-			}
-			if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				return nil, fmt.Errorf("listing %s: %w", pattern, err)
-			}
-			if len(p.TestGoFiles)+len(p.XTestGoFiles) == 0 {
-				continue
-			}
-			binary := filepath.Join(bin, strings.ReplaceAll(p.ImportPath, "/", "_")+".test")
-			if err := goTool(ctx, opts, arch, "test", "-c", "-o", binary, p.ImportPath); err != nil {
-				return nil, fmt.Errorf("building the tests of %s: %w", p.ImportPath, err)
-			}
-			b.tests = append(b.tests, builtTest{pkg: p.ImportPath, dir: p.Dir, binary: binary})
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return b, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("listing packages: %w", err)
+		}
+		if len(p.TestGoFiles)+len(p.XTestGoFiles) > 0 {
+			b.tests = append(b.tests, builtTest{pkg: p.ImportPath, dir: p.Dir, binary: filepath.Join(bin, path.Base(p.ImportPath)+".test")})
 		}
 	}
-	return b, nil
 }
 
 func buildEnv(arch string) []string {

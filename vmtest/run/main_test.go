@@ -22,8 +22,8 @@ func TestWrongFlagsAreWrongUsage(t *testing.T) {
 }
 
 func TestMachineFailsForEveryReason(t *testing.T) {
-	good := func() *machineResult {
-		return &machineResult{
+	good := func() *result {
+		return &result{
 			report: vmtest.Report{Runs: []vmtest.Run{{Package: "p"}}},
 			outcomes: []vmtest.Outcome{
 				{Test: "TestA", Verdict: vmtest.Passed}, {Test: "TestB", Verdict: vmtest.NotDeclared},
@@ -33,13 +33,13 @@ func TestMachineFailsForEveryReason(t *testing.T) {
 	if failures := good().failures(); failures != nil {
 		t.Fatalf("a good result fails: %q", failures)
 	}
-	for name, spoil := range map[string]func(*machineResult){
-		"exit status": func(r *machineResult) { r.report.Runs[0].Exit = 2 },
-		"kernel":      func(r *machineResult) { r.report.Problems = []string{"kernel: BUG: x"} },
-		"time":        func(r *machineResult) { r.problems = []string{"stopped after 1s"} },
-		"test":        func(r *machineResult) { r.outcomes[0].Verdict = vmtest.Failed },
-		"skip":        func(r *machineResult) { r.outcomes[1].Verdict = vmtest.Skipped },
-		"unfinished":  func(r *machineResult) { r.outcomes[1].Verdict = vmtest.Unfinished },
+	for name, spoil := range map[string]func(*result){
+		"exit status": func(r *result) { r.report.Runs[0].Exit = 2 },
+		"kernel":      func(r *result) { r.report.Problems = []string{"kernel: BUG: x"} },
+		"time":        func(r *result) { r.problems = []string{"stopped after 1s"} },
+		"test":        func(r *result) { r.outcomes[0].Verdict = vmtest.Failed },
+		"skip":        func(r *result) { r.outcomes[1].Verdict = vmtest.Skipped },
+		"unfinished":  func(r *result) { r.outcomes[1].Verdict = vmtest.Unfinished },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := good()

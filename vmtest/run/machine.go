@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sdtrace/sdtrace/vmtest"
+)
+
+// longestFirst are the tiers, from the one whose machines take longest.
+var longestFirst = []string{"boot", "2", "1", "cost"}
+
+// planMachines compiles the tests of each tier, and returns a job for each kernel.
+func planMachines(ctx context.Context, opts *options) (jobs []job, err error) {
+	compiled := map[string]*built{} // by architecture
+	for _, tier := range longestFirst {
+		if !slices.Contains(opts.tiers, tier) {
+			continue
+		}
+		for _, kernel := range opts.kernels {
+			packages := packagesOn(opts, tier, kernel)
+			if len(packages) == 0 {
+				continue
+			}
+			j := job{name: "tier " + tier + " " + kernel.Name, needs: []string{kernel.Name}}
+			if tier == "boot" {
+				j.run = func(ctx context.Context) (*result, error) { return runBoot(ctx, opts, kernel) }
+				jobs = append(jobs, j)
+				continue
+			}
+			if tier == "2" {
+				j.needs = append(j.needs, "virtme-ng")
+			}
+			if compiled[kernel.Arch] == nil {
+				if compiled[kernel.Arch], err = build(ctx, opts, kernel.Arch); err != nil {
+					return nil, err
+				}
+			}
+			tests := compiled[kernel.Arch]
+			if opts.packages == nil {
+				tests = tests.only(packages)
+			}
+			if len(tests.tests) == 0 {
+				continue
+			}
+			j.run = func(ctx context.Context) (*result, error) { return runMachine(ctx, opts, tier, kernel, tests) }
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs, nil
+}
+
+// packagesOn are those to be tested on a kernel of a tier, as directories below the module or as asked for.
+func packagesOn(opts *options, tier string, kernel vmtest.Kernel) (packages []string) {
+	if !vmtest.Bootable(tier, kernel) {
+		return nil
+	}
+	if opts.packages != nil {
+		return opts.packages
+	}
+	for _, s := range vmtest.Suites() {
+		if s.Tier == tier && slices.ContainsFunc(s.Kernels, func(k vmtest.Kernel) bool { return k.Name == kernel.Name }) {
+			packages = append(packages, "./"+s.Package)
+		}
+	}
+	return packages
+}
+
+// result is what a job came to: a kernel in a tier, or a target of make.
+type result struct {
+	name     string
+	tier     string        // empty: a target of make
+	kernel   vmtest.Kernel // of the tier
+	report   vmtest.Report
+	outcomes []vmtest.Outcome
+	problems []string // beside those of report
+	took     time.Duration
+	cpu      time.Duration // used by the job's processes
+	packages []packageTime
+	log      string
+}
+
+func (r *result) failures() []string {
+	list := append(slices.Clone(r.report.Problems), r.problems...)
+	for _, run := range r.report.Runs {
+		if run.Exit > 0 {
+			list = append(list, fmt.Sprintf("%s: exit status %d", run.Package, run.Exit))
+		}
+	}
+	for _, o := range r.outcomes {
+		if o.Verdict.Bad() {
+			list = append(list, fmt.Sprintf("%s %s: %s\n%s", o.Package, o.Test, o.Verdict, indent(o.Output)))
+		}
+	}
+	return list
+}
+
+// indent sets a test's output off, and leaves the rest of a long one, such as
+// the stacks of a panic, to the log.
+func indent(text string) string {
+	const most = 30
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if rest := len(lines) - most; rest > 0 {
+		lines = append(lines[:most], fmt.Sprintf("… %d more lines in the log", rest))
+	}
+	return "        " + strings.Join(lines, "\n        ")
+}
+
+// print writes a line, and what failed if something did.
+func (r *result) print(w io.Writer) {
+	failures := r.failures()
+	verdict := "ok  "
+	if len(failures) > 0 {
+		verdict = "FAIL"
+	}
+	fmt.Fprintf(w, "%s %s: %.0f s", verdict, r.name, r.took.Seconds())
+	if r.tier != "" {
+		count := map[vmtest.Verdict]int{}
+		for _, o := range r.outcomes {
+			count[o.Verdict]++
+		}
+		fmt.Fprintf(w, ", Linux %s, %d tests, %d passed, %d not declared", r.report.Release, len(r.outcomes),
+			count[vmtest.Passed], count[vmtest.NotDeclared])
+	}
+	fmt.Fprintln(w)
+	for _, failure := range failures {
+		fmt.Fprintln(w, "    "+failure)
+	}
+}
+
+func runMachine(ctx context.Context, opts *options, tier string, kernel vmtest.Kernel, built *built) (*result, error) {
+	dir := filepath.Join(opts.results, "tier"+tier+"-"+kernel.Name)
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, fmt.Errorf("clearing old results: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("making the results directory: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
+	defer cancel()
+	boot := bootInitramfs
+	switch tier {
+	case "2":
+		boot = bootVirtme
+	case "cost":
+		boot = bootCounting
+	}
+	r := &result{tier: tier, kernel: kernel, log: filepath.Join(dir, "console.log")}
+	start := time.Now()
+	state, bootErr := boot(ctx, opts, kernel, built, dir)
+	r.took, r.cpu = time.Since(start), cpuTime(state)
+	var exit *exec.ExitError
+	switch {
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		r.problems = append(r.problems, fmt.Sprintf("stopped after %s", opts.timeout))
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.As(bootErr, &exit):
+		// A failed test makes tier 2's machine exit with 1 too.
+	case bootErr != nil:
+		return nil, bootErr
+	}
+
+	console, err := os.ReadFile(r.log)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("reading the report: %w", err)
+	}
+	var want []string
+	for _, t := range built.tests {
+		want = append(want, t.pkg)
+	}
+	r.report = vmtest.ParseReport(string(console), want)
+	if exit != nil && !slices.ContainsFunc(r.report.Runs, func(run vmtest.Run) bool { return run.Exit > 0 }) {
+		r.problems = append(r.problems, bootErr.Error())
+	}
+	events := &bytes.Buffer{}
+	for _, run := range r.report.Runs {
+		r.packages = append(r.packages, packageTime{run.Package, run.Took})
+		convert := exec.Command("go", "tool", "test2json", "-t", "-p", run.Package)
+		convert.Stdin, convert.Stdout, convert.Stderr = strings.NewReader(run.Output), events, os.Stderr
+		if err := convert.Run(); err != nil {
+			return nil, fmt.Errorf("running test2json: %w", err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "test.json"), events.Bytes(), 0o644); err != nil {
+		return nil, fmt.Errorf("writing the test events: %w", err)
+	}
+	if r.outcomes, err = vmtest.DecodeOutcomes(events); err != nil {
+		return nil, err
+	}
+	if len(r.outcomes) == 0 {
+		r.problems = append(r.problems, "no test ran")
+	}
+	return r, nil
+}

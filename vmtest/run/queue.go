@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/sdtrace/sdtrace/vmtest"
+)
+
+// job is a machine that is to run tests, or a target of make beside the machines.
+type job struct {
+	name string
+	// needs are what fetch-kernels.sh has to fetch before.
+	needs []string
+	run   func(ctx context.Context) (*result, error)
+	// beside says that it does not wait for a processor, but for the one before it beside the machines.
+	beside bool
+}
+
+// plan returns what is to be done. The machines that take longest come first, for the
+// last one to leave no processor without work for long.
+func plan(ctx context.Context, opts *options) ([]job, error) {
+	jobs, err := planMachines(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	for _, target := range opts.beside {
+		jobs = append(jobs, job{name: "make " + target, beside: true, run: func(ctx context.Context) (*result, error) {
+			return runMake(ctx, opts, target)
+		}})
+	}
+	if len(jobs) == 0 {
+		return nil, errors.New("nothing to run: no suite of these tiers is for these kernels")
+	}
+	return jobs, nil
+}
+
+// runAll runs as many machines at a time as there are processors, as an emulated machine uses
+// one, and beside them what mostly waits. A machine begins when its kernel is there.
+func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
+	results, errs := make([]*result, len(jobs)), make([]error, len(jobs)+1)
+	var printing sync.Mutex
+	run := func(i int) {
+		printing.Lock()
+		fmt.Fprintf(os.Stderr, "     %s begins\n", jobs[i].name)
+		printing.Unlock()
+		r, err := jobs[i].run(ctx)
+		if err != nil {
+			errs[i] = fmt.Errorf("%s: %w", jobs[i].name, err)
+			return
+		}
+		r.name = jobs[i].name
+		results[i] = r
+		printing.Lock()
+		defer printing.Unlock()
+		r.print(os.Stderr)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for i, job := range jobs {
+			if job.beside && ctx.Err() == nil {
+				run(i)
+			}
+		}
+	})
+	fetched := make(chan int)
+	running.Go(func() {
+		defer close(fetched)
+		for i, job := range jobs {
+			if job.beside || ctx.Err() != nil {
+				continue
+			}
+			if err := fetch(ctx, opts, job.needs); err != nil {
+				errs[len(jobs)] = err
+				return
+			}
+			fetched <- i
+		}
+	})
+	for range runtime.NumCPU() {
+		running.Go(func() {
+			for i := range fetched {
+				run(i)
+			}
+		})
+	}
+	running.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, errors.New("interrupted")
+	}
+	return results, nil
+}
+
+// fetched are the kernels that fetch has seen to.
+var alreadyFetched = map[string]bool{}
+
+func fetch(ctx context.Context, opts *options, names []string) error {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return alreadyFetched[name] })
+	if len(names) == 0 {
+		return nil
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(opts.root, "vmtest", "fetch-kernels.sh"), names...)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("fetching %s: %w", strings.Join(names, ", "), err)
+	}
+	for _, name := range names {
+		alreadyFetched[name] = true
+	}
+	return nil
+}
+
+// notRun names each test that says where it runs and did not pass there, though its package ran.
+func notRun(results []*result) (missing []string) {
+	type place struct{ tier, kernel, pkg, test string }
+	outcomes := map[place]vmtest.Verdict{}
+	ran := map[place]bool{} // without a test
+	for _, r := range results {
+		for _, o := range r.outcomes {
+			outcomes[place{r.tier, r.kernel.Name, o.Package, o.Test}] = o.Verdict
+			ran[place{r.tier, r.kernel.Name, o.Package, ""}] = true
+		}
+	}
+	for _, r := range results {
+		for _, o := range r.outcomes {
+			elsewhere := o.Elsewhere()
+			if elsewhere == nil {
+				continue
+			}
+			passed := false
+			for _, kernel := range elsewhere {
+				at := place{r.tier, kernel, o.Package, o.Test}
+				passed = passed || outcomes[at] == vmtest.Passed
+				if ran[place{r.tier, kernel, o.Package, ""}] && outcomes[at] != vmtest.Passed && !outcomes[at].Bad() {
+					missing = append(missing, fmt.Sprintf("%s %s says on %s that it runs on %s, where it did not", o.Package, o.Test, r.kernel.Name, kernel))
+				}
+			}
+			if !passed {
+				missing = append(missing, fmt.Sprintf("%s %s runs on none of %s", o.Package, o.Test, strings.Join(elsewhere, ", ")))
+			}
+		}
+	}
+	slices.Sort(missing)
+	return slices.Compact(missing)
+}
+
+// printFailed ends the output with what failed, if anything did, and reports whether all is well.
+func printFailed(w io.Writer, results []*result) bool {
+	ok := true
+	for _, r := range results {
+		if failures := r.failures(); len(failures) > 0 {
+			ok = false
+			fmt.Fprintf(w, "\nFAILED: %s\n", r.name)
+			for _, failure := range failures {
+				fmt.Fprintln(w, "    "+failure)
+			}
+			if r.log != "" {
+				fmt.Fprintln(w, "    log:", r.log)
+			}
+		}
+	}
+	return ok
+}
