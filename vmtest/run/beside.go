@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,27 +23,62 @@ import (
 // tailLines are as many of the last lines of a command that failed as are shown.
 const tailLines = 40
 
+// target is one of the Makefile, and how many times it is to be made.
+type target struct {
+	name  string
+	times int
+}
+
+func parseTargets(list string) (targets []target, err error) {
+	for name := range strings.SplitSeq(list, ",") {
+		if name == "" {
+			continue
+		}
+		t := target{times: 1}
+		var many string
+		var repeated bool
+		if t.name, many, repeated = strings.Cut(name, "*"); repeated {
+			if t.times, err = strconv.Atoi(many); err != nil || t.times < 1 {
+				return nil, fmt.Errorf("%q is not TARGET*N", name)
+			}
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// repeats reports whether anything is done more than once.
+func (o *options) repeats() bool {
+	return o.times > 1 || slices.ContainsFunc(o.beside, func(t target) bool { return t.times > 1 })
+}
+
 // runMake makes a target of the Makefile.
-func runMake(ctx context.Context, opts *options, target string) (*result, error) {
+func runMake(ctx context.Context, opts *options, dir, target string) (*result, error) {
 	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", target)
-	return runCommand(ctx, cmd, opts, "make-"+target)
+	if opts.repeats() {
+		cmd.Env = append(os.Environ(), "GOFLAGS=-count=1") // no result of before counts
+	}
+	return runCommand(ctx, cmd, opts, filepath.Join(dir, "make-"+target+".log"))
 }
 
 // runBoot is tier boot, in which a test boots the machine.
-func runBoot(ctx context.Context, opts *options, kernel vmtest.Kernel) (*result, error) {
+func runBoot(ctx context.Context, opts *options, dir string, kernel vmtest.Kernel) (*result, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", opts.timeout.String(), "./vmtest/boot")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	r, err := runCommand(ctx, cmd, opts, "boot-"+kernel.Name)
+	r, err := runCommand(ctx, cmd, opts, filepath.Join(dir, "boot-"+kernel.Name+".log"))
 	if err == nil {
 		r.tier, r.kernel = "boot", kernel
 	}
 	return r, err
 }
 
-// runCommand runs a command whose exit status says whether all is well, with a log of that name.
-func runCommand(ctx context.Context, cmd *exec.Cmd, opts *options, name string) (*result, error) {
+// runCommand runs a command whose exit status says whether all is well.
+func runCommand(ctx context.Context, cmd *exec.Cmd, opts *options, log string) (*result, error) {
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
+		return nil, fmt.Errorf("making a directory for logs: %w", err)
+	}
 	cmd.Dir = opts.root
-	r := &result{log: filepath.Join(opts.results, name+".log")}
+	r := &result{log: log}
 	start := time.Now()
 	state, err := runLogged(cmd, opts, r.log)
 	r.took, r.cpu = time.Since(start), cpuTime(state)

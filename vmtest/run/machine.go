@@ -37,7 +37,7 @@ func planMachines(ctx context.Context, opts *options) (jobs []job, err error) {
 			}
 			j := job{name: "tier " + tier + " " + kernel.Name, needs: []string{kernel.Name}}
 			if tier == "boot" {
-				j.run = func(ctx context.Context) (*result, error) { return runBoot(ctx, opts, kernel) }
+				j.run = func(ctx context.Context, dir string) (*result, error) { return runBoot(ctx, opts, dir, kernel) }
 				jobs = append(jobs, j)
 				continue
 			}
@@ -56,7 +56,9 @@ func planMachines(ctx context.Context, opts *options) (jobs []job, err error) {
 			if len(tests.tests) == 0 {
 				continue
 			}
-			j.run = func(ctx context.Context) (*result, error) { return runMachine(ctx, opts, tier, kernel, tests) }
+			j.run = func(ctx context.Context, dir string) (*result, error) {
+				return runMachine(ctx, opts, dir, tier, kernel, tests)
+			}
 			jobs = append(jobs, j)
 		}
 	}
@@ -127,7 +129,7 @@ func (r *result) print(w io.Writer) {
 		verdict = "FAIL"
 	}
 	fmt.Fprintf(w, "%s %s: %.0f s", verdict, r.name, r.took.Seconds())
-	if r.tier != "" {
+	if len(r.outcomes) > 0 {
 		count := map[vmtest.Verdict]int{}
 		for _, o := range r.outcomes {
 			count[o.Verdict]++
@@ -141,8 +143,8 @@ func (r *result) print(w io.Writer) {
 	}
 }
 
-func runMachine(ctx context.Context, opts *options, tier string, kernel vmtest.Kernel, built *built) (*result, error) {
-	dir := filepath.Join(opts.results, "tier"+tier+"-"+kernel.Name)
+func runMachine(ctx context.Context, opts *options, results, tier string, kernel vmtest.Kernel, built *built) (*result, error) {
+	dir := filepath.Join(results, "tier"+tier+"-"+kernel.Name)
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, fmt.Errorf("clearing old results: %w", err)
 	}

@@ -29,7 +29,10 @@ var errUsage = errors.New("wrong usage")
 
 type options struct {
 	tiers    []string
-	beside   []string
+	beside   []target
+	times    int // each machine
+	busy     bool
+	write    string // file for the proof
 	kernels  []vmtest.Kernel
 	packages []string
 	run      string
@@ -64,10 +67,13 @@ func main() {
 func parseFlags(args []string) (*options, error) {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	tiers := fs.String("tier", "1,2", "comma-separated `tiers`: 1 boots the tests as init, 2 boots this machine's file system by virtme-ng, cost counts instructions, boot boots a whole Debian (all but 1: amd64 only)")
-	beside := fs.String("beside", "", "comma-separated `targets` that make makes one after the other, while the machines run")
+	beside := fs.String("beside", "", "comma-separated `targets` that make makes one after the other, while the machines run; TARGET*N is made N times")
 	kernels := fs.String("kernels", "all", "comma-separated kernel `names` of kernels.txt")
 	packages := fs.String("packages", "", "comma-separated `packages` to test, in go's notation (default: those of suites.txt)")
 	opts := &options{}
+	fs.IntVar(&opts.times, "times", 1, "run each machine that `many` times")
+	fs.BoolVar(&opts.busy, "busy", false, "keep all processors busy meanwhile")
+	fs.StringVar(&opts.write, "write", "", "`file` for what was run how often, and what failed")
 	fs.StringVar(&opts.run, "run", "", "run only tests that match this `pattern`, as in go test")
 	fs.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "limit of wall-clock `time` for one machine, boot included")
 	fs.BoolVar(&opts.verbose, "v", false, "show each machine's output as it comes")
@@ -87,8 +93,12 @@ func parseFlags(args []string) (*options, error) {
 			return nil, fmt.Errorf("%w: there is no tier %q", errUsage, tier)
 		}
 	}
-	if *beside != "" {
-		opts.beside = strings.Split(*beside, ",")
+	if opts.times < 1 {
+		return nil, fmt.Errorf("%w: -times %d", errUsage, opts.times)
+	}
+	var err error
+	if opts.beside, err = parseTargets(*beside); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if *packages != "" {
 		opts.packages = strings.Split(*packages, ",")
@@ -139,6 +149,13 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if opts.busy {
+		stop, err := keepBusy()
+		if err != nil {
+			return false, err
+		}
+		defer stop()
+	}
 	began := time.Now()
 	results, err := runAll(ctx, opts, jobs)
 	if err != nil {
@@ -153,9 +170,14 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 		return false, fmt.Errorf("writing the times: %w", err)
 	}
 	fmt.Printf("\n%s\nWhich test holds on which kernel: %s\n", times, filepath.Join(opts.results, "matrix.md"))
-	if opts.packages == nil && opts.run == "" {
+	if opts.packages == nil && opts.run == "" && len(opts.kernels) == len(vmtest.Kernels()) {
 		if missing := notRun(results); len(missing) > 0 {
 			results = append(results, &result{name: "tests left out everywhere", problems: missing})
+		}
+	}
+	if opts.write != "" {
+		if err := os.WriteFile(opts.write, []byte(proof(ctx, opts, results)), 0o644); err != nil {
+			return false, fmt.Errorf("writing the proof: %w", err)
 		}
 	}
 	return printFailed(os.Stdout, results), nil

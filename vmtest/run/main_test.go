@@ -6,14 +6,27 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 func TestWrongFlagsAreWrongUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"-tier", "3"}, {"-tier", ""}, {"-kernels", "6.1"}, {"-kernels", ""}, {"-no-such-flag"}, {"argument"},
+		{"-tier", "3"},
+		{"-tier", ""},
+		{"-kernels", "6.1"},
+		{"-kernels", ""},
+		{"-no-such-flag"},
+		{"argument"},
+		{"-times", "0"},
+		{"-beside", "lint*"},
+		{"-beside", "lint*0"},
+		{"-beside", "lint*x"},
 	} {
 		if _, err := parseFlags(args); !errors.Is(err, errUsage) {
 			t.Errorf("%q: error %v, want %v", args, err, errUsage)
@@ -48,5 +61,66 @@ func TestMachineFailsForEveryReason(t *testing.T) {
 				t.Errorf("failures %q, want one", r.failures())
 			}
 		})
+	}
+}
+
+func TestJobsAreRepeatedAfterOneAnotherWithLogsOfTheirOwn(t *testing.T) {
+	var got []string
+	for _, j := range repeat([]job{{name: "a"}, {name: "b"}}, 2, "results") {
+		got = append(got, j.name+" in "+j.dir)
+	}
+	want := []string{"a in results", "b in results", "a in results/run2", "b in results/run2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWhatFailedIsShownLastAndNotInFull(t *testing.T) {
+	var all []string
+	for i := range 100 {
+		all = append(all, fmt.Sprintf("line %d", i))
+	}
+	var out strings.Builder
+	ok := printFailed(&out, []*result{
+		{name: "make lint"}, {name: "make fuzz", problems: []string{"exit status 2, the last lines:\n" + tail(strings.Join(all, "\n"))}, log: "fuzz.log"},
+	})
+	text := out.String()
+	if ok || strings.Contains(text, "lint") || !strings.Contains(text, "FAILED: make fuzz\n") || !strings.Contains(text, "log: fuzz.log") {
+		t.Errorf("well: %v\n%s", ok, text)
+	}
+	if strings.Contains(text, "line 59\n") || !strings.Contains(text, "line 60\n") || !strings.Contains(text, "line 99\n") {
+		t.Errorf("not the last forty lines:\n%s", text)
+	}
+}
+
+// A test that says it runs on another kernel has to have passed there.
+func TestATestThatIsLeftOutEverywhereIsFound(t *testing.T) {
+	at := func(kernel string, outcomes ...vmtest.Outcome) *result {
+		return &result{tier: "1", kernel: vmtest.Kernel{Name: kernel}, outcomes: outcomes}
+	}
+	left := vmtest.Outcome{Package: "p", Test: "TestA", Verdict: vmtest.NotDeclared, Output: "a.go:1: not declared: runs on old,new: why"}
+	passed := vmtest.Outcome{Package: "p", Test: "TestA", Verdict: vmtest.Passed}
+	other := vmtest.Outcome{Package: "p", Test: "TestB", Verdict: vmtest.Passed}
+	if missing := notRun([]*result{at("old", passed), at("mid", left), at("new", passed)}); missing != nil {
+		t.Errorf("missing %q, though it passed", missing)
+	}
+	if missing := notRun([]*result{at("old", passed), at("mid", left)}); missing != nil {
+		t.Errorf("missing %q, though the package is not for the other kernel", missing)
+	}
+	for name, results := range map[string][]*result{
+		"on one of them":  {at("old", passed), at("mid", left), at("new", other)},
+		"on none of them": {at("mid", left)},
+	} {
+		if missing := notRun(results); len(missing) != 1 {
+			t.Errorf("%s: missing %q, want one", name, missing)
+		}
+	}
+}
+
+func TestTheTimesOfPackagesAreRead(t *testing.T) {
+	got := packageTimes("ok  \texample.org/a\t1.500s\nok  \texample.org/b\t(cached)\n?   \texample.org/c\t[no test files]\nFAIL\texample.org/d\t0.250s\n")
+	want := []packageTime{{"example.org/a", 1500 * time.Millisecond}, {"example.org/d", 250 * time.Millisecond}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -25,7 +25,9 @@ type job struct {
 	name string
 	// needs are what fetch-kernels.sh has to fetch before.
 	needs []string
-	run   func(ctx context.Context) (*result, error)
+	// run has its logs in the directory dir.
+	run func(ctx context.Context, dir string) (*result, error)
+	dir string
 	// beside says that it does not wait for a processor, but for the one before it beside the machines.
 	beside bool
 }
@@ -33,19 +35,35 @@ type job struct {
 // plan returns what is to be done. The machines that take longest come first, for the
 // last one to leave no processor without work for long.
 func plan(ctx context.Context, opts *options) ([]job, error) {
-	jobs, err := planMachines(ctx, opts)
+	machines, err := planMachines(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
+	jobs := repeat(machines, opts.times, opts.results)
 	for _, target := range opts.beside {
-		jobs = append(jobs, job{name: "make " + target, beside: true, run: func(ctx context.Context) (*result, error) {
-			return runMake(ctx, opts, target)
-		}})
+		jobs = append(jobs, repeat([]job{{
+			name: "make " + target.name, beside: true,
+			run: func(ctx context.Context, dir string) (*result, error) { return runMake(ctx, opts, dir, target.name) },
+		}}, target.times, opts.results)...)
 	}
 	if len(jobs) == 0 {
 		return nil, errors.New("nothing to run: no suite of these tiers is for these kernels")
 	}
 	return jobs, nil
+}
+
+// repeat has each job done so many times, all of them before one again, with directories of
+// their own below results.
+func repeat(once []job, times int, results string) (jobs []job) {
+	for n := range times {
+		for _, j := range once {
+			if j.dir = results; n > 0 {
+				j.dir = filepath.Join(results, fmt.Sprintf("run%d", n+1))
+			}
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
 }
 
 // runAll runs as many machines at a time as there are processors, as an emulated machine uses
@@ -57,7 +75,7 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 		printing.Lock()
 		fmt.Fprintf(os.Stderr, "     %s begins\n", jobs[i].name)
 		printing.Unlock()
-		r, err := jobs[i].run(ctx)
+		r, err := jobs[i].run(ctx, jobs[i].dir)
 		if err != nil {
 			errs[i] = fmt.Errorf("%s: %w", jobs[i].name, err)
 			return
@@ -145,9 +163,9 @@ func notRun(results []*result) (missing []string) {
 			}
 			passed := false
 			for _, kernel := range elsewhere {
-				at := place{r.tier, kernel, o.Package, o.Test}
-				passed = passed || outcomes[at] == vmtest.Passed
-				if ran[place{r.tier, kernel, o.Package, ""}] && outcomes[at] != vmtest.Passed && !outcomes[at].Bad() {
+				verdict, there := outcomes[place{r.tier, kernel, o.Package, o.Test}]
+				passed = passed || verdict == vmtest.Passed
+				if ran[place{r.tier, kernel, o.Package, ""}] && (!there || verdict == vmtest.NotDeclared) {
 					missing = append(missing, fmt.Sprintf("%s %s says on %s that it runs on %s, where it did not", o.Package, o.Test, r.kernel.Name, kernel))
 				}
 			}
@@ -160,6 +178,9 @@ func notRun(results []*result) (missing []string) {
 	return slices.Compact(missing)
 }
 
+// failedLines are as many lines as the end of the output has for one job.
+const failedLines = tailLines + 1
+
 // printFailed ends the output with what failed, if anything did, and reports whether all is well.
 func printFailed(w io.Writer, results []*result) bool {
 	ok := true
@@ -167,8 +188,12 @@ func printFailed(w io.Writer, results []*result) bool {
 		if failures := r.failures(); len(failures) > 0 {
 			ok = false
 			fmt.Fprintf(w, "\nFAILED: %s\n", r.name)
-			for _, failure := range failures {
-				fmt.Fprintln(w, "    "+failure)
+			lines := strings.Split(strings.Join(failures, "\n"), "\n")
+			for _, line := range lines[:min(len(lines), failedLines)] {
+				fmt.Fprintln(w, "    "+line)
+			}
+			if rest := len(lines) - failedLines; rest > 0 {
+				fmt.Fprintf(w, "    … %d more lines\n", rest)
 			}
 			if r.log != "" {
 				fmt.Fprintln(w, "    log:", r.log)
