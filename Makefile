@@ -123,9 +123,9 @@ test-vm: packages
 	go run ./vmtest/run -tier boot,2,1,cost
 
 .PHONY: check
-check: check-generated lint test-short
-	vmtest/fetch-kernels.sh $(CHECK_KERNEL)
-	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./internal/tracer -run '$(CHECK_TESTS)'
+check: packages
+	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./internal/tracer -run '$(CHECK_TESTS)' \
+		-results vmtest/results/check -beside check-generated,lint,test-short
 
 # The machines are emulated and want all processors; most of the rest waits, and runs beside
 # them. What takes how long: vmtest/results/times.md. The limit is 25 minutes on two processors.
@@ -133,6 +133,19 @@ BESIDE := check-generated,lint,test-native,test-race,fuzz
 .PHONY: test
 test: packages
 	go run ./vmtest/run -tier boot,2,1,cost -beside $(BESIDE)
+
+# Ten times natively and three times in each machine, beside busy loops. What is long is run with
+# SDTRACE_LONG=1: floods of millions instead of thousands.
+.PHONY: prove
+prove: packages
+	go run ./vmtest/run -tier boot,2,1 -times 3 -beside 'test-native*10,floods,fuzz-long' -busy -timeout 90m \
+		-results vmtest/results/prove -write docs/proof.md
+
+.PHONY: floods fuzz-long
+floods: packages
+	SDTRACE_LONG=1 go test -count=1 -p 1 -timeout 60m $(ALONE)
+fuzz-long:
+	$(MAKE) --no-print-directory fuzz FUZZTIME=300000x
 
 ## Demonstration
 

@@ -12,6 +12,9 @@ import (
 // Native reports whether this is the machine itself, and none that a runner of tests has booted.
 func Native() bool { return os.Getenv("SDTRACE_VM") != "1" }
 
+// Long reports whether make prove runs the tests: floods are of millions then.
+func Long() bool { return os.Getenv("SDTRACE_LONG") == "1" }
+
 // KernelName is the name of a booted machine's kernel in kernels.txt, empty natively.
 func KernelName() string { return os.Getenv("SDTRACE_KERNEL") }
 
