@@ -66,8 +66,9 @@ func repeat(once []job, times int, results string) (jobs []job) {
 	return jobs
 }
 
-// runAll runs as many machines at a time as there are processors, as an emulated machine uses
-// one, and beside them what mostly waits. A machine begins when its kernel is there.
+// runAll runs one machine more at a time than there are processors, as an emulated machine uses
+// one but for a third of its time, in which its tests wait; and beside them what mostly waits, too.
+// A machine begins when its kernel is there.
 func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 	results, errs := make([]*result, len(jobs)), make([]error, len(jobs)+1)
 	var printing sync.Mutex
@@ -108,7 +109,7 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 			fetched <- i
 		}
 	})
-	for range runtime.NumCPU() {
+	for range runtime.NumCPU() + 1 {
 		running.Go(func() {
 			for i := range fetched {
 				run(i)

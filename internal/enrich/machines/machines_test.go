@@ -5,7 +5,6 @@ package machines
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -38,8 +37,12 @@ func removeAll(dir string) {
 func start(t *testing.T, name, in, socket string) *holdertest.Process {
 	t.Helper()
 	program := filepath.Join(holdertest.Dir(t), name)
-	if out, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	self, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, self, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		t.Fatal(err)
