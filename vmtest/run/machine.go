@@ -21,7 +21,7 @@ import (
 )
 
 // longestFirst are the tiers, from the one whose machines take longest.
-var longestFirst = []string{"boot", "2", "1", "cost"}
+var longestFirst = []string{"2", "cost", "boot", "1"}
 
 // planMachines compiles the tests of each tier, and returns a job for each kernel.
 func planMachines(ctx context.Context, opts *options) (jobs []job, err error) {
