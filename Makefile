@@ -128,11 +128,11 @@ check: packages
 		-results vmtest/results/check -beside check-generated,lint,test-short
 
 # The machines are emulated and want all processors; most of the rest waits, and runs beside
-# them. What takes how long: vmtest/results/times.md. The limit is 25 minutes on two processors.
+# them. What takes how long: vmtest/results/times.md. The budget is 25 minutes on two processors.
 BESIDE := check-generated,lint,test-native,test-race,fuzz
 .PHONY: test
 test: packages
-	go run ./vmtest/run -tier boot,2,1,cost -beside $(BESIDE)
+	go run ./vmtest/run -tier boot,2,1,cost -beside $(BESIDE) -budget 25m
 
 # Ten times natively and three times in each machine, beside busy loops. What is long is run with
 # SDTRACE_LONG=1: floods of millions instead of thousands.

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/document"
 )
 
@@ -47,9 +48,7 @@ func TestBoot(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not declared: boots a machine, two minutes")
 	}
-	if os.Getenv("SDTRACE_VM") == "1" {
-		t.Skip("not declared: boots a machine itself")
-	}
+	vmtest.Natively(t, "it boots a machine itself")
 	session, err := os.ReadFile("testdata/tutorial.md")
 	if err != nil {
 		t.Fatal(err)

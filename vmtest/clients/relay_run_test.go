@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // needRuntimes skips what takes a container runtime and a build of sdtrace.
@@ -30,9 +31,7 @@ func needRuntimes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not declared: needs root")
 	}
-	if os.Getenv("SDTRACE_VM") == "1" {
-		t.Skip("not declared: runtimes run on the machine itself")
-	}
+	vmtest.Natively(t, "the relay and runtimes meet, without programs in the kernel")
 }
 
 // sdtrace is the directory of a fresh build of the command.

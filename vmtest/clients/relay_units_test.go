@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // unitFiles are the examples.
@@ -38,9 +39,7 @@ func unitCommand(t *testing.T, runtime string, replace map[string]string) []stri
 }
 
 func TestUnitFilesAreValid(t *testing.T) {
-	if os.Getenv("SDTRACE_VM") == "1" {
-		t.Skip("not declared: takes no kernel")
-	}
+	vmtest.Natively(t, "no kernel is asked")
 	root := t.TempDir()
 	units := filepath.Join(root, "etc/systemd/system")
 	bin := filepath.Join(root, "usr/bin")

@@ -14,8 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
@@ -37,11 +36,8 @@ var roles = map[string]func() error{"web": playWeb}
 // suites are Debian's, in the order of their age.
 var suites = []string{"bookworm", "trixie"}
 
-// inVM says that this is an emulated machine, where everything takes ten times longer: one
-// kernel is enough for what takes trampolines.
-var inVM = os.Getenv("SDTRACE_VM") == "1"
-
-const vmKernel = "6.12."
+// inVM says that this is an emulated machine, where everything takes ten times longer.
+var inVM = !vmtest.Native()
 
 func init() {
 	if inVM {
@@ -56,13 +52,6 @@ func needRoot(t *testing.T) {
 	}
 	if testing.Short() {
 		t.Skip("not declared: minutes")
-	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		t.Fatal(err)
-	}
-	if inVM && !strings.HasPrefix(unix.ByteSliceToString(name.Release[:]), vmKernel) {
-		t.Skip("not declared: one emulated kernel is enough")
 	}
 }
 

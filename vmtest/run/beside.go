@@ -56,7 +56,7 @@ func (o *options) repeats() bool {
 func runMake(ctx context.Context, opts *options, dir, target string) (*result, error) {
 	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", target)
 	if opts.repeats() {
-		cmd.Env = append(os.Environ(), "GOFLAGS=-count=1") // no result of before counts
+		cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -count=1") // no result of before counts
 	}
 	return runCommand(ctx, cmd, opts, filepath.Join(dir, "make-"+target+".log"))
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sdtrace/sdtrace/vmtest"
@@ -23,9 +24,10 @@ import (
 // longestFirst are the tiers, from the one whose machines take longest.
 var longestFirst = []string{"2", "cost", "boot", "1"}
 
-// planMachines compiles the tests of each tier, and returns a job for each kernel.
-func planMachines(ctx context.Context, opts *options) (jobs []job, err error) {
-	compiled := map[string]*built{} // by architecture
+// planMachines returns a job for each kernel of each tier. Tests are compiled, once for an
+// architecture, when the first machine of it begins, while kernels are fetched.
+func planMachines(opts *options) (jobs []job) {
+	compilers := map[string]func(context.Context) (*built, error){} // by architecture
 	for _, tier := range longestFirst {
 		if !slices.Contains(opts.tiers, tier) {
 			continue
@@ -44,25 +46,34 @@ func planMachines(ctx context.Context, opts *options) (jobs []job, err error) {
 			if tier == "2" {
 				j.needs = append(j.needs, "virtme-ng")
 			}
-			if compiled[kernel.Arch] == nil {
-				if compiled[kernel.Arch], err = build(ctx, opts, kernel.Arch); err != nil {
-					return nil, err
-				}
-			}
-			tests := compiled[kernel.Arch]
-			if opts.packages == nil {
-				tests = tests.only(packages)
-			}
-			if len(tests.tests) == 0 {
-				continue
+			if compilers[kernel.Arch] == nil {
+				compilers[kernel.Arch] = once(func(ctx context.Context) (*built, error) { return build(ctx, opts, kernel.Arch) })
 			}
 			j.run = func(ctx context.Context, dir string) (*result, error) {
+				tests, err := compilers[kernel.Arch](ctx)
+				if err != nil {
+					return nil, err
+				}
+				if opts.packages == nil {
+					tests = tests.only(packages)
+				}
 				return runMachine(ctx, opts, dir, tier, kernel, tests)
 			}
 			jobs = append(jobs, j)
 		}
 	}
-	return jobs, nil
+	return jobs
+}
+
+// once is f, called by the first who asks; the others wait.
+func once(f func(context.Context) (*built, error)) func(context.Context) (*built, error) {
+	var called sync.Once
+	var b *built
+	var err error
+	return func(ctx context.Context) (*built, error) {
+		called.Do(func() { b, err = f(ctx) })
+		return b, err
+	}
 }
 
 // packagesOn are those to be tested on a kernel of a tier, as directories below the module or as asked for.

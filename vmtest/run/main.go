@@ -33,6 +33,7 @@ type options struct {
 	times    int // each machine
 	busy     bool
 	write    string // file for the proof
+	budget   time.Duration
 	kernels  []vmtest.Kernel
 	packages []string
 	run      string
@@ -73,6 +74,7 @@ func parseFlags(args []string) (*options, error) {
 	opts := &options{}
 	fs.IntVar(&opts.times, "times", 1, "run each machine that `many` times")
 	fs.BoolVar(&opts.busy, "busy", false, "keep all processors busy meanwhile")
+	fs.DurationVar(&opts.budget, "budget", 0, "say so when all takes longer than this `time`; it is no failure, as a machine can be slow")
 	fs.StringVar(&opts.write, "write", "", "`file` for what was run how often, and what failed")
 	fs.StringVar(&opts.run, "run", "", "run only tests that match this `pattern`, as in go test")
 	fs.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "limit of wall-clock `time` for one machine, boot included")
@@ -145,7 +147,7 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 	if opts.cache, err = vmtest.CacheDir(); err != nil {
 		return false, err
 	}
-	jobs, err := plan(ctx, opts)
+	jobs, err := plan(opts)
 	if err != nil {
 		return false, err
 	}
@@ -165,7 +167,8 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 	if err := os.WriteFile(filepath.Join(opts.results, "matrix.md"), []byte(table), 0o644); err != nil {
 		return false, fmt.Errorf("writing the table: %w", err)
 	}
-	times := timeTable(results, time.Since(began))
+	took := time.Since(began)
+	times := timeTable(results, took)
 	if err := os.WriteFile(filepath.Join(opts.results, "times.md"), []byte(times), 0o644); err != nil {
 		return false, fmt.Errorf("writing the times: %w", err)
 	}
@@ -174,6 +177,9 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 		if missing := notRun(results); len(missing) > 0 {
 			results = append(results, &result{name: "tests left out everywhere", problems: missing})
 		}
+	}
+	if opts.budget > 0 && took > opts.budget {
+		fmt.Printf("This took %s, over the budget of %s: the table of times says where it went.\n", took.Round(time.Second), opts.budget)
 	}
 	if opts.write != "" {
 		if err := os.WriteFile(opts.write, []byte(proof(ctx, opts, results)), 0o644); err != nil {

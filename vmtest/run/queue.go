@@ -34,12 +34,8 @@ type job struct {
 
 // plan returns what is to be done. The machines that take longest come first, for the
 // last one to leave no processor without work for long.
-func plan(ctx context.Context, opts *options) ([]job, error) {
-	machines, err := planMachines(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	jobs := repeat(machines, opts.times, opts.results)
+func plan(opts *options) ([]job, error) {
+	jobs := repeat(planMachines(opts), opts.times, opts.results)
 	for _, target := range opts.beside {
 		jobs = append(jobs, repeat([]job{{
 			name: "make " + target.name, beside: true,
@@ -95,7 +91,7 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 			}
 		}
 	})
-	fetched := make(chan int)
+	fetched := make(chan int, len(jobs))
 	running.Go(func() {
 		defer close(fetched)
 		for i, job := range jobs {

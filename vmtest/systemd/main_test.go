@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
@@ -60,12 +61,6 @@ var managers []*manager
 // manager is a systemd to which units can be added.
 type manager struct{ *pid1.Systemd }
 
-// inVM says that this is an emulated machine, in which three systemds take a minute to
-// boot: they do so on one kernel, for what takes trampolines.
-var inVM = os.Getenv("SDTRACE_VM") == "1"
-
-const vmKernel = "6.12."
-
 // release is what uname(2) says.
 func release() string {
 	var name unix.Utsname
@@ -77,7 +72,7 @@ func release() string {
 
 func runTests(m *testing.M) int {
 	flag.Parse()
-	if flag.Lookup("test.list").Value.String() != "" || os.Geteuid() != 0 || testing.Short() || inVM && !strings.HasPrefix(release(), vmKernel) {
+	if flag.Lookup("test.list").Value.String() != "" || os.Geteuid() != 0 || testing.Short() {
 		return m.Run()
 	}
 	// Tests wait for one another's processes most of their time.
@@ -132,9 +127,7 @@ func eachVersion(t *testing.T, f func(t *testing.T, m *manager)) {
 	if testing.Short() {
 		t.Skip("not declared: a minute and more")
 	}
-	if inVM {
-		t.Skip("not declared: the relay and systemd meet on the machine itself")
-	}
+	vmtest.Natively(t, "the relay and systemd meet, without programs in the kernel")
 	t.Parallel()
 	for _, m := range managers {
 		t.Run(m.Version, func(t *testing.T) {
