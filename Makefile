@@ -35,7 +35,7 @@ COMMIT = $(shell git describe --always --abbrev=12 --exclude '*' --dirty 2>/dev/
 
 .PHONY: build
 build:
-	go build -trimpath -ldflags '-X main.commit=$(COMMIT)' -o bin/sdtrace ./cmd/sdtrace
+	go build -trimpath -buildvcs=false -ldflags '-X main.commit=$(COMMIT)' -o bin/sdtrace ./cmd/sdtrace
 
 # What generating and linting takes, what the demo shows, and all that tests take.
 .PHONY: packages-generate packages-demo packages

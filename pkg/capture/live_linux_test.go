@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/pkg/capture"
@@ -145,7 +146,7 @@ threading.Thread(target=run, daemon=True).start(); print("ready", flush=True); s
 	s := startSender(t, holdertest.Cgroup(t, "/web.service"), address)
 	// Whose the address is takes proof, which grows with time: until then each send is shown
 	// without it.
-	for {
+	await.Until(t, "whose the address is", func() bool {
 		s.send("READY=1")
 		r, err := live.Next()
 		if err != nil {
@@ -153,19 +154,19 @@ threading.Thread(target=run, daemon=True).start(); print("ready", flush=True); s
 		}
 		e := r.Event
 		if e == nil {
-			continue
+			return false
 		}
 		if int(e.Sender.PID) != s.pid || string(e.Payload) != "READY=1" || string(e.Socket.Address) != address {
 			t.Fatalf("captured %+v", e)
 		}
 		if e.Receiver == nil || e.Receiver.PID == 0 {
-			continue
+			return false
 		}
 		if int(e.Receiver.PID) != holder.PID || e.Receiver.Cgroup != cgroup || e.Receiver.Container == nil || e.Receiver.Container.ID != id {
 			t.Errorf("received by %+v, want process %d of container %s in %s", e.Receiver, holder.PID, id, cgroup)
 		}
-		return
-	}
+		return true
+	})
 }
 
 // The end of the context ends a capture, after all that was captured before.
