@@ -145,7 +145,7 @@ prove: packages
 floods: packages
 	SDTRACE_LONG=1 go test -count=1 -p 1 -timeout 60m $(ALONE)
 fuzz-long:
-	$(MAKE) --no-print-directory fuzz FUZZTIME=300000x
+	$(MAKE) --no-print-directory fuzz FUZZTIME=100000x
 
 ## Demonstration
 
