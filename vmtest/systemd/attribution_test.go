@@ -72,7 +72,8 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 				rounds++
 				proven := map[string]bool{}
 				for _, record := range c.records(t) {
-					if e := record.Event; e != nil && e.Receiver != nil && e.Receiver.PID != 0 {
+					e := record.Event
+					if e != nil && e.Receiver != nil && e.Receiver.PID != 0 && e.Sender.Machine != "" && e.Receiver.Machine != "" {
 						proven[e.Sender.Unit] = true
 					}
 				}
@@ -104,14 +105,18 @@ func TestNoDatagramIsAttributedToAnotherSystemd(t *testing.T) {
 					t.Errorf("%s: the sender is in %s, want %s", s.m.Version, e.Sender.Cgroup, want)
 				}
 				machine := filepath.Base(s.m.Cgroup)
-				if e.Sender.Machine != machine || e.Sender.Unit != name+".service" || e.Sender.Slice != "system.slice" {
+				// A look that takes more than its share of a slow machine's time is put off: whose
+				// a datagram is may be unknown then, but never wrong.
+				if known := e.Sender.Machine+e.Sender.Unit != ""; known &&
+					(e.Sender.Machine != machine || e.Sender.Unit != name+".service" || e.Sender.Slice != "system.slice") {
 					t.Errorf("%s: the sender is %+v, want %s.service of %s", s.m.Version, e.Sender.Identity, name, machine)
 				}
 				if e.Receiver == nil || e.Receiver.PID == 0 {
 					continue
 				}
 				attributed[name]++
-				if e.Receiver.Machine != machine || e.Receiver.Unit != "init.scope" {
+				if known := e.Receiver.Machine+e.Receiver.Unit != ""; known &&
+					(e.Receiver.Machine != machine || e.Receiver.Unit != "init.scope") {
 					t.Errorf("%s: the receiver is %+v, want init.scope of %s", s.m.Version, e.Receiver.Identity, machine)
 				}
 				if want := s.m.PID(); int(e.Receiver.PID) != want || e.Socket.Inode != inodes[name] {
