@@ -97,7 +97,7 @@ test-native: packages build
 # The same without what takes a minute.
 .PHONY: test-short
 test-short: packages build
-	go test -short $(OTHERS) ./vmtest/boot
+	go test -short -p 3 $(OTHERS) ./vmtest/boot
 	go test -short -p 1 $(ALONE)
 
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.

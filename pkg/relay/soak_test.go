@@ -121,6 +121,9 @@ func (h *soakHost) check(m message) {
 // does not read for three seconds now and then, while other senders are killed.
 func TestSoak(t *testing.T) {
 	vmtest.Natively(t, "no kernel is asked")
+	if testing.Short() {
+		t.Skip("not declared: ten seconds and more")
+	}
 	total, batch := 100_000, 10_000
 	if vmtest.Long() {
 		total = 1_000_000
