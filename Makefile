@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-#   make demo    a live capture with real senders, on this machine
 #   make build   bin/sdtrace, with Go alone
 #   make demo    a live capture with real senders, on this machine
 #   make test    everything: unit, native, command line, virtual machines

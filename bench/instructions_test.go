@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sdtrace/sdtrace/internal/tracer"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 func TestMain(m *testing.M) {
@@ -41,7 +42,7 @@ var budgets = map[string][]int{
 // TestInstructionsAddedToASender needs a machine whose clock counts instructions: its figures
 // do not depend on what else the host does.
 func TestInstructionsAddedToASender(t *testing.T) {
-	if os.Getenv("SDTRACE_VM") != "1" {
+	if vmtest.Native() {
 		t.Skip("not declared: needs a machine that counts instructions, as in tier cost of vmtest/run")
 	}
 	if !countsInstructions() {

@@ -33,8 +33,6 @@ type Outcome struct {
 	// Package is the import path, Test the name with slashes before subtests.
 	Package, Test string
 	Verdict       Verdict
-	// Took is in seconds, as far as the test told.
-	Took float64
 	// Output is what the test itself printed, without its subtests.
 	Output string
 }
@@ -52,10 +50,7 @@ func DecodeOutcomes(r io.Reader) ([]Outcome, error) {
 	outcomes := map[key]*Outcome{}
 	dec := json.NewDecoder(r)
 	for {
-		var e struct {
-			Action, Package, Test, Output string
-			Elapsed                       float64
-		}
+		var e struct{ Action, Package, Test, Output string }
 		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
@@ -75,9 +70,9 @@ func DecodeOutcomes(r io.Reader) ([]Outcome, error) {
 		case "output":
 			o.Output += e.Output
 		case "pass":
-			o.Verdict, o.Took = Passed, e.Elapsed
+			o.Verdict = Passed
 		case "fail":
-			o.Verdict, o.Took = Failed, e.Elapsed
+			o.Verdict = Failed
 		case "skip":
 			o.Verdict = Skipped
 			if notDeclared.MatchString(o.Output) {

@@ -12,12 +12,14 @@ import (
 //go:embed suites.txt
 var suiteTable string
 
+// Tiers are those of vmtest/run, from the one whose machines take longest.
+var Tiers = []string{"2", "cost", "boot", "1"}
+
 // Suite is one line of suites.txt: a package's tests on the kernels of a tier.
 type Suite struct {
 	// Package is the directory below the module, such as "internal/tracer".
 	Package string
-	// Tier is that of vmtest/run: "1", "2", "cost" or "boot", empty where the tests run on this
-	// machine alone.
+	// Tier is one of Tiers, empty where the tests run on this machine alone.
 	Tier string
 	// Kernels are those on which it runs, in the order of kernels.txt.
 	Kernels []Kernel
@@ -60,7 +62,7 @@ func parseSuites(table string, kernels []Kernel) ([]Suite, error) {
 			return nil, fmt.Errorf("suites.txt line %d: a tier without kernels, or kernels without a tier", n+1)
 		case s.Tier == "-":
 			s.Tier = ""
-		case !slices.Contains([]string{"1", "2", "cost", "boot"}, s.Tier):
+		case !slices.Contains(Tiers, s.Tier):
 			return nil, fmt.Errorf("suites.txt line %d: there is no tier %q", n+1, s.Tier)
 		default:
 			if s.Kernels, err = kernelsOf(s.Tier, names, kernels); err != nil {

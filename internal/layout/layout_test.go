@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 const module = "github.com/sdtrace/sdtrace/"
@@ -24,12 +26,14 @@ type listed struct {
 	Doc        string
 	GoFiles    []string
 	Dir        string
+
+	TestGoFiles, XTestGoFiles []string
 }
 
 // list asks go list about packages of this module.
 func list(t *testing.T, args ...string) (all []listed) {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Doc,GoFiles,Dir"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Doc,GoFiles,TestGoFiles,XTestGoFiles,Dir"}, args...)...)
 	cmd.Dir, cmd.Env, cmd.Stderr = "../..", append(os.Environ(), "GOOS=linux"), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -147,6 +151,32 @@ func TestOtherSystemsCanReadCaptures(t *testing.T) {
 		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("on %s: %v\n%s", system, err, out)
+		}
+	}
+}
+
+// What runs nowhere but here is decided, not forgotten.
+func TestEveryPackageSaysOnWhichKernelsItsTestsRun(t *testing.T) {
+	suites, all := vmtest.Suites(), vmtest.Kernels()
+	for _, p := range list(t, "./...") {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		kernels, listed, measured := map[string]bool{}, false, false
+		for _, s := range suites {
+			if s.Package != name {
+				continue
+			}
+			listed, measured = true, measured || s.Tier == "cost"
+			for _, k := range s.Kernels {
+				kernels[k.Name] = true
+			}
+		}
+		if tested := len(p.TestGoFiles)+len(p.XTestGoFiles) > 0; tested != listed {
+			t.Errorf("%s has tests: %v, stands in suites.txt: %v", name, tested, listed)
+			continue
+		}
+		// Who attaches programs is told by the library's package for it.
+		if listed && !measured && slices.Contains(p.Imports, "github.com/cilium/ebpf/link") && len(kernels) < len(all) {
+			t.Errorf("%s attaches programs, but runs on %d kernels of %d", name, len(kernels), len(all))
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // base is a directory made for this run, root the one in it that has the path
@@ -30,7 +31,7 @@ var abstractPrefix string
 
 // inVM says that a machine without a user space was booted for this binary, in
 // emulation: it is slow, and everything in it belongs to the tests.
-var inVM = os.Getenv("SDTRACE_VM") == "1"
+var inVM = !vmtest.Native()
 
 func TestMain(m *testing.M) {
 	if os.Getenv(agentEnv) != "" {
@@ -114,7 +115,7 @@ func eachBackend(t *testing.T, f func(t *testing.T, backend string)) {
 // takes minutes for them, on one of these with the backend that only they can attach.
 // Elsewhere each value is tried in one combination at least.
 func exhaustive(backend string) bool {
-	return !inVM || backend == "fentry" && os.Getenv("SDTRACE_KERNEL") == "6.12-amd64"
+	return !inVM || backend == "fentry" && vmtest.KernelName() == "6.12-amd64"
 }
 
 // clock says what an event that happens now has for its time.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // base is a directory made for this run. It is short because sun_path holds
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 
 func runTests(m *testing.M) int {
 	dir, name := "", "sdt"
-	if os.Getenv("SDTRACE_VM") == "1" {
+	if !vmtest.Native() {
 		dir, name = "/dev/shm", "s" // /run, where TMPDIR is, is another one for runtimes
 	}
 	var err error
@@ -135,5 +136,5 @@ func mayMiss() bool {
 	_ = unix.Uname(&name)
 	var major, minor int
 	_, _ = fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
-	return os.Getenv("SDTRACE_VM") != "" && (major > 6 || major == 6 && minor >= 13)
+	return !vmtest.Native() && (major > 6 || major == 6 && minor >= 13)
 }

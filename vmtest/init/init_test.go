@@ -69,7 +69,7 @@ func TestExitStatusOfATestIsPassedOn(t *testing.T) {
 
 // TestMachine holds both tiers' machines to what tests rely on.
 func TestMachine(t *testing.T) {
-	if os.Getenv("SDTRACE_VM") != "1" {
+	if vmtest.Native() {
 		t.Skip("not declared: this is not a test machine")
 	}
 	t.Run("names its kernel", func(t *testing.T) {

@@ -44,7 +44,9 @@ func bootCounting(ctx context.Context, opts *options, kernel vmtest.Kernel, b *b
 	return bootTests(ctx, opts, kernel, b, dir, true)
 }
 
-func bootTests(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string, counting bool) (*os.ProcessState, error) {
+func bootTests(
+	ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string, counting bool,
+) (*os.ProcessState, error) {
 	env, processors, model := kernel.Env(), []string{"-smp", "2"}, plainProcessor
 	if counting {
 		env, processors = append(env, "SDTRACE_COUNTS_INSTRUCTIONS=1"), []string{"-smp", "1", "-icount", "shift=0,sleep=off"}

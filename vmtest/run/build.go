@@ -70,7 +70,8 @@ func build(ctx context.Context, opts *options, arch string) (*built, error) {
 	if err := goTool(ctx, opts, arch, append([]string{"test", "-c", "-o", bin + "/"}, packages...)...); err != nil {
 		return nil, fmt.Errorf("building the tests: %w", err)
 	}
-	list := exec.CommandContext(ctx, "go", append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, packages...)...)
+	args := append([]string{"list", "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, packages...)
+	list := exec.CommandContext(ctx, "go", args...)
 	list.Dir, list.Env, list.Stderr = opts.root, buildEnv(arch), os.Stderr
 	out, err := list.Output()
 	if err != nil {
@@ -87,7 +88,8 @@ func build(ctx context.Context, opts *options, arch string) (*built, error) {
 			return nil, fmt.Errorf("listing packages: %w", err)
 		}
 		if len(p.TestGoFiles)+len(p.XTestGoFiles) > 0 {
-			b.tests = append(b.tests, builtTest{pkg: p.ImportPath, dir: p.Dir, binary: filepath.Join(bin, path.Base(p.ImportPath)+".test")})
+			binary := filepath.Join(bin, path.Base(p.ImportPath)+".test")
+			b.tests = append(b.tests, builtTest{pkg: p.ImportPath, dir: p.Dir, binary: binary})
 		}
 	}
 }

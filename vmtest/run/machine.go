@@ -21,14 +21,11 @@ import (
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
-// longestFirst are the tiers, from the one whose machines take longest.
-var longestFirst = []string{"2", "cost", "boot", "1"}
-
 // planMachines returns a job for each kernel of each tier. Tests are compiled, once for an
 // architecture, when the first machine of it begins, while kernels are fetched.
 func planMachines(opts *options) (jobs []job) {
 	compilers := map[string]func(context.Context) (*built, error){} // by architecture
-	for _, tier := range longestFirst {
+	for _, tier := range vmtest.Tiers {
 		if !slices.Contains(opts.tiers, tier) {
 			continue
 		}
@@ -202,7 +199,7 @@ func runMachine(ctx context.Context, opts *options, results, tier string, kernel
 	events := &bytes.Buffer{}
 	for _, run := range r.report.Runs {
 		r.packages = append(r.packages, packageTime{run.Package, run.Took})
-		convert := exec.Command("go", "tool", "test2json", "-t", "-p", run.Package)
+		convert := exec.Command("go", "tool", "test2json", "-p", run.Package)
 		convert.Stdin, convert.Stdout, convert.Stderr = strings.NewReader(run.Output), events, os.Stderr
 		if err := convert.Run(); err != nil {
 			return nil, fmt.Errorf("running test2json: %w", err)

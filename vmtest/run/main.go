@@ -67,14 +67,17 @@ func main() {
 
 func parseFlags(args []string) (*options, error) {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
-	tiers := fs.String("tier", "1,2", "comma-separated `tiers`: 1 boots the tests as init, 2 boots this machine's file system by virtme-ng, cost counts instructions, boot boots a whole Debian (all but 1: amd64 only)")
-	beside := fs.String("beside", "", "comma-separated `targets` that make makes one after the other, while the machines run; TARGET*N is made N times")
+	tiers := fs.String("tier", "1,2", "comma-separated `tiers`: 1 boots the tests as init, 2 boots this machine's file system"+
+		" by virtme-ng, cost counts instructions, boot boots a whole Debian (all but 1: amd64 only)")
+	beside := fs.String("beside", "", "comma-separated `targets` that make makes one after the other,"+
+		" while the machines run; TARGET*N is made N times")
 	kernels := fs.String("kernels", "all", "comma-separated kernel `names` of kernels.txt")
 	packages := fs.String("packages", "", "comma-separated `packages` to test, in go's notation (default: those of suites.txt)")
 	opts := &options{}
 	fs.IntVar(&opts.times, "times", 1, "run each machine that `many` times")
 	fs.BoolVar(&opts.busy, "busy", false, "keep all processors busy meanwhile")
-	fs.DurationVar(&opts.budget, "budget", 0, "say so when all takes longer than this `time`; it is no failure, as a machine can be slow")
+	fs.DurationVar(&opts.budget, "budget", 0, "say so when all takes longer than this `time`;"+
+		" it is no failure, as a machine can be slow")
 	fs.StringVar(&opts.write, "write", "", "`file` for what was run how often, and what failed")
 	fs.StringVar(&opts.run, "run", "", "run only tests that match this `pattern`, as in go test")
 	fs.DurationVar(&opts.timeout, "timeout", 30*time.Minute, "limit of wall-clock `time` for one machine, boot included")
@@ -91,7 +94,7 @@ func parseFlags(args []string) (*options, error) {
 	}
 	opts.tiers = strings.Split(*tiers, ",")
 	for _, tier := range opts.tiers {
-		if !slices.ContainsFunc(vmtest.Suites(), func(s vmtest.Suite) bool { return s.Tier == tier && tier != "" }) {
+		if !slices.Contains(vmtest.Tiers, tier) {
 			return nil, fmt.Errorf("%w: there is no tier %q", errUsage, tier)
 		}
 	}
@@ -179,7 +182,8 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 		}
 	}
 	if opts.budget > 0 && took > opts.budget {
-		fmt.Printf("This took %s, over the budget of %s: the table of times says where it went.\n", took.Round(time.Second), opts.budget)
+		fmt.Printf("This took %s, over the budget of %s: the table of times says where it went.\n",
+			took.Round(time.Second), opts.budget)
 	}
 	if opts.write != "" {
 		if err := os.WriteFile(opts.write, []byte(proof(ctx, opts, results)), 0o644); err != nil {
@@ -192,7 +196,8 @@ func run(ctx context.Context, opts *options) (ok bool, err error) {
 // matrix is the table of which test holds on which kernel.
 func matrix(tiers []string, results []*result) string {
 	var table strings.Builder
-	table.WriteString("# Test × kernel\n\nn/d: below the feature's declared minimum, or for another kernel. Empty: no such test there.\n")
+	table.WriteString("# Test × kernel\n\nn/d: below the feature's declared minimum, or for another kernel." +
+		" Empty: no such test there.\n")
 	for _, tier := range tiers {
 		var columns []vmtest.Column
 		for _, r := range results {

@@ -81,11 +81,13 @@ func TestWhatFailedIsShownLastAndNotInFull(t *testing.T) {
 		all = append(all, fmt.Sprintf("line %d", i))
 	}
 	var out strings.Builder
+	problem := "exit status 2, the last lines:\n" + tail(strings.Join(all, "\n"))
 	ok := printFailed(&out, []*result{
-		{name: "make lint"}, {name: "make fuzz", problems: []string{"exit status 2, the last lines:\n" + tail(strings.Join(all, "\n"))}, log: "fuzz.log"},
+		{name: "make lint"}, {name: "make fuzz", problems: []string{problem}, log: "fuzz.log"},
 	})
 	text := out.String()
-	if ok || strings.Contains(text, "lint") || !strings.Contains(text, "FAILED: make fuzz\n") || !strings.Contains(text, "log: fuzz.log") {
+	if ok || strings.Contains(text, "lint") || !strings.Contains(text, "FAILED: make fuzz\n") ||
+		!strings.Contains(text, "log: fuzz.log") {
 		t.Errorf("well: %v\n%s", ok, text)
 	}
 	if strings.Contains(text, "line 59\n") || !strings.Contains(text, "line 60\n") || !strings.Contains(text, "line 99\n") {
@@ -98,7 +100,9 @@ func TestATestThatIsLeftOutEverywhereIsFound(t *testing.T) {
 	at := func(kernel string, outcomes ...vmtest.Outcome) *result {
 		return &result{tier: "1", kernel: vmtest.Kernel{Name: kernel}, outcomes: outcomes}
 	}
-	left := vmtest.Outcome{Package: "p", Test: "TestA", Verdict: vmtest.NotDeclared, Output: "a.go:1: not declared: runs on old,new: why"}
+	left := vmtest.Outcome{
+		Package: "p", Test: "TestA", Verdict: vmtest.NotDeclared, Output: "a.go:1: not declared: runs on old,new: why",
+	}
 	passed := vmtest.Outcome{Package: "p", Test: "TestA", Verdict: vmtest.Passed}
 	other := vmtest.Outcome{Package: "p", Test: "TestB", Verdict: vmtest.Passed}
 	if missing := notRun([]*result{at("old", passed), at("mid", left), at("new", passed)}); missing != nil {
@@ -118,7 +122,8 @@ func TestATestThatIsLeftOutEverywhereIsFound(t *testing.T) {
 }
 
 func TestTheTimesOfPackagesAreRead(t *testing.T) {
-	got := packageTimes("ok  \texample.org/a\t1.500s\nok  \texample.org/b\t(cached)\n?   \texample.org/c\t[no test files]\nFAIL\texample.org/d\t0.250s\n")
+	got := packageTimes("ok  \texample.org/a\t1.500s\nok  \texample.org/b\t(cached)\n" +
+		"?   \texample.org/c\t[no test files]\nFAIL\texample.org/d\t0.250s\n")
 	want := []packageTime{{"example.org/a", 1500 * time.Millisecond}, {"example.org/d", 250 * time.Millisecond}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

@@ -74,7 +74,9 @@ func proof(ctx context.Context, opts *options, results []*result) string {
 	if opts.busy {
 		fmt.Fprintf(&b, " All of it ran beside %d busy loops on as many processors.", runtime.NumCPU())
 	}
-	commit, _ := exec.CommandContext(ctx, "git", "-C", opts.root, "describe", "--always", "--abbrev=12", "--exclude", "*", "--dirty").Output()
+	describe := exec.CommandContext(ctx, "git", "describe", "--always", "--abbrev=12", "--exclude", "*", "--dirty")
+	describe.Dir = opts.root
+	commit, _ := describe.Output()
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
 	fmt.Fprintf(&b, "\n\n%s, commit %s; Linux %s, %d processors.\n\n", time.Now().UTC().Format(time.DateOnly),

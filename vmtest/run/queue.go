@@ -94,13 +94,18 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 	fetched := make(chan int, len(jobs))
 	running.Go(func() {
 		defer close(fetched)
+		there := map[string]bool{}
 		for i, job := range jobs {
 			if job.beside || ctx.Err() != nil {
 				continue
 			}
-			if err := fetch(ctx, opts, job.needs); err != nil {
+			missing := slices.DeleteFunc(slices.Clone(job.needs), func(name string) bool { return there[name] })
+			if err := fetch(ctx, opts, missing); err != nil {
 				errs[len(jobs)] = err
 				return
+			}
+			for _, name := range missing {
+				there[name] = true
 			}
 			fetched <- i
 		}
@@ -122,11 +127,7 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 	return results, nil
 }
 
-// fetched are the kernels that fetch has seen to.
-var alreadyFetched = map[string]bool{}
-
 func fetch(ctx context.Context, opts *options, names []string) error {
-	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return alreadyFetched[name] })
 	if len(names) == 0 {
 		return nil
 	}
@@ -134,9 +135,6 @@ func fetch(ctx context.Context, opts *options, names []string) error {
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("fetching %s: %w", strings.Join(names, ", "), err)
-	}
-	for _, name := range names {
-		alreadyFetched[name] = true
 	}
 	return nil
 }
@@ -159,15 +157,16 @@ func notRun(results []*result) (missing []string) {
 				continue
 			}
 			passed := false
+			name := o.Package + " " + o.Test
 			for _, kernel := range elsewhere {
 				verdict, there := outcomes[place{r.tier, kernel, o.Package, o.Test}]
 				passed = passed || verdict == vmtest.Passed
 				if ran[place{r.tier, kernel, o.Package, ""}] && (!there || verdict == vmtest.NotDeclared) {
-					missing = append(missing, fmt.Sprintf("%s %s says on %s that it runs on %s, where it did not", o.Package, o.Test, r.kernel.Name, kernel))
+					missing = append(missing, fmt.Sprintf("%s says on %s that it runs on %s, where it did not", name, r.kernel.Name, kernel))
 				}
 			}
 			if !passed {
-				missing = append(missing, fmt.Sprintf("%s %s runs on none of %s", o.Package, o.Test, strings.Join(elsewhere, ", ")))
+				missing = append(missing, fmt.Sprintf("%s runs on none of %s", name, strings.Join(elsewhere, ", ")))
 			}
 		}
 	}

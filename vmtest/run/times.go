@@ -34,12 +34,14 @@ func timeTable(results []*result, whole time.Duration) string {
 		cpu += r.cpu
 		table = append(table, []string{"**" + r.name + "**", seconds(r.took), seconds(r.cpu)})
 		rest := time.Duration(0)
-		for _, p := range slices.SortedFunc(slices.Values(r.packages), func(a, b packageTime) int { return cmp.Compare(b.took, a.took) }) {
+		longest := func(a, b packageTime) int { return cmp.Compare(b.took, a.took) }
+		for _, p := range slices.SortedFunc(slices.Values(r.packages), longest) {
 			if p.took < shown {
 				rest += p.took
 				continue
 			}
-			table = append(table, []string{"– " + strings.TrimPrefix(p.pkg, "github.com/sdtrace/sdtrace/"), seconds(p.took), ""})
+			name := strings.TrimPrefix(p.pkg, "github.com/sdtrace/sdtrace/")
+			table = append(table, []string{"– " + name, seconds(p.took), ""})
 		}
 		if rest >= shown {
 			table = append(table, []string{"– other packages", seconds(rest), ""})
