@@ -42,7 +42,10 @@ type Machines struct {
 	// others are below the same ones.
 	roots  *simplelru.LRU[string, look]
 	budget budget.Budget
-	now    func() time.Duration // by CLOCK_BOOTTIME
+	// now is the time by CLOCK_BOOTTIME, and cost calls a function and says what it took of a
+	// processor.
+	now  func() time.Duration
+	cost func(func()) time.Duration
 }
 
 // answer is what was found out about a control group.
@@ -67,7 +70,7 @@ type process struct {
 
 // New returns what knows nothing yet.
 func New() *Machines {
-	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: proc.BootTime}
+	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: proc.BootTime, cost: osthread.CPUTime}
 }
 
 func newLRU[V any]() *simplelru.LRU[string, V] {
@@ -155,7 +158,7 @@ func (m *Machines) rootAbove(cgroup string, now time.Duration) (root string, unt
 		// what is started there next asks anew.
 		if (!found || now >= l.until) && cgroupfs.Exists(scope) {
 			if m.budget.Allows(m.now()) {
-				m.budget.Spend(osthread.CPUTime(func() { l = lookAt(scope, l, now) }))
+				m.budget.Spend(m.cost(func() { l = lookAt(scope, l, now) }))
 				m.roots.Add(at, l)
 			}
 			until = min(until, l.until)

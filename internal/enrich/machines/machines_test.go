@@ -50,11 +50,13 @@ func start(t *testing.T, name, in, socket string) *holdertest.Process {
 	return holdertest.StartInCgroup(t, in, program, socket)
 }
 
-// clocked is a Machines with a clock of the test's.
+// clocked is a Machines with a clock of the test's, by which a look takes no time, as slow as the
+// machine may be.
 func clocked() (m *Machines, now *time.Duration) {
 	m, now = New(), new(time.Duration)
 	*now = time.Hour
 	m.now = func() time.Duration { return *now }
+	m.cost = func(look func()) time.Duration { look(); return 0 }
 	return m, now
 }
 
@@ -73,11 +75,12 @@ func TestAServiceManagerIsRecognisedByWhatItIs(t *testing.T) {
 			root := holdertest.Cgroup(t, "/box")
 			start(t, tt.program, holdertest.Cgroup(t, "/box"+tt.scope), filepath.Join(holdertest.Dir(t), tt.socket))
 			id := events.Identity{Cgroup: root + "/system.slice/web.service"}
-			New().Refine(&id)
+			m, _ := clocked()
+			m.Refine(&id)
 			if got := id.Machine == "box" && id.Unit == "web.service" && id.Slice == "system.slice"; got != tt.want {
 				t.Errorf("refined to %+v", id)
 			}
-			if beside := New().RootOf(root + "2/system.slice/web.service"); beside != "" {
+			if beside := m.RootOf(root + "2/system.slice/web.service"); beside != "" {
 				t.Errorf("a control group of a longer name is below %s", beside)
 			}
 		})
@@ -89,7 +92,7 @@ func TestTheInnermostServiceManagerCounts(t *testing.T) {
 	outer, inner := holdertest.Cgroup(t, "/box"), holdertest.Cgroup(t, "/box/system.slice/inner.service/payload")
 	start(t, "systemd", holdertest.Cgroup(t, "/box/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
 	start(t, "systemd", holdertest.Cgroup(t, "/box/system.slice/inner.service/payload/init.scope"), filepath.Join(holdertest.Dir(t), "systemd/notify"))
-	m := New()
+	m, _ := clocked()
 	if got := m.RootsOf(inner + "/system.slice/web.service"); !slices.Equal(got, []string{inner, outer}) {
 		t.Errorf("the roots are %q", got)
 	}
