@@ -11,7 +11,10 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/tools/go/packages"
 
 	"github.com/sdtrace/sdtrace/vmtest"
 )
@@ -23,6 +26,7 @@ type listed struct {
 	ImportPath string
 	Standard   bool
 	Imports    []string
+	Deps       []string
 	Doc        string
 	GoFiles    []string
 	Dir        string
@@ -30,24 +34,56 @@ type listed struct {
 	TestGoFiles, XTestGoFiles []string
 }
 
-// list asks go list about packages of this module.
-func list(t *testing.T, args ...string) (all []listed) {
-	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Doc,GoFiles,TestGoFiles,XTestGoFiles,Dir"}, args...)...)
+// known is this module's packages, and all that they depend on, by path. It is asked for once: go
+// list takes seconds.
+var known = sync.OnceValues(func() (map[string]listed, error) {
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps,Doc,GoFiles,TestGoFiles,XTestGoFiles,Dir", "./...")
 	cmd.Dir, cmd.Env, cmd.Stderr = "../..", append(os.Environ(), "GOOS=linux"), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
+	all := map[string]listed{}
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p listed
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			return all
+			return all, nil
 		} else if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		all = append(all, p)
+		all[p.ImportPath] = p
 	}
+})
+
+// packagesHere returns this module's packages by path.
+func packagesHere(t *testing.T) map[string]listed {
+	t.Helper()
+	all, err := known()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := map[string]listed{}
+	for path, p := range all {
+		if strings.HasPrefix(path, module) {
+			here[path] = p
+		}
+	}
+	return here
+}
+
+// dependencies returns all packages that one of this module's depends on.
+func dependencies(t *testing.T, name string) []listed {
+	t.Helper()
+	p, ok := packagesHere(t)[module+name]
+	if !ok {
+		t.Fatalf("there is no package %s", name)
+	}
+	all, _ := known()
+	var on []listed
+	for _, path := range p.Deps {
+		on = append(on, all[path])
+	}
+	return on
 }
 
 // What packages may depend on beside the standard library, by whatever way. "x/" is any package
@@ -66,8 +102,8 @@ func TestPackagesDependOnNothingElse(t *testing.T) {
 		},
 		"internal/wire": {"golang.org/x/sys/", "github.com/cilium/ebpf", module + "bpf", module + "pkg/events"},
 	} {
-		for _, p := range list(t, "-deps", "./"+name) {
-			if p.Standard || p.ImportPath == module+name {
+		for _, p := range dependencies(t, name) {
+			if p.Standard {
 				continue
 			}
 			if !slices.ContainsFunc(may, func(prefix string) bool {
@@ -87,7 +123,7 @@ func TestNoPackageKnowsTwoEnds(t *testing.T) {
 		"pkg/inventory":   {"internal/render", "pkg/capture", "pkg/relay", "internal/tracer"},
 		"pkg/relay":       {"pkg/capture", "pkg/inventory", "internal/tracer", "bpf"},
 	} {
-		for _, p := range list(t, "-deps", "./"+name) {
+		for _, p := range dependencies(t, name) {
 			for _, other := range never {
 				if p.ImportPath == module+other || strings.HasPrefix(p.ImportPath, module+other+"/") {
 					t.Errorf("%s depends on %s", name, p.ImportPath)
@@ -106,7 +142,7 @@ func TestLibrariesAreImportedWhereTheyBelong(t *testing.T) {
 		"github.com/vishvananda/netlink":         {"internal/sockdiag"},
 		"github.com/klauspost/compress":          {"pkg/capture"},
 	} {
-		for _, p := range list(t, "./...") {
+		for _, p := range packagesHere(t) {
 			for _, imported := range p.Imports {
 				if imported != library && !strings.HasPrefix(imported, library+"/") {
 					continue
@@ -120,7 +156,7 @@ func TestLibrariesAreImportedWhereTheyBelong(t *testing.T) {
 }
 
 func TestEveryPackageHasOneCommentOfItsOwn(t *testing.T) {
-	for _, p := range list(t, "./...") {
+	for _, p := range packagesHere(t) {
 		if p.Doc == "" && len(p.GoFiles) > 0 {
 			t.Errorf("%s has no package comment", p.ImportPath)
 		}
@@ -141,24 +177,29 @@ func TestEveryPackageHasOneCommentOfItsOwn(t *testing.T) {
 	}
 }
 
-// Elsewhere a capture can only be read, but that it can.
+// Elsewhere a capture can only be read, but that it can. Types are checked only: to build the
+// standard library for two more systems takes a minute of a processor.
 func TestOtherSystemsCanReadCaptures(t *testing.T) {
-	if testing.Short() {
-		t.Skip("not declared: builds the standard library for two more systems")
-	}
 	for _, system := range []string{"darwin", "windows"} {
-		cmd := exec.Command("go", "vet", "./pkg/events", "./pkg/capture", "./cmd/sdtrace")
-		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("on %s: %v\n%s", system, err, out)
+		found, err := packages.Load(&packages.Config{
+			Mode: packages.NeedName | packages.NeedImports | packages.NeedDeps | packages.NeedTypes | packages.NeedSyntax,
+			Dir:  "../..", Env: append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0"),
+		}, "./pkg/events", "./pkg/capture", "./cmd/sdtrace")
+		if err != nil {
+			t.Fatal(err)
 		}
+		packages.Visit(found, nil, func(p *packages.Package) {
+			for _, err := range p.Errors {
+				t.Errorf("on %s: %v", system, err)
+			}
+		})
 	}
 }
 
 // What runs nowhere but here is decided, not forgotten.
 func TestEveryPackageSaysOnWhichKernelsItsTestsRun(t *testing.T) {
 	suites, all := vmtest.Suites(), vmtest.Kernels()
-	for _, p := range list(t, "./...") {
+	for _, p := range packagesHere(t) {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		kernels, listed, measured := map[string]bool{}, false, false
 		for _, s := range suites {
