@@ -5,6 +5,7 @@ package destinations_test
 import (
 	"bufio"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -33,6 +34,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(roleEnv) != "" {
 		sendOnDemand()
 		return
+	}
+	// The tests wait for proof, a second at a time, and take little of a processor.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -193,12 +199,24 @@ func bindBy(t *testing.T, address string, call func(bind func() error) error) *r
 			unix.Stat("/proc/thread-self/ns/net", &namespace),
 		)
 	})
-	t.Cleanup(func() { unix.Close(fd) })
+	r := &receiver{fd: fd, inode: uint32(socket.Ino), netns: namespace.Ino}
+	t.Cleanup(r.close)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &receiver{fd: fd, inode: uint32(socket.Ino), netns: namespace.Ino}
+	return r
 }
+
+// close can be called again: the number may be another test's socket then.
+func (r *receiver) close() {
+	if r.fd >= 0 {
+		unix.Close(r.fd)
+	}
+	r.fd = -1
+}
+
+// abstract is a name that no other run of the tests has.
+func abstract(name string) string { return fmt.Sprintf("@sdtrace-%s-%d", name, os.Getpid()) }
 
 // got reports whether a datagram has come, and takes it.
 func (r *receiver) got(t *testing.T) bool {
@@ -253,13 +271,15 @@ func symlink(t *testing.T, to, name string) string {
 
 func TestTheSocketThatAnAddressLedToIsFound(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	d := watchDestinations(t)
 	in := holdertest.Dir(t)
 	far := mkdir(t, in+"/far")
 	another := holdertest.Start(t, "", []string{"--net"}) // a network namespace
 	nearby := bindHere(t, in+"/s")
 	elsewhere := bindIn(t, another.PID, far+"/s")
-	here, there := bindHere(t, "@sdtrace-twice"), bindIn(t, another.PID, "@sdtrace-twice")
+	twice := abstract("twice")
+	here, there := bindHere(t, twice), bindIn(t, another.PID, twice)
 	netns := fmt.Sprintf("--net=/proc/%d/ns/net", another.PID)
 	mount := func(script string) []string {
 		return []string{"unshare", "--mount", "sh", "-c", script + ` && exec "$@"`, "sh"}
@@ -280,10 +300,11 @@ func TestTheSocketThatAnAddressLedToIsFound(t *testing.T) {
 		{name: "mounted file", by: mount("mount --bind " + far + "/s " + in + "/s"), address: in + "/s", leads: elsewhere, bound: events.Address(far + "/s")},
 		{name: "another root", chroot: far, address: "/s", leads: elsewhere, bound: events.Address(far + "/s")},
 		{name: "out of another root", chroot: far, address: "/../../s", leads: elsewhere, bound: events.Address(far + "/s")},
-		{name: "abstract", address: "@sdtrace-twice", leads: here, bound: "@sdtrace-twice"},
-		{name: "abstract in another network namespace", by: []string{"nsenter", netns}, address: "@sdtrace-twice", leads: there, bound: "@sdtrace-twice"},
+		{name: "abstract", address: twice, leads: here, bound: events.Address(twice)},
+		{name: "abstract in another network namespace", by: []string{"nsenter", netns}, address: twice, leads: there, bound: events.Address(twice)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := startSender(t, test.by...)
 			if test.chroot != "" {
 				s.do(t, "chroot "+test.chroot)
@@ -299,6 +320,7 @@ func TestTheSocketThatAnAddressLedToIsFound(t *testing.T) {
 // On overlayfs a socket is known by other numbers than the kernel goes by.
 func TestTheSocketOfAFileOnAnOverlayIsFound(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	d := watchDestinations(t)
 	in := holdertest.Dir(t)
 	for _, name := range []string{"lower", "rest", "m"} {
@@ -313,9 +335,11 @@ mount -t overlay -o lowerdir=lower,upperdir=rest/upper,workdir=rest/work none m 
 
 func TestASendIsNeverTakenForOneToALaterSocket(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	exchange := func(a, b string) error {
 		return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 	}
+	anew := abstract("anew")
 	for _, test := range []struct {
 		name    string
 		address string
@@ -360,13 +384,13 @@ func TestASendIsNeverTakenForOneToALaterSocket(t *testing.T) {
 			t.Cleanup(func() { unix.Unmount(in+"/a", unix.MNT_DETACH) }) //nolint:errcheck // gone with the directory otherwise
 			return to
 		}},
-		{"abstract name bound anew", "@sdtrace-anew", func(t *testing.T, _ string, from, _ *receiver) *receiver {
-			unix.Close(from.fd)
-			from.fd = -1
-			return bindHere(t, "@sdtrace-anew")
+		{"abstract name bound anew", anew, func(t *testing.T, _ string, from, _ *receiver) *receiver {
+			from.close()
+			return bindHere(t, anew)
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			d := watchDestinations(t)
 			in := holdertest.Dir(t)
 			mkdir(t, in+"/a")
@@ -396,6 +420,7 @@ func TestASendIsNeverTakenForOneToALaterSocket(t *testing.T) {
 // A send that waits for room in the queue of its receiver was on its way to that one.
 func TestASendThatWaitedIsNotTakenForOneToALaterSocket(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	d := watchDestinations(t)
 	in := holdertest.Dir(t)
 	from, to := bindHere(t, in+"/s"), bindHere(t, in+"/t")
@@ -445,6 +470,7 @@ func awaitSendto(t *testing.T, s *sender) {
 
 func TestASenderThatHasMovedIsNotFollowed(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	d := watchDestinations(t)
 	in := holdertest.Dir(t)
 	// The same path leads to another socket in the other root.
@@ -453,6 +479,7 @@ func TestASenderThatHasMovedIsNotFollowed(t *testing.T) {
 	inner := bindHere(t, in+"/root"+in+"/s")
 	for _, line := range []string{"chroot " + in + "/root", "unshare"} {
 		t.Run(strings.Fields(line)[0], func(t *testing.T) {
+			t.Parallel()
 			s := startSender(t)
 			awaitDestination(t, d, s, in+"/s", outer)
 			is := s.send(t, in+"/s")
@@ -470,6 +497,7 @@ func TestASenderThatHasMovedIsNotFollowed(t *testing.T) {
 
 func TestWhereASenderThatIsGoneSentIsNotFoundOut(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	d := watchDestinations(t)
 	in := holdertest.Dir(t)
 	r := bindHere(t, in+"/s")
@@ -492,6 +520,7 @@ func TestWhereASenderThatIsGoneSentIsNotFoundOut(t *testing.T) {
 	}
 }
 
+// It is not parallel: another test mounts, after which all has to be looked up anew.
 func TestOneLookAnswersForAllThatWasSentBefore(t *testing.T) {
 	holdertest.RequireRoot(t)
 	d := watchDestinations(t)
@@ -502,7 +531,7 @@ func TestOneLookAnswersForAllThatWasSentBefore(t *testing.T) {
 	var sends []destinations.Send
 	for all := false; !all; {
 		sends = sends[:0]
-		for range 1000 {
+		for range 100 {
 			sends = append(sends, s.send(t, in+"/s"))
 			r.got(t)
 		}
@@ -527,6 +556,7 @@ func TestOneLookAnswersForAllThatWasSentBefore(t *testing.T) {
 
 func TestWhereARelativePathLeadsIsNotGuessed(t *testing.T) {
 	holdertest.RequireRoot(t)
+	t.Parallel()
 	d := watchDestinations(t)
 	in := holdertest.Dir(t)
 	r := bindHere(t, in+"/s")
