@@ -93,11 +93,11 @@ test-native: packages build
 	go test -p 3 -timeout 20m $(OTHERS)
 	go test -p 1 -timeout 20m $(ALONE)
 
-# The same without what takes a minute.
+# The same without what takes a minute, and so without the relay's floods.
 .PHONY: test-short
 test-short: packages build
-	go test -short -p 3 $(OTHERS) ./vmtest/boot
-	go test -short -p 1 $(ALONE)
+	go test -short -p 3 $(OTHERS) ./pkg/relay ./vmtest/boot
+	go test -short ./internal/tracer
 
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
 .PHONY: test-race

@@ -192,6 +192,7 @@ func TestAnAbstractUpstreamIsReached(t *testing.T) {
 	name := fmt.Sprintf("@sdtrace-host-%d", os.Getpid())
 	h := newHost(t, name)
 	r := newRig(t, func(c *relay.Config) { c.Upstream, _ = relay.ParseAddress(name) })
+	r.host = h
 	startAgent(t).send(r.socket, "READY=1")
 	h.expect("READY=1")
 }

@@ -52,6 +52,7 @@ func TestTheRelayWaitsAtItsEndUntilTheHostHasReadEverything(t *testing.T) {
 }
 
 func TestWhatWasNotDeliveredIsAnErrorAtTheEnd(t *testing.T) {
+	t.Parallel() // it waits for the host to come, for seconds
 	dir := shortDir(t)
 	upstream, _ := relay.ParseAddress(filepath.Join(dir, "nobody"))
 	socket := filepath.Join(dir, "c")

@@ -70,6 +70,7 @@ func TestAStatusThatIsHeldReachesTheHostAtTheEnd(t *testing.T) {
 }
 
 func TestAStatusThatIsHeldForNobodyIsCountedAsLost(t *testing.T) {
+	t.Parallel() // it waits for the host to come, for seconds
 	r := newRig(t, withRule("STATUS allow every=1h"))
 	a := startAgent(t)
 	a.send(r.socket, "STATUS=1")
