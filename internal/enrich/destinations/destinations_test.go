@@ -24,6 +24,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/enrich/destinations"
 	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/internal/osthread"
+	"github.com/sdtrace/sdtrace/internal/sockdiag"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
@@ -386,6 +387,11 @@ func TestASendIsNeverTakenForOneToALaterSocket(t *testing.T) {
 		}},
 		{"abstract name bound anew", anew, func(t *testing.T, _ string, from, _ *receiver) *receiver {
 			from.close()
+			// A process that another test is just starting has a copy until it is executed.
+			await.Until(t, "the name is free", func() bool {
+				_, err := sockdiag.ConnectAbstract(events.Address(anew))
+				return errors.Is(err, unix.ECONNREFUSED)
+			})
 			return bindHere(t, anew)
 		}},
 	} {
