@@ -475,27 +475,46 @@ func TestAProcessOfTheContainerIsMadeTheMainProcess(t *testing.T) {
 	}
 }
 
-// moveToCgroup puts a process into a control group of its own and returns the
-// path of that.
+// moveToCgroup moves a process to a cgroup of its own, and returns the path of that.
 func moveToCgroup(t testing.TB, pid int) string {
 	t.Helper()
-	root := "/sys/fs/cgroup/unified"
-	if _, err := os.Stat(root); err != nil {
-		root = "/sys/fs/cgroup"
+	cgroup := makeCgroup(t)
+	enterCgroup(t, cgroup, pid)
+	return cgroup
+}
+
+// cgroupRoot is where cgroup v2 is mounted.
+func cgroupRoot() string {
+	const hybrid = "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(hybrid); err == nil {
+		return hybrid
 	}
-	dir := filepath.Join(root, fmt.Sprintf("sdtrace-relay-%d", os.Getpid()))
+	return "/sys/fs/cgroup"
+}
+
+// makeCgroup makes a cgroup, which is removed at the end: what is still in it then leaves it.
+func makeCgroup(t testing.TB) (path string) {
+	t.Helper()
+	path = fmt.Sprintf("/sdtrace-relay-%d", os.Getpid())
+	dir := cgroupRoot() + path
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	procs := []byte(strconv.Itoa(pid))
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), procs, 0o644); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = os.WriteFile(filepath.Join(root, "cgroup.procs"), procs, 0o644)
+		left, _ := os.ReadFile(dir + "/cgroup.procs")
+		for pid := range strings.Lines(string(left)) {
+			_ = os.WriteFile(cgroupRoot()+"/cgroup.procs", []byte(pid), 0o644)
+		}
 		os.Remove(dir)
 	})
-	return strings.TrimPrefix(dir, root)
+	return path
+}
+
+func enterCgroup(t testing.TB, path string, pid int) {
+	t.Helper()
+	if err := os.WriteFile(cgroupRoot()+path+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func innerPID(t testing.TB, pid int) int {

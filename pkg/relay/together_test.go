@@ -40,16 +40,25 @@ func TestDatagramsReceivedTogetherAreToldApartByTheirSenders(t *testing.T) {
 }
 
 func TestReusedPIDIsNotTakenForPreviousSender(t *testing.T) {
-	member := startAgent(t)
-	cgroup := moveToCgroup(t, member.pid)
-	r := newWaitingRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessAll))
-	member.send(r.socket, "STATUS=mine")
-	member.stop()
-	startAgentAs(t, member.pid).send(r.socket, "READY=1")
+	cgroup := makeCgroup(t)
+	var r *rig
+	var pid int
+	reuse(t, func() bool {
+		member := startAgent(t)
+		enterCgroup(t, cgroup, member.pid)
+		r, pid = newWaitingRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessAll)), member.pid
+		member.send(r.socket, "STATUS=mine")
+		member.stop()
+		other, ok := startAgentAs(t, pid)
+		if ok {
+			other.send(r.socket, "READY=1")
+		}
+		return ok
+	})
 	r.run()
 	// The one before is known by its control group only by a recent kernel.
-	if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMember); d.PID != member.pid {
-		t.Errorf("refused of pid %d, want %d", d.PID, member.pid)
+	if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMember); d.PID != pid {
+		t.Errorf("refused of pid %d, want %d", d.PID, pid)
 	}
 	for _, c := range r.relay.Counts() {
 		if c.Key == relay.KeyReady {
@@ -61,26 +70,33 @@ func TestReusedPIDIsNotTakenForPreviousSender(t *testing.T) {
 // The same when what the first one has sent was dealt with before, and the kernel's
 // pidfd of the second gets the number that the one of the first had.
 func TestAProcessWithTheNumberOfAnEarlierSenderIsNotTakenForIt(t *testing.T) {
-	member := startAgent(t)
-	cgroup := moveToCgroup(t, member.pid)
-	r := newRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessAll))
-	number := lowestFD(t)
-	unix.Close(number)
-	member.send(r.socket, "STATUS=mine")
-	r.host.expect("STATUS=mine")
-	member.stop()
-	other := startAgentAs(t, member.pid)
-	for fd := lowestFD(t); ; fd = lowestFD(t) {
-		if fd >= number {
-			unix.Close(fd)
-			break
+	cgroup := makeCgroup(t)
+	reuse(t, func() bool {
+		member := startAgent(t)
+		enterCgroup(t, cgroup, member.pid)
+		r := newRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessAll))
+		number := lowestFD(t)
+		unix.Close(number)
+		member.send(r.socket, "STATUS=mine")
+		r.host.expect("STATUS=mine")
+		member.stop()
+		other, ok := startAgentAs(t, member.pid)
+		if !ok {
+			return false
 		}
-		t.Cleanup(func() { unix.Close(fd) })
-	}
-	other.send(r.socket, "READY=1")
-	if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMember); d.PID != member.pid {
-		t.Errorf("refused of pid %d, want %d", d.PID, member.pid)
-	}
+		for fd := lowestFD(t); ; fd = lowestFD(t) {
+			if fd >= number {
+				unix.Close(fd)
+				break
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+		}
+		other.send(r.socket, "READY=1")
+		if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMember); d.PID != member.pid {
+			t.Errorf("refused of pid %d, want %d", d.PID, member.pid)
+		}
+		return true
+	})
 }
 
 // What the main process sends at its end is its own, also when it is gone before
@@ -95,15 +111,23 @@ func TestTheLastWordOfTheMainProcessIsItsOwn(t *testing.T) {
 
 func TestAProcessWithTheNumberOfTheMainProcessIsNotTakenForIt(t *testing.T) {
 	for _, numbersOnly := range []bool{false, true} {
-		r, pause, pid := hearLast(t, relay.AccessAll, numbersOnly, "STATUS=last")
-		pause.during(r, func() {
-			other := startAgentAs(t, pid)
-			other.send(r.socket, "STATUS=other")
-			other.stop()
+		reuse(t, func() (ok bool) {
+			r, pause, pid := hearLast(t, relay.AccessAll, numbersOnly, "STATUS=last")
+			pause.during(r, func() {
+				var other *agent
+				if other, ok = startAgentAs(t, pid); ok {
+					other.send(r.socket, "STATUS=other")
+					other.stop()
+				}
+			})
+			if !ok {
+				return false
+			}
+			if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonUnidentified); d.PID != pid {
+				t.Errorf("refused of pid %d, want %d", d.PID, pid)
+			}
+			return true
 		})
-		if d := r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonUnidentified); d.PID != pid {
-			t.Errorf("refused of pid %d, want %d", d.PID, pid)
-		}
 	}
 }
 
@@ -168,21 +192,29 @@ func lowestFD(t *testing.T) int {
 	return fd
 }
 
-// startAgentAs starts an agent that gets the number of a process that is gone.
-func startAgentAs(t *testing.T, pid int) *agent {
+// reuse calls attempt until it has had a process with the number of another.
+func reuse(t *testing.T, attempt func() bool) {
 	t.Helper()
-	var a *agent
-	await.Until(t, "a process gets the number of another", func() bool {
+	await.Until(t, "a process gets the number of another", attempt)
+}
+
+// startAgentAs starts an agent that gets the number of a process that is gone. ok is false when
+// something else has got it, which may keep it, such as a thread of this process.
+func startAgentAs(t *testing.T, pid int) (a *agent, ok bool) {
+	t.Helper()
+	await.Until(t, "somebody gets the number of another process", func() bool {
 		// Others start processes, too, so this may take several attempts.
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
 			t.Fatal(err)
 		}
-		if a = startAgent(t); a.pid != pid {
-			a.stop()
+		if a = startAgent(t); a.pid == pid {
+			ok = true
+			return true
 		}
-		return a.pid == pid
+		a.stop()
+		return unix.Kill(pid, 0) == nil
 	})
-	return a
+	return a, ok
 }
 
 func TestABatchThatTheHostTakesInPartArrivesWholeAndInOrder(t *testing.T) {
