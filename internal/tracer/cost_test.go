@@ -122,7 +122,7 @@ func TestReadMakesNoAllocationPerEvent(t *testing.T) {
 
 // Of a start, the half is the verifier's. It walks through a loop round by round.
 func TestTheVerifierWalksThroughNoLongLoop(t *testing.T) {
-	if !kernelAtLeast(5, 16) {
+	if !vmtest.KernelAtLeast(5, 16) {
 		t.Skip("not declared: Linux tells since 5.16")
 	}
 	eachBackend(t, func(t *testing.T, backend string) {

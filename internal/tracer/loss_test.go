@@ -206,7 +206,7 @@ func TestASendDuringWhichAnotherProgramIsAttachedIsCounted(t *testing.T) {
 		if backend != "fentry" {
 			t.Skip("not declared: another program at a tracepoint changes nothing")
 		}
-		if !kernelAtLeast(5, 12) {
+		if !vmtest.KernelAtLeast(5, 12) {
 			t.Skip("not declared: this kernel reuses the code that the send returns to")
 		}
 		r := listenPath(t, "attached/notify.sock")

@@ -123,19 +123,6 @@ func clock() time.Time {
 	return time.Now() //nolint:forbidigo // nothing is said of how long a thing takes
 }
 
-// kernelAtLeast compares the release that uname(2) gives.
-func kernelAtLeast(major, minor int) bool {
-	var uts unix.Utsname
-	if err := unix.Uname(&uts); err != nil {
-		panic(err)
-	}
-	var ma, mi int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &ma, &mi); err != nil {
-		panic(err)
-	}
-	return ma > major || ma == major && mi >= minor
-}
-
 // capture is an open tracer and what is known about what it has yielded.
 type capture struct {
 	*tracer.Tracer
@@ -305,11 +292,10 @@ var sentinels struct {
 	count atomic.Uint64
 }
 
-// mayMiss reports whether an emulated kernel may miss a datagram, and count it, or a
-// payload now and then: one that preempts itself skips programs, and on arm64 a
-// program cannot read a page whose access flag was just cleared.
+// mayMiss reports whether a datagram may be missed, and counted, or a payload now and then:
+// on arm64 a program cannot read a page whose access flag was just cleared.
 func mayMiss() bool {
-	return inVM && (kernelAtLeast(6, 13) || runtime.GOARCH == "arm64")
+	return vmtest.MayMiss() || inVM && runtime.GOARCH == "arm64"
 }
 
 // collect sends a sentinel and returns what was captured before it. A capture

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // seen is the part of an event that every capture of a send must get right.
@@ -303,7 +304,7 @@ func checkUnreadable(t *testing.T, got []*events.Event, want []seen, connected b
 	if len(got) > len(want) {
 		t.Fatalf("%d datagrams were sent, %d captured", len(want), len(got))
 	}
-	if connected && kernelAtLeast(6, 3) && len(got) != len(want) {
+	if connected && vmtest.KernelAtLeast(6, 3) && len(got) != len(want) {
 		t.Errorf("%d datagrams were sent, %d captured; sock_send_length tells of each", len(want), len(got))
 	}
 	for i, e := range got {
@@ -378,7 +379,7 @@ func TestSendmmsgIsOneEventPerMessage(t *testing.T) {
 		failed := sent(c, a, tid, msgs[1].Addr, "dgram", messages[1].payload)
 		failed.Bytes, failed.NoBytes, failed.Errno = 0, true, "ENOENT"
 		want = append(want, want[0])
-		if backend == "fentry" || kernelAtLeast(6, 3) {
+		if backend == "fentry" || vmtest.KernelAtLeast(6, 3) {
 			want = append(want, failed)
 		}
 

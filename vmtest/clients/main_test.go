@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/vmtest"
@@ -111,7 +109,7 @@ func (c capture) items(t *testing.T) (got []tracer.Item, complete bool) {
 		if err != nil {
 			t.Fatalf("reading the capture: %v", err)
 		}
-		if l := item.Lost; l != nil && l.Missed == l.Count() && mayMiss() {
+		if l := item.Lost; l != nil && l.Missed == l.Count() && vmtest.MayMiss() {
 			missed = missed || l.Missed > 0
 			complete = complete && l.Receipts == 0
 			continue
@@ -127,14 +125,4 @@ func (c capture) items(t *testing.T) (got []tracer.Item, complete bool) {
 		t.Skip("not declared: this emulated kernel skipped a program while it preempted itself")
 	}
 	return got, complete
-}
-
-// mayMiss reports whether an emulated kernel may miss a datagram, and count it, since
-// it preempts itself (docs/design.md).
-func mayMiss() bool {
-	var name unix.Utsname
-	_ = unix.Uname(&name)
-	var major, minor int
-	_, _ = fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
-	return !vmtest.Native() && (major > 6 || major == 6 && minor >= 13)
 }

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
@@ -60,15 +58,6 @@ var managers []*manager
 
 // manager is a systemd to which units can be added.
 type manager struct{ *pid1.Systemd }
-
-// release is what uname(2) says.
-func release() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		panic(err)
-	}
-	return unix.ByteSliceToString(name.Release[:])
-}
 
 func runTests(m *testing.M) int {
 	flag.Parse()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // ahead is what most containers' clocks are ahead of systemd's, in seconds.
@@ -372,7 +373,7 @@ func TestStrangerIsNotHeard(t *testing.T) {
 }
 
 func TestSenderThatIsGoneIsHeard(t *testing.T) {
-	if !kernelAtLeast(6, 15) {
+	if !vmtest.KernelAtLeast(6, 15) {
 		t.Skip("not declared: the cgroup of a process that is gone needs 6.15")
 	}
 	eachVersion(t, func(t *testing.T, m *manager) {
@@ -384,15 +385,6 @@ func TestSenderThatIsGoneIsHeard(t *testing.T) {
 		c.barrier(t)
 		s.expect(t, properties{"StatusText": "last words"})
 	})
-}
-
-// kernelAtLeast compares the release that uname(2) gives.
-func kernelAtLeast(major, minor int) bool {
-	var ma, mi int
-	if _, err := fmt.Sscanf(release(), "%d.%d", &ma, &mi); err != nil {
-		panic(err)
-	}
-	return ma > major || ma == major && mi >= minor
 }
 
 // stay starts a sender that stays after it has sent, until it may leave.
