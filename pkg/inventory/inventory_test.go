@@ -19,6 +19,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/internal/osthread"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // What this test binary is told by its environment when it is another process.
@@ -329,6 +330,7 @@ func TestADatagramThatWaitsIsSeen(t *testing.T) {
 
 func TestProcessesThatVanishAreNoError(t *testing.T) {
 	holdertest.RequireRoot(t)
+	vmtest.Natively(t, "they vanish from /proc in the same way everywhere")
 	var stop atomic.Bool
 	ended := make(chan error)
 	go func() {
