@@ -37,11 +37,11 @@ func removeAll(dir string) {
 func start(t *testing.T, name, in, socket string) *holdertest.Process {
 	t.Helper()
 	program := filepath.Join(holdertest.Dir(t), name)
-	self, err := os.ReadFile(os.Args[0])
+	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(program, self, 0o755); err != nil {
+	if err := os.Symlink(self, program); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
