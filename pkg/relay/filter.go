@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
@@ -583,26 +581,14 @@ func isAccess(s []byte) bool {
 	return false
 }
 
-// errnoNames are those of errno(3), as systemd knows them.
-var errnoNames = func() map[string]bool {
-	names := make(map[string]bool)
-	for errno := range unix.EHWPOISON + 1 {
-		names[unix.ErrnoName(errno)] = true
-	}
-	for _, second := range []string{"EWOULDBLOCK", "EDEADLOCK", "ENOTSUP", "EUCLEAN"} {
-		names[second] = true
-	}
-	// No number; and a name for EUCLEAN that only the newest kernels have.
-	delete(names, "")
-	delete(names, "EFSCORRUPTED")
-	return names
-}()
-
 const maxErrno = 4095 // systemd: ERRNO_MAX
 
 func isErrno(s []byte) bool {
+	if _, named := events.Errno(string(s)); named {
+		return true
+	}
 	n, ok := parseNumber(s)
-	return (ok && n <= maxErrno) || errnoNames[string(s)]
+	return ok && n <= maxErrno
 }
 
 func isExitStatus(s []byte) bool {

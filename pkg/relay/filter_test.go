@@ -272,8 +272,8 @@ func TestValuesAreForwardedIfSystemdTakesThem(t *testing.T) {
 
 func TestSystemdTakesTheErrnosAndNamesThatAreForwarded(t *testing.T) {
 	systemd := startAccepts(t)
-	for name := range errnoNames {
-		if !systemd.accepts(t, takesErrno, []byte(name)) {
+	for _, name := range events.Errnos() {
+		if !systemd.accepts(t, takesErrno, []byte(name)) || !isErrno([]byte(name)) {
 			t.Errorf("ERRNO=%s", name)
 		}
 	}
