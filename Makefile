@@ -104,7 +104,7 @@ test-short: packages build
 test-race: packages
 	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -p 1 -skip NoAllocationPer ./internal/enrich/names ./internal/wire ./pkg/events ./pkg/capture ./internal/identity ./pkg/relay
 
-FUZZED := internal/identity internal/render internal/wire pkg/capture pkg/events pkg/relay
+FUZZED := internal/identity internal/render internal/wire pkg/capture pkg/events pkg/relay pkg/verdict
 .PHONY: fuzz
 fuzz:
 	@for package in $(FUZZED); do \

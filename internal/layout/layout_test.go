@@ -91,6 +91,7 @@ func dependencies(t *testing.T, name string) []listed {
 func TestPackagesDependOnNothingElse(t *testing.T) {
 	for name, may := range map[string][]string{
 		"pkg/events":        {},
+		"pkg/verdict":       {module + "pkg/events"},
 		"pkg/relay":         {"golang.org/x/sys/", module + "pkg/events", module + "internal/proc", module + "internal/osthread"},
 		"internal/proc":     {"golang.org/x/sys/"},
 		"internal/glob":     {},
@@ -184,7 +185,7 @@ func TestOtherSystemsCanReadCaptures(t *testing.T) {
 		found, err := packages.Load(&packages.Config{
 			Mode: packages.NeedName | packages.NeedImports | packages.NeedDeps | packages.NeedTypes | packages.NeedSyntax,
 			Dir:  "../..", Env: append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0"),
-		}, "./pkg/events", "./pkg/capture", "./cmd/sdtrace")
+		}, "./pkg/events", "./pkg/capture", "./pkg/verdict", "./cmd/sdtrace")
 		if err != nil {
 			t.Fatal(err)
 		}

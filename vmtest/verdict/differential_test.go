@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict_test
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/verdict"
+	"github.com/sdtrace/sdtrace/vmtest"
+	"github.com/sdtrace/sdtrace/vmtest/pid1"
+)
+
+// properties are those that a unit's state is made of.
+var properties = []string{
+	"Type", "NotifyAccess", "MainPID", "ControlPID", "SubState", "WatchdogUSec", "WatchdogTimestampMonotonic",
+	"FileDescriptorStoreMax", "NFileDescriptorStore", "StatusText", "StatusErrno", "StatusBusError", "StatusVarlinkError",
+	"FreezerState", "ExecStartPost", "StateChangeTimestampMonotonic",
+}
+
+// shown are properties of a unit, by name.
+type shown map[string]string
+
+func (u *unit) show(t *testing.T) shown {
+	t.Helper()
+	u.shows++
+	out, err := u.m.Systemctl(await.Context(t), "show", u.name+".service", "--property="+strings.Join(properties, ","))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := shown{}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		s[name] = value
+	}
+	return s
+}
+
+// log returns all that systemd has logged until it answered the last show: that it was asked, it logs
+// after all before.
+func (u *unit) log(t *testing.T) (log string) {
+	t.Helper()
+	asked := "/unit/" + u.name + "_2eservice interface=org.freedesktop.DBus.Properties member=GetAll"
+	if !u.m.Console.Await(await.Context(t), func(all string) bool { log = all; return strings.Count(all, asked) >= u.shows }) {
+		t.Fatal("systemd does not log")
+	}
+	return log
+}
+
+// hostPID translates a process id of systemd's pid namespace.
+func (u *unit) hostPID(inside string) *uint32 {
+	var pid uint32
+	switch n, err := strconv.Atoi(inside); {
+	case err != nil:
+		return nil
+	case n == 0:
+	case n == 1:
+		pid = uint32(u.m.PID())
+	default:
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		for _, a := range u.came {
+			if a.PID == n {
+				pid = uint32(a.host)
+			}
+		}
+		if pid == 0 {
+			return nil
+		}
+	}
+	return &pid
+}
+
+// state is what the properties say.
+func (u *unit) state(s shown) *verdict.Unit {
+	v := &verdict.Unit{
+		Name: u.name + ".service", Type: s["Type"], NotifyAccess: s["NotifyAccess"], SubState: s["SubState"],
+		MainPID: u.hostPID(s["MainPID"]), ControlPID: u.hostPID(s["ControlPID"]),
+		FDStoreMax: number(s["FileDescriptorStoreMax"]), FDStored: number(s["NFileDescriptorStore"]),
+	}
+	handled := !u.ignoring
+	v.ReloadHandled, v.Stopping = &handled, &u.stopping
+	post := s["ExecStartPost"] != ""
+	v.StartPost = &post
+	frozen := s["FreezerState"] == "frozen"
+	v.Frozen = &frozen
+	for name, to := range map[string]**string{
+		"StatusText": &v.StatusText, "StatusBusError": &v.StatusBusError, "StatusVarlinkError": &v.StatusVarlinkError,
+	} {
+		if text, ok := s[name]; ok {
+			*to = &text
+		}
+	}
+	if n, err := strconv.Atoi(s["StatusErrno"]); err == nil {
+		v.StatusErrno = &n
+	}
+	if interval, ok := span(s["WatchdogUSec"]); ok {
+		v.Watchdog = &interval
+	}
+	if n := number(s["StateChangeTimestampMonotonic"]); n != nil && s["SubState"] == "reload-signal" {
+		at := time.Duration(*n) * time.Microsecond
+		v.ReloadBegan = &at
+	}
+	return v
+}
+
+func number(s string) *uint32 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return nil
+	}
+	small := uint32(n)
+	return &small
+}
+
+// span reads a time as systemctl(1) writes it.
+func span(s string) (time.Duration, bool) {
+	if s == "" {
+		return 0, false
+	}
+	if s == "0" || s == "infinity" {
+		return 0, true
+	}
+	d, err := time.ParseDuration(strings.ReplaceAll(strings.ReplaceAll(s, "min", "m"), " ", ""))
+	return d, err == nil
+}
+
+// scenario is a datagram to a service manager about which it decides.
+type scenario struct {
+	name string
+	// service are lines of the section [Service]; %A is the command of an agent.
+	service []string
+	// since is the version of systemd that has what the scenario is about.
+	since int
+	// prepare brings the unit, which is there and not started, into its state.
+	prepare func(t *testing.T, u *unit)
+	// from is the agent that sends, "main" if it is empty, "host" for a process outside.
+	from string
+	// order is what it is told. {NAME} in the text is the process id of the agent.
+	order order
+	// claims is an agent whose process id the sender claims, passes one of which it passes a pidfd.
+	claims, passes string
+	// in is the unit that the sender belongs to; "" for the scenario's own.
+	in string
+	// know says what neither a property nor a message tells.
+	know func(*verdict.Unit, *verdict.Datagram)
+	// ends is set when the sender does not survive it.
+	ends bool
+	// want is the verdicts on its lines, by the version since which they are so.
+	want map[int]string
+}
+
+// want is the verdicts for all versions.
+func always(verdicts string) map[int]string { return map[int]string{0: verdicts} }
+
+func (s *scenario) wanted(version int) string {
+	for _, since := range slices.Backward(slices.Sorted(mapKeys(s.want))) {
+		if version >= since {
+			return s.want[since]
+		}
+	}
+	return ""
+}
+
+func mapKeys(m map[int]string) func(yield func(int) bool) {
+	return func(yield func(int) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// TestVerdictsAreThoseOfSystemd compares, for each scenario and version, what the package says with
+// what is expected, with what systemd logs, and with what its properties are afterwards.
+func TestVerdictsAreThoseOfSystemd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	if testing.Short() {
+		t.Skip("not declared: a minute and more")
+	}
+	vmtest.Natively(t, "systemd decides, without programs in the kernel")
+	for _, m := range managers {
+		t.Run(m.Version, func(t *testing.T) {
+			t.Parallel()
+			if _, err := m.Systemctl(await.Context(t), "log-level", "debug"); err != nil {
+				t.Fatal(err)
+			}
+			for i := range scenarios {
+				if scenarios[i].since > m.Major {
+					continue
+				}
+				t.Run(scenarios[i].name, func(t *testing.T) { scenarios[i].play(t, m, i) })
+			}
+		})
+	}
+}
+
+func (s *scenario) play(t *testing.T, m *pid1.Systemd, i int) {
+	u := define(t, m, fmt.Sprintf("s%d", i), s.service...)
+	s.prepare(t, u)
+	from := u.sender(t, cmp.Or(s.from, "main"))
+	o := s.order
+	o.Send = u.fill(t, o.Send)
+	if s.claims != "" {
+		o.Claim, o.UID = u.agent(t, s.claims).PID, from.UID
+	}
+	if s.passes != "" {
+		o.PIDFD = u.agent(t, s.passes).PID
+	}
+	before := u.show(t)
+	logged := len(u.log(t))
+	d, state := u.datagram(t, from, &o), u.state(before)
+	if s.know != nil {
+		s.know(state, d)
+	}
+	if s.in != "" {
+		state = &verdict.Unit{Name: s.in}
+	}
+	verdicts, predicted := verdict.Judge(d, verdict.Manager{Version: m.Major, PID: uint32(m.PID())}, state)
+
+	if s.ends {
+		from.tell(t, o)
+		await.Until(t, "the service ends", func() bool { return u.show(t)["SubState"] != before["SubState"] })
+	} else {
+		u.send(t, from, o)
+		waits := from
+		if from.Name == host {
+			waits = u.agent(t, "main")
+		}
+		waits.do(t, order{Barrier: true})
+	}
+	after := u.show(t)
+	log := about(u.log(t)[logged:], u.name+".service")
+
+	var got []string
+	for _, v := range verdicts {
+		value := v.Assignment.Value
+		if v.Assignment.Key == "MONOTONIC_USEC" && len(value) > 3 {
+			value = "{now}"
+		}
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%s=%s %s %s", v.Assignment.Key, value, v.Outcome, v.Rule)))
+	}
+	if diff := gocmp.Diff(u.fillPIDs(s.wanted(m.Major)), strings.Join(got, ", ")); diff != "" {
+		t.Errorf("verdicts (-want +got):\n%s%+v", diff, verdicts)
+	}
+	s.compare(t, u, verdicts, predicted, before, after, log)
+	if t.Failed() {
+		t.Logf("before %v\nafter %v\nlog:\n%s", before, after, log)
+	}
+}
+
+// about returns the lines that contain a word.
+func about(log, word string) string {
+	var lines strings.Builder
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, word) {
+			lines.WriteString(line)
+		}
+	}
+	return lines.String()
+}
+
+// host is the name of a sender outside.
+const host = "host"
+
+// sender returns the agent that sends.
+func (u *unit) sender(t *testing.T, name string) *agent {
+	t.Helper()
+	if name == host {
+		return &agent{hello: hello{Name: host}, host: os.Getpid()}
+	}
+	return u.agent(t, name)
+}
+
+// send has an agent send.
+func (u *unit) send(t *testing.T, from *agent, o order) {
+	t.Helper()
+	switch {
+	case from.Name == host:
+		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(s)
+		if err := unix.Sendto(s, o.Send, 0, &unix.SockaddrUnix{Name: u.m.Inside("/run/systemd/notify")}); err != nil {
+			t.Fatal(err)
+		}
+	case o.Lone:
+		// It is read when the sender is gone for sure.
+		if err := u.m.Signal(unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		from.do(t, o)
+		if err := u.m.Signal(unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		from.do(t, o)
+	}
+}
+
+// fill puts process ids and the time into a text.
+func (u *unit) fill(t *testing.T, text []byte) []byte { return []byte(u.fillText(t, string(text))) }
+
+func (u *unit) fillText(t *testing.T, text string) string {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(u.fillPIDs(text), "{now}", strconv.FormatInt(now.Nano()/1000, 10))
+}
+
+// fillPIDs puts process ids into a text.
+func (u *unit) fillPIDs(text string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for name, a := range u.came {
+		text = strings.ReplaceAll(text, "{"+name+"}", strconv.Itoa(a.PID))
+	}
+	return text
+}
+
+// datagram is what a capture and a look at /proc would tell.
+func (u *unit) datagram(t *testing.T, from *agent, o *order) *verdict.Datagram {
+	t.Helper()
+	size, no, gone, foreign := uint32(len(o.Send)), false, o.Lone, from.Name == host
+	uid := uint32(from.UID)
+	d := &verdict.Datagram{
+		Text: new(events.Text), Size: &size, PID: uint32(from.host), UID: &uid, FDs: &o.FDs, ControlTruncated: &no,
+		Foreign: &foreign, Gone: &gone,
+	}
+	d.Text.Split(o.Send, false)
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	d.Read = time.Duration(now.Nano())
+	if o.Claim != 0 {
+		if pid := u.hostPID(strconv.Itoa(o.Claim)); pid != nil {
+			d.PID = *pid
+		}
+	}
+	if o.Lone {
+		d.PID = 1 << 22 // whatever number it had
+	}
+	for _, l := range d.Text.Lines {
+		if a, ok := l.Assignment(); ok && a.Key == "MAINPID" {
+			d.Main = u.process(a.Value)
+			break
+		}
+	}
+	if o.PIDFD != 0 {
+		d.Main = u.process(strconv.Itoa(o.PIDFD))
+	}
+	return d
+}
+
+// process is the one of a number inside.
+func (u *unit) process(inside string) *verdict.Process {
+	pid := u.hostPID(inside)
+	if pid == nil || *pid == 0 {
+		return new(verdict.Process)
+	}
+	p := &verdict.Process{PID: *pid}
+	if cgroup, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", *pid)); err == nil && strings.Contains(string(cgroup), "/"+u.name+".service") {
+		p.Unit = u.name + ".service"
+	}
+	return p
+}
+
+// accepted is what systemd logs of a datagram that a unit reads, and refused what it logs of another.
+const (
+	accepted = ": Got notification message from PID"
+	refused  = ", but reception "
+)
+
+// compare holds the verdicts against systemd.
+func (s *scenario) compare(t *testing.T, u *unit, verdicts []verdict.Verdict, predicted *verdict.Unit, before, after shown, log string) {
+	t.Helper()
+	read := false
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, u.name+".service"+accepted) && !strings.Contains(line, refused) {
+			read = true
+		}
+	}
+	heeded := map[string]bool{}
+	for _, v := range verdicts {
+		rule := v.Rule
+		if whole := strings.HasPrefix(rule, "R") || slices.Contains([]string{"D1", "D2", "D3"}, rule); whole == read && v.Assignment.Key != "" {
+			t.Errorf("%s: %s by rule %s, and systemd read it: %v", v.Assignment, v.Outcome, rule, read)
+		}
+		if name := effectOf(v, before); name != "" {
+			heeded[name] = heeded[name] || v.Outcome == verdict.Heeded
+		}
+	}
+	for name, heeded := range heeded {
+		if changed := before[name] != after[name]; changed != heeded {
+			t.Errorf("something about %s is heeded: %v; it was %q and is %q", name, heeded, before[name], after[name])
+		}
+	}
+	if s.ends || s.in != "" {
+		return
+	}
+	if predicted.SubState != "" && predicted.SubState != after["SubState"] {
+		t.Errorf("the state is %s, and %s was predicted", after["SubState"], predicted.SubState)
+	}
+	real := u.state(after)
+	if predicted.MainPID != nil && real.MainPID != nil && *predicted.MainPID != *real.MainPID {
+		t.Errorf("the main process is %d, and %d was predicted", *real.MainPID, *predicted.MainPID)
+	}
+	if u.m.Major >= 254 && predicted.NotifyAccess != "" && predicted.NotifyAccess != real.NotifyAccess {
+		t.Errorf("NotifyAccess= is %s, and %s was predicted", real.NotifyAccess, predicted.NotifyAccess)
+	}
+}
+
+// effectOf is the property in which it shows that an assignment is heeded; "" for none.
+func effectOf(v verdict.Verdict, before shown) string {
+	switch v.Rule {
+	case "D8", "D12a": // the start fails; others are told
+		return ""
+	}
+	switch v.Assignment.Key {
+	case "WATCHDOG":
+		if before["WatchdogUSec"] != "0" && v.Assignment.Value == "1" {
+			return "WatchdogTimestampMonotonic"
+		}
+	case "STATUS":
+		return "StatusText"
+	case "ERRNO":
+		return "StatusErrno"
+	case "BUSERROR":
+		return "StatusBusError"
+	case "VARLINKERROR":
+		return "StatusVarlinkError"
+	case "MAINPID", "MAINPIDFD":
+		return "MainPID"
+	case "FDSTORE":
+		return "NFileDescriptorStore"
+	case "READY", "STOPPING", "RELOADING":
+		return "SubState"
+	}
+	return ""
+}

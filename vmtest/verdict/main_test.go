@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package verdict_test holds what pkg/verdict says against real systemds of several versions, each
+// PID 1 of its own namespaces on this machine's kernel: what they log about a datagram, and what
+// their properties are afterwards.
+package verdict_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/sdtrace/sdtrace/vmtest/pid1"
+)
+
+// suites are Debian's, in the order of their systemd's version: 247, 252, 257 and the newest.
+var suites = []string{"bullseye", "bookworm", "trixie", "sid"}
+
+// managers are the booted systemds, in the order of suites.
+var managers []*pid1.Systemd
+
+func TestMain(m *testing.M) {
+	pid1.Play()
+	if len(os.Args) > 1 && os.Args[1] == agentRole {
+		playAgent(os.Args[2:])
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	flag.Parse()
+	if flag.Lookup("test.list").Value.String() != "" || os.Geteuid() != 0 || testing.Short() {
+		return m.Run()
+	}
+	base, err := os.MkdirTemp("", "sdt")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(base)
+	// Nothing of sdtrace's runs inside.
+	none := filepath.Join(base, "none")
+	err = os.WriteFile(none, nil, 0o755)
+	if err == nil {
+		managers, err = pid1.BootAll(base, none, suites...)
+	}
+	defer func() {
+		for _, m := range managers {
+			if err := m.Stop(); err != nil {
+				fmt.Fprintf(os.Stderr, "systemd of %s: %v\n", m.Name, err)
+			}
+		}
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
