@@ -142,6 +142,8 @@ func TestLibrariesAreImportedWhereTheyBelong(t *testing.T) {
 		"github.com/spf13/cobra":                 {"cmd/sdtrace"},
 		"github.com/vishvananda/netlink":         {"internal/sockdiag"},
 		"github.com/klauspost/compress":          {"pkg/capture"},
+		"github.com/coreos/go-systemd/v22/dbus":   {"internal/systemd1"},
+		"github.com/godbus/dbus":                 {"internal/systemd1"},
 	} {
 		for _, p := range packagesHere(t) {
 			for _, imported := range p.Imports {

@@ -34,7 +34,7 @@ type shown map[string]string
 
 func (u *unit) show(t *testing.T) shown {
 	t.Helper()
-	u.shows++
+	u.asked++
 	out, err := u.m.Systemctl(await.Context(t), "show", u.name+".service", "--property="+strings.Join(properties, ","))
 	if err != nil {
 		t.Fatal(err)
@@ -47,12 +47,11 @@ func (u *unit) show(t *testing.T) shown {
 	return s
 }
 
-// log returns all that systemd has logged until it answered the last show: that it was asked, it logs
-// after all before.
+// log returns all that systemd has logged until it was asked last, which it logs, too.
 func (u *unit) log(t *testing.T) (log string) {
 	t.Helper()
-	asked := "/unit/" + u.name + "_2eservice interface=org.freedesktop.DBus.Properties member=GetAll"
-	if !u.m.Console.Await(await.Context(t), func(all string) bool { log = all; return strings.Count(all, asked) >= u.shows }) {
+	question := "/unit/" + u.name + "_2eservice interface=org.freedesktop.DBus.Properties member=GetAll"
+	if !u.m.Console.Await(await.Context(t), func(all string) bool { log = all; return strings.Count(all, question) >= u.asked }) {
 		t.Fatal("systemd does not log")
 	}
 	return log
@@ -82,58 +81,19 @@ func (u *unit) hostPID(inside string) *uint32 {
 	return &pid
 }
 
-// state is what the properties say.
-func (u *unit) state(s shown) *verdict.Unit {
-	v := &verdict.Unit{
-		Name: u.name + ".service", Type: s["Type"], NotifyAccess: s["NotifyAccess"], SubState: s["SubState"],
-		MainPID: u.hostPID(s["MainPID"]), ControlPID: u.hostPID(s["ControlPID"]),
-		FDStoreMax: number(s["FileDescriptorStoreMax"]), FDStored: number(s["NFileDescriptorStore"]),
-	}
-	handled := !u.ignoring
-	v.ReloadHandled, v.Stopping = &handled, &u.stopping
-	post := s["ExecStartPost"] != ""
-	v.StartPost = &post
-	frozen := s["FreezerState"] == "frozen"
-	v.Frozen = &frozen
-	for name, to := range map[string]**string{
-		"StatusText": &v.StatusText, "StatusBusError": &v.StatusBusError, "StatusVarlinkError": &v.StatusVarlinkError,
-	} {
-		if text, ok := s[name]; ok {
-			*to = &text
-		}
-	}
-	if n, err := strconv.Atoi(s["StatusErrno"]); err == nil {
-		v.StatusErrno = &n
-	}
-	if interval, ok := span(s["WatchdogUSec"]); ok {
-		v.Watchdog = &interval
-	}
-	if n := number(s["StateChangeTimestampMonotonic"]); n != nil && s["SubState"] == "reload-signal" {
-		at := time.Duration(*n) * time.Microsecond
-		v.ReloadBegan = &at
-	}
-	return v
-}
-
-func number(s string) *uint32 {
-	n, err := strconv.ParseUint(s, 10, 64)
+// state is what systemd tells of the unit over its private socket.
+func (u *unit) state(t *testing.T) *verdict.Unit {
+	t.Helper()
+	u.asked += 2 // of two interfaces
+	state, err := buses[u.m].Service(await.Context(t), u.name+".service", func(pid uint32) *uint32 {
+		return u.hostPID(strconv.FormatUint(uint64(pid), 10))
+	})
 	if err != nil {
-		return nil
+		t.Fatal(err)
 	}
-	small := uint32(n)
-	return &small
-}
-
-// span reads a time as systemctl(1) writes it.
-func span(s string) (time.Duration, bool) {
-	if s == "" {
-		return 0, false
-	}
-	if s == "0" || s == "infinity" {
-		return 0, true
-	}
-	d, err := time.ParseDuration(strings.ReplaceAll(strings.ReplaceAll(s, "min", "m"), " ", ""))
-	return d, err == nil
+	handled, stopping := !u.ignoring, u.stopping
+	state.ReloadHandled, state.Stopping = &handled, &stopping
+	return state
 }
 
 // scenario is a datagram to a service manager about which it decides.
@@ -223,7 +183,7 @@ func (s *scenario) play(t *testing.T, m *pid1.Systemd, i int) {
 	}
 	before := u.show(t)
 	logged := len(u.log(t))
-	d, state := u.datagram(t, from, &o), u.state(before)
+	d, state := u.datagram(t, from, &o), u.state(t)
 	if s.know != nil {
 		s.know(state, d)
 	}
@@ -419,7 +379,7 @@ func (s *scenario) compare(t *testing.T, u *unit, verdicts []verdict.Verdict, pr
 	if predicted.SubState != "" && predicted.SubState != after["SubState"] {
 		t.Errorf("the state is %s, and %s was predicted", after["SubState"], predicted.SubState)
 	}
-	real := u.state(after)
+	real := u.state(t)
 	if predicted.MainPID != nil && real.MainPID != nil && *predicted.MainPID != *real.MainPID {
 		t.Errorf("the main process is %d, and %d was predicted", *real.MainPID, *predicted.MainPID)
 	}

@@ -6,20 +6,25 @@
 package verdict_test
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/sdtrace/sdtrace/internal/systemd1"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
 // suites are Debian's, in the order of their systemd's version: 247, 252, 257 and the newest.
 var suites = []string{"bullseye", "bookworm", "trixie", "sid"}
 
-// managers are the booted systemds, in the order of suites.
-var managers []*pid1.Systemd
+// managers are the booted systemds, in the order of suites, and buses the connections to them.
+var (
+	managers []*pid1.Systemd
+	buses    = make(map[*pid1.Systemd]*systemd1.Manager)
+)
 
 func TestMain(m *testing.M) {
 	pid1.Play()
@@ -48,14 +53,31 @@ func runTests(m *testing.M) int {
 	}
 	defer func() {
 		for _, m := range managers {
+			if bus := buses[m]; bus != nil {
+				bus.Close()
+			}
 			if err := m.Stop(); err != nil {
 				fmt.Fprintf(os.Stderr, "systemd of %s: %v\n", m.Name, err)
 			}
 		}
 	}()
+	for i := 0; i < len(managers) && err == nil; i++ {
+		buses[managers[i]], err = systemd1.Connect(context.Background(), managers[i].PID(), "/run/systemd/notify")
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+func TestEveryServiceManagerIsAskedWhereverItIs(t *testing.T) {
+	if len(managers) == 0 {
+		t.Skip("not declared: needs root, and a minute")
+	}
+	for _, m := range managers {
+		if got := buses[m].Version; got != m.Major {
+			t.Errorf("systemd %s says it is %d", m.Version, got)
+		}
+	}
 }

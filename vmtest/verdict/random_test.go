@@ -89,7 +89,7 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 	u.mu.Unlock()
 	withChild(starting)(t, u)
 	u.stopping = false
-	state := u.state(u.show(t))
+	state := u.state(t)
 	var said []string
 	unknown := 0
 	for range inOneLife {
@@ -118,7 +118,7 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 		state = after
 	}
 	u.agent(t, "main").do(t, order{Barrier: true})
-	got, want := followed(u.state(u.show(t)), m.Major), followed(state, m.Major)
+	got, want := followed(u.state(t), m.Major), followed(state, m.Major)
 	if diff := gocmp.Diff(want, got); diff != "" || unknown > 0 {
 		t.Errorf("%d unknown; where it led (-predicted +systemd):\n%s%s", unknown, diff, strings.Join(said, "\n"))
 	}
@@ -128,7 +128,7 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 	// Systemd 247 does not notice the end of a service that is reloading.
 	u.systemctl(t, "stop")
 	_, _ = m.Systemctl(await.Context(t), "reset-failed", u.name+".service") // it may not have failed
-	await.Until(t, "its descriptors are gone", func() bool { return u.show(t)["NFileDescriptorStore"] == "0" })
+	await.Until(t, "its descriptors are gone", func() bool { return *u.state(t).FDStored == 0 })
 }
 
 // followed is what the verdicts tell of a unit.
