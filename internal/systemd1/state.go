@@ -13,10 +13,23 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/verdict"
 )
 
-// Service returns what the service manager tells of a service. Process ids are in its pid namespace:
-// host translates one to the initial pid namespace, and returns nil when it cannot. What the
-// service manager does not tell is absent.
-func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32) *uint32) (*verdict.Unit, error) {
+// Service is what a service manager tells of a service at one time. What it does not tell is absent.
+type Service struct {
+	// Now is the service then.
+	Now verdict.Unit
+	// Changed is since when it is in its state, by CLOCK_MONOTONIC. Left and Active are when it
+	// began to start and had started, MainStarted and MainExited when its latest main process was
+	// started and was over; 0 for never.
+	Changed, Left, Active, MainStarted, MainExited time.Duration
+	// ControlStarted is when the control process was started; 0 when there is none, or that is
+	// not known.
+	ControlStarted time.Duration
+}
+
+// Service asks for a service. Process ids are in the service manager's pid namespace: host translates
+// one to the initial pid namespace and says when that process was started, by CLOCK_MONOTONIC, or
+// returns nil.
+func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32) (*uint32, time.Duration)) (*Service, error) {
 	if !strings.HasSuffix(name, ".service") {
 		return nil, fmt.Errorf("%s is no service", name)
 	}
@@ -30,18 +43,29 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 			p[k] = v
 		}
 	}
-	u := &verdict.Unit{
+	s := &Service{
+		Changed: p.time("StateChangeTimestampMonotonic"), Left: p.time("InactiveExitTimestampMonotonic"),
+		Active: p.time("ActiveEnterTimestampMonotonic"), MainStarted: p.time("ExecMainStartTimestampMonotonic"),
+		MainExited: p.time("ExecMainExitTimestampMonotonic"),
+	}
+	u := &s.Now
+	*u = verdict.Unit{
 		Name: name, Type: value[string](p, "Type"), NotifyAccess: value[string](p, "NotifyAccess"),
 		SubState:   value[string](p, "SubState"),
 		FDStoreMax: pointer[uint32](p, "FileDescriptorStoreMax"), FDStored: pointer[uint32](p, "NFileDescriptorStore"),
 		StatusText: pointer[string](p, "StatusText"), StatusBusError: pointer[string](p, "StatusBusError"),
 		StatusVarlinkError: pointer[string](p, "StatusVarlinkError"),
 	}
-	for name, to := range map[string]**uint32{"MainPID": &u.MainPID, "ControlPID": &u.ControlPID} {
-		if pid, ok := p[name].(uint32); ok && pid == 0 {
-			*to = &pid
-		} else if ok {
-			*to = host(pid)
+	if pid, ok := p["MainPID"].(uint32); ok {
+		u.MainPID = &pid
+		if pid != 0 {
+			u.MainPID, _ = host(pid)
+		}
+	}
+	if pid, ok := p["ControlPID"].(uint32); ok {
+		u.ControlPID = &pid
+		if pid != 0 {
+			u.ControlPID, s.ControlStarted = host(pid)
 		}
 	}
 	if errno, ok := p["StatusErrno"].(int32); ok {
@@ -57,14 +81,61 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		u.Frozen = &frozen
 	}
 	if commands, ok := p["ExecStartPost"].([][]any); ok {
-		any := len(commands) > 0
-		u.StartPost = &any
+		some := len(commands) > 0
+		u.StartPost = &some
 	}
-	if changed, ok := p["StateChangeTimestampMonotonic"].(uint64); ok && u.SubState == "reload-signal" {
-		began := time.Duration(changed) * time.Microsecond
-		u.ReloadBegan = &began
+	if u.SubState == "reload-signal" {
+		u.ReloadBegan = &s.Changed
 	}
-	return u, nil
+	return s, nil
+}
+
+// At returns the service as it was at a time by CLOCK_MONOTONIC, before a datagram was read then,
+// which may have changed it. said reports whether the service may have said an assignment with that
+// key since, which is how some properties change without a trace. What may have been different then
+// is absent.
+func (s *Service) At(at time.Duration, said func(key string) bool) *verdict.Unit {
+	u := s.Now
+	u.StatusText, u.StatusErrno, u.StatusBusError, u.StatusVarlinkError, u.Frozen = nil, nil, nil, nil, nil
+	if s.Changed >= at {
+		u.SubState, u.ReloadBegan = "", nil
+		// It was starting and has its main process, which it has from the state "start" on.
+		if s.Left != 0 && s.Left < at && s.Active >= at && s.MainStarted != 0 && s.MainStarted < at &&
+			u.StartPost != nil && !*u.StartPost {
+			u.SubState = "start"
+		}
+	}
+	if s.MainStarted >= at || s.MainExited >= at || said("MAINPID") || said("MAINPIDFD") {
+		u.MainPID = nil
+	}
+	switch {
+	case u.ControlPID == nil:
+	case *u.ControlPID != 0 && (s.ControlStarted == 0 || s.ControlStarted >= at),
+		*u.ControlPID == 0 && !hasNoControl(u.SubState):
+		u.ControlPID = nil
+	}
+	if said("NOTIFYACCESS") {
+		u.NotifyAccess = ""
+	}
+	if said("WATCHDOG_USEC") {
+		u.Watchdog = nil
+	}
+	if said("FDSTORE") || said("FDSTOREREMOVE") {
+		u.FDStored = nil
+		if u.FDStoreMax != nil && *u.FDStoreMax == 0 {
+			u.FDStored = u.FDStoreMax
+		}
+	}
+	return &u
+}
+
+// hasNoControl reports whether a service that is in a state has no control process as long as it is.
+func hasNoControl(state string) bool {
+	switch state {
+	case "running", "exited", "reload-signal", "reload-notify", "dead", "failed":
+		return true
+	}
+	return false
 }
 
 // properties are those of a unit, by name.
@@ -80,6 +151,12 @@ func pointer[T any](p properties, name string) *T {
 		return &v
 	}
 	return nil
+}
+
+// time is a property that is a time by CLOCK_MONOTONIC.
+func (p properties) time(name string) time.Duration {
+	usec, _ := p[name].(uint64)
+	return span(usec)
 }
 
 // span is a time in microseconds, of which the largest means none.

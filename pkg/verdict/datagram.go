@@ -87,8 +87,8 @@ func (d *Datagram) has(key, value string) bool {
 	return false
 }
 
-// value returns the value of the first line with a key.
-func (d *Datagram) value(key string) (string, bool) {
+// Value returns the value of the first line with a key, which is the one that counts.
+func (d *Datagram) Value(key string) (string, bool) {
 	for _, l := range d.lines() {
 		if l.Key == key {
 			return l.Value, true

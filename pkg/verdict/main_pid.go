@@ -33,7 +33,7 @@ var mainPIDs = []rule{
 	{
 		id: "D28", key: "MAINPIDFDID", source: parses, outcome: NoEffect,
 		when: func(s *scene) bool {
-			_, named := s.datagram.value("MAINPID")
+			_, named := s.datagram.Value("MAINPID")
 			return !named || s.datagram.has("MAINPIDFD", "1")
 		},
 		reason: "MAINPIDFDID= says something about MAINPID= alone",
@@ -94,7 +94,7 @@ var mainPIDs = []rule{
 	{
 		id: "D15a", key: "MAINPID", source: parses, outcome: Ignored, since: 257,
 		when: func(s *scene) bool {
-			value, ok := s.datagram.value("MAINPIDFDID")
+			value, ok := s.datagram.Value("MAINPIDFDID")
 			if !ok {
 				return false
 			}

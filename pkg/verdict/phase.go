@@ -213,7 +213,7 @@ var reloading = []rule{
 	{
 		id: "D11", key: "RELOADING", since: 253, source: enters, outcome: NoEffect,
 		when: func(s *scene) bool {
-			_, timed := s.datagram.value("MONOTONIC_USEC")
+			_, timed := s.datagram.Value("MONOTONIC_USEC")
 			return !timed && s.in("reload-signal")
 		},
 		reason: "the service manager has asked for a reload, and waits for RELOADING=1 with MONOTONIC_USEC= in the same datagram",

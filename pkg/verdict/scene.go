@@ -107,7 +107,7 @@ func (s *scene) phase() string {
 // isReloadAnswer reports whether the datagram says when the reload began, and that this was after
 // the signal.
 func (s *scene) isReloadAnswer() bool {
-	value, ok := s.datagram.value("MONOTONIC_USEC")
+	value, ok := s.datagram.Value("MONOTONIC_USEC")
 	if !ok {
 		return false
 	}

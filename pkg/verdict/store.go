@@ -4,7 +4,7 @@ package verdict
 
 // named reports whether the datagram has a name for file descriptors that a service manager takes.
 func (d *Datagram) named() bool {
-	name, ok := d.value("FDNAME")
+	name, ok := d.Value("FDNAME")
 	return ok && isFDName(name)
 }
 
