@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -139,7 +138,6 @@ func dial(ctx context.Context, pid int, address string) (net.Conn, error) {
 // connectIn has a child in the pid namespace of a process connect. It is called on a thread of its
 // own, of which the children are there from then on.
 func connectIn(ctx context.Context, pid int, socket *os.File, address string) error {
-	runtime.LockOSThread()
 	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", pid))
 	if err != nil {
 		return err

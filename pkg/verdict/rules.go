@@ -2,7 +2,10 @@
 
 package verdict
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Rule is one rule of the table, as docs/verdict.md lists it. Of several rules that are about the
 // same line the first one that holds counts.
@@ -27,12 +30,22 @@ func (r *Rule) Holds(version int) bool {
 	return version >= r.Since && (r.Before == 0 || version < r.Before)
 }
 
+// firstOf is the version since when one of the keys is read; 0 for any.
+func firstOf(keys string) (since int) {
+	for i, key := range strings.Fields(keys) {
+		if i == 0 || introduced[key] < since {
+			since = introduced[key]
+		}
+	}
+	return since
+}
+
 // Rules returns the table in order.
 func Rules() []Rule {
 	var all []Rule
 	for i, r := range slices.Concat(reception, assignments) {
 		all = append(all, Rule{
-			ID: r.id, Key: r.key, Since: max(r.since, introduced[r.key]), Before: r.before, Outcome: r.outcome, Reason: r.reason, Cure: r.cure,
+			ID: r.id, Key: r.key, Since: max(r.since, firstOf(r.key)), Before: r.before, Outcome: r.outcome, Reason: r.reason, Cure: r.cure,
 			Source: r.source, Whole: i < len(reception),
 		})
 	}
