@@ -50,7 +50,7 @@ func Of(e *events.Event, read *events.Receipt) *Datagram {
 	if e.Claimed != nil {
 		d.PID, d.UID = e.Claimed.PID, e.Claimed.UID
 	}
-	if e.Text != nil {
+	if e.Payload != nil {
 		n := len(e.FDs)
 		d.FDs = &n
 	}

@@ -130,6 +130,12 @@ var ready = []rule{
 		cure:   "send RELOADING=1 and MONOTONIC_USEC= in one datagram when the reload begins",
 	},
 	{
+		id: "D5", key: "READY", source: enters, outcome: NoEffect,
+		when:   func(s *scene) bool { return !takesReady(s.kind()) },
+		reason: "Type=$type does not wait for READY=1",
+		cure:   "set Type=notify, if the start is to wait for it",
+	},
+	{
 		id: "D6", key: "READY", source: enters, outcome: NoEffect,
 		when:   func(s *scene) bool { return s.in(beforeStart...) },
 		reason: "ExecCondition= or ExecStartPre= still runs, and READY=1 is not remembered",
@@ -144,12 +150,6 @@ var ready = []rule{
 		id: "D5c", key: "READY", source: enters, outcome: NoEffect,
 		when:   func(s *scene) bool { return s.in(over...) },
 		reason: "the service is in state $state, and not starting",
-	},
-	{
-		id: "D5", key: "READY", source: enters, outcome: NoEffect,
-		when:   func(s *scene) bool { return !takesReady(s.kind()) },
-		reason: "Type=$type does not wait for READY=1",
-		cure:   "set Type=notify, if the start is to wait for it",
 	},
 	{
 		id: "D5d", key: "READY", source: enters, outcome: NoEffect,

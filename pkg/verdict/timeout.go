@@ -53,7 +53,7 @@ var timeouts = []rule{
 		reason: "the timeout ends no sooner than that",
 		then: func(s *scene) {
 			for _, deadline := range []**time.Duration{&s.unit.Deadline, &s.unit.WatchdogDeadline} {
-				if at := s.later(); **deadline < at {
+				if at := s.later(); *deadline != nil && **deadline < at {
 					*deadline = &at
 				}
 			}

@@ -88,6 +88,15 @@ func TestWhatDoesNotMatterNeedNotBeKnown(t *testing.T) {
 	}
 }
 
+func TestAnExtensionIsHeededByTheTimeoutThatIsKnown(t *testing.T) {
+	u := unit("start")
+	u.Deadline, u.WatchdogDeadline = ptr(time.Hour+time.Second), nil
+	got, after := verdict.Judge(datagram("EXTEND_TIMEOUT_USEC=5000000"), verdict.Manager{Version: 257}, u)
+	if got[0].Outcome != verdict.Heeded || *after.Deadline != time.Hour+5*time.Second || after.WatchdogDeadline != nil {
+		t.Errorf("%+v, and then %+v", got[0], after)
+	}
+}
+
 func TestWhatIsSaidOfANewerSystemdIsLikely(t *testing.T) {
 	for version, want := range map[int]bool{verdict.Newest: false, verdict.Newest + 1: true} {
 		got, _ := verdict.Judge(datagram("READY=1"), verdict.Manager{Version: version}, unit("start"))
@@ -164,18 +173,19 @@ func FuzzJudge(f *testing.F) {
 		"EXTEND_TIMEOUT_USEC=18446744073709551614", "WATCHDOG_USEC=-0\nWATCHDOG=1", "BARRIER=1", "\x00\x00", "a\\",
 	} {
 		for i := range states {
-			f.Add([]byte(payload), uint8(i), uint8(i%len(versions)), uint16(1<<i%13))
+			f.Add([]byte(payload), uint8(i), uint8(i%len(versions)), uint32(1)<<(i%17))
 		}
 	}
-	f.Fuzz(func(t *testing.T, payload []byte, state, version uint8, known uint16) {
+	f.Fuzz(func(t *testing.T, payload []byte, state, version uint8, forgotten uint32) {
 		d, u := datagram(string(payload)), unit(states[int(state)%len(states)])
 		for i, forget := range []func(){
 			func() { u.Type = "" }, func() { u.NotifyAccess = "" }, func() { u.MainPID = nil }, func() { u.ControlPID = nil },
 			func() { u.Stopping = nil }, func() { u.ReloadBegan = nil }, func() { u.Deadline = nil }, func() { u.Watchdog = nil },
 			func() { u.FDStoreMax = nil }, func() { d.Main = nil }, func() { d.FDs = nil }, func() { d.Read = 0 },
-			func() { u.Type = "notify-reload" }, func() { *d.FDs = 1 }, func() { u.FDStoreMax = ptr(uint32(2)) },
+			func() { u.WatchdogDeadline = nil }, func() { u.Deadline = ptr(time.Minute) },
+			func() { u.Type = "notify-reload" }, func() { d.FDs = ptr(1) }, func() { u.FDStoreMax = ptr(uint32(2)) },
 		} {
-			if known&(1<<i) != 0 && (i != 13 || d.FDs != nil) {
+			if forgotten&(1<<i) != 0 {
 				forget()
 			}
 		}
