@@ -142,7 +142,7 @@ func TestLibrariesAreImportedWhereTheyBelong(t *testing.T) {
 		"github.com/spf13/cobra":                 {"cmd/sdtrace"},
 		"github.com/vishvananda/netlink":         {"internal/sockdiag"},
 		"github.com/klauspost/compress":          {"pkg/capture"},
-		"github.com/coreos/go-systemd/v22/dbus":   {"internal/systemd1"},
+		"github.com/coreos/go-systemd/v22/dbus":  {"internal/systemd1"},
 		"github.com/godbus/dbus":                 {"internal/systemd1"},
 	} {
 		for _, p := range packagesHere(t) {
