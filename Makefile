@@ -124,7 +124,7 @@ test-vm: packages
 .PHONY: check
 check: packages
 	go run ./vmtest/run -tier 1 -kernels $(CHECK_KERNEL) -packages ./internal/tracer -run '$(CHECK_TESTS)' \
-		-results vmtest/results/check -beside check-generated,lint,test-short
+		-results vmtest/results/check -beside test-short -beside check-generated,lint
 
 # The machines are emulated and want all processors; most of the rest waits, and runs beside
 # them. What takes how long: vmtest/results/times.md. The budget is 25 minutes on two processors.

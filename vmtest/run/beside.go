@@ -49,7 +49,7 @@ func parseTargets(list string) (targets []target, err error) {
 
 // repeats reports whether anything is done more than once.
 func (o *options) repeats() bool {
-	return o.times > 1 || slices.ContainsFunc(o.beside, func(t target) bool { return t.times > 1 })
+	return o.times > 1 || slices.ContainsFunc(slices.Concat(o.beside...), func(t target) bool { return t.times > 1 })
 }
 
 // runMake makes a target of the Makefile.

@@ -29,8 +29,8 @@ var errUsage = errors.New("wrong usage")
 
 type options struct {
 	tiers    []string
-	beside   []target
-	times    int // each machine
+	beside   [][]target // each list one after the other
+	times    int        // each machine
 	busy     bool
 	write    string // file for the proof
 	budget   time.Duration
@@ -69,11 +69,15 @@ func parseFlags(args []string) (*options, error) {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	tiers := fs.String("tier", "1,2", "comma-separated `tiers`: 1 boots the tests as init, 2 boots this machine's file system"+
 		" by virtme-ng, cost counts instructions, boot boots a whole Debian (all but 1: amd64 only)")
-	beside := fs.String("beside", "", "comma-separated `targets` that make makes one after the other,"+
-		" while the machines run; TARGET*N is made N times")
 	kernels := fs.String("kernels", "all", "comma-separated kernel `names` of kernels.txt")
 	packages := fs.String("packages", "", "comma-separated `packages` to test, in go's notation (default: those of suites.txt)")
 	opts := &options{}
+	fs.Func("beside", "comma-separated `targets` that make makes one after the other, while the machines run;"+
+		" TARGET*N is made N times; given again, a second list beside the first", func(list string) error {
+		targets, err := parseTargets(list)
+		opts.beside = append(opts.beside, targets)
+		return err
+	})
 	fs.IntVar(&opts.times, "times", 1, "run each machine that `many` times")
 	fs.BoolVar(&opts.busy, "busy", false, "keep all processors busy meanwhile")
 	fs.DurationVar(&opts.budget, "budget", 0, "say so when all takes longer than this `time`;"+
@@ -100,10 +104,6 @@ func parseFlags(args []string) (*options, error) {
 	}
 	if opts.times < 1 {
 		return nil, fmt.Errorf("%w: -times %d", errUsage, opts.times)
-	}
-	var err error
-	if opts.beside, err = parseTargets(*beside); err != nil {
-		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if *packages != "" {
 		opts.packages = strings.Split(*packages, ",")

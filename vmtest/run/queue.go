@@ -28,19 +28,22 @@ type job struct {
 	// run has its logs in the directory dir.
 	run func(ctx context.Context, dir string) (*result, error)
 	dir string
-	// beside says that it does not wait for a processor, but for the one before it beside the machines.
-	beside bool
+	// lane is 0 for a machine, which waits for a processor. Any other job waits for the one before it
+	// in its lane.
+	lane int
 }
 
 // plan returns what is to be done. The machines that take longest come first, for the
 // last one to leave no processor without work for long.
 func plan(opts *options) ([]job, error) {
 	jobs := repeat(planMachines(opts), opts.times, opts.results)
-	for _, target := range opts.beside {
-		jobs = append(jobs, repeat([]job{{
-			name: "make " + target.name, beside: true,
-			run: func(ctx context.Context, dir string) (*result, error) { return runMake(ctx, opts, dir, target.name) },
-		}}, target.times, opts.results)...)
+	for i, targets := range opts.beside {
+		for _, target := range targets {
+			jobs = append(jobs, repeat([]job{{
+				name: "make " + target.name, lane: i + 1,
+				run: func(ctx context.Context, dir string) (*result, error) { return runMake(ctx, opts, dir, target.name) },
+			}}, target.times, opts.results)...)
+		}
 	}
 	if len(jobs) == 0 {
 		return nil, errors.New("nothing to run: no suite of these tiers is for these kernels")
@@ -84,19 +87,21 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 		r.print(os.Stderr)
 	}
 	var running sync.WaitGroup
-	running.Go(func() {
-		for i, job := range jobs {
-			if job.beside && ctx.Err() == nil {
-				run(i)
+	for lane := range opts.beside {
+		running.Go(func() {
+			for i, job := range jobs {
+				if job.lane == lane+1 && ctx.Err() == nil {
+					run(i)
+				}
 			}
-		}
-	})
+		})
+	}
 	fetched := make(chan int, len(jobs))
 	running.Go(func() {
 		defer close(fetched)
 		there := map[string]bool{}
 		for i, job := range jobs {
-			if job.beside || ctx.Err() != nil {
+			if job.lane != 0 || ctx.Err() != nil {
 				continue
 			}
 			missing := slices.DeleteFunc(slices.Clone(job.needs), func(name string) bool { return there[name] })
