@@ -407,6 +407,20 @@ func (m *Systemd) Systemctl(ctx context.Context, args ...string) (string, error)
 	return stdout.String(), nil
 }
 
+// Show returns properties of a unit by name, as systemctl show prints them.
+func (m *Systemd) Show(ctx context.Context, unit string, properties ...string) (map[string]string, error) {
+	out, err := m.Systemctl(ctx, "show", unit, "--property="+strings.Join(properties, ","))
+	if err != nil {
+		return nil, err
+	}
+	shown := make(map[string]string)
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		shown[name] = value
+	}
+	return shown, nil
+}
+
 // removeStaleCgroups removes those of runs that were killed.
 func removeStaleCgroups(mount string) {
 	stale, _ := filepath.Glob(filepath.Join(mount, "sdtrace-*-*"))

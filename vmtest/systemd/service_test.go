@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -221,18 +223,9 @@ func (s *service) expect(t *testing.T, want properties) {
 // show asks systemd for the properties that like has.
 func (s *service) show(t *testing.T, like properties) properties {
 	t.Helper()
-	args := []string{"show", s.name + ".service"}
-	for name := range like {
-		args = append(args, "--property="+name)
-	}
-	out, err := s.m.Systemctl(t.Context(), args...)
+	got, err := s.m.Show(t.Context(), s.name+".service", slices.Collect(maps.Keys(like))...)
 	if err != nil {
 		t.Fatal(err)
-	}
-	got := properties{}
-	for line := range strings.Lines(out) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-		got[name] = value
 	}
 	return got
 }

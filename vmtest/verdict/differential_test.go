@@ -38,14 +38,9 @@ type shown map[string]string
 func (u *unit) show(t *testing.T) shown {
 	t.Helper()
 	u.asked++
-	out, err := u.m.Systemctl(await.Context(t), "show", u.name+".service", "--property="+strings.Join(properties, ","))
+	s, err := u.m.Show(await.Context(t), u.name+".service", properties...)
 	if err != nil {
 		t.Fatal(err)
-	}
-	s := shown{}
-	for line := range strings.Lines(out) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-		s[name] = value
 	}
 	return s
 }
