@@ -7,6 +7,7 @@ package systemd1
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -39,9 +40,7 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		if err != nil {
 			return nil, fmt.Errorf("asking for %s: %w", name, err)
 		}
-		for k, v := range some {
-			p[k] = v
-		}
+		maps.Copy(p, some)
 	}
 	s := &Service{
 		Changed: p.time("StateChangeTimestampMonotonic"), Left: p.time("InactiveExitTimestampMonotonic"),

@@ -3,6 +3,7 @@
 package verdict
 
 import (
+	"slices"
 	"time"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -77,22 +78,7 @@ func (d *Datagram) lines() []events.Assignment {
 	return lines
 }
 
-// has reports whether a line is this one.
-func (d *Datagram) has(key, value string) bool {
-	for _, l := range d.lines() {
-		if l.Key == key && l.Value == value {
-			return true
-		}
-	}
-	return false
-}
-
-// Value returns the value of the first line with a key, which is the one that counts.
-func (d *Datagram) Value(key string) (string, bool) {
-	for _, l := range d.lines() {
-		if l.Key == key {
-			return l.Value, true
-		}
-	}
-	return "", false
+// has reports whether a line is this one (strv_contains).
+func (d *Datagram) has(line string) bool {
+	return d.Text != nil && slices.ContainsFunc(d.Text.Lines, func(l events.Line) bool { return l.Text == line })
 }

@@ -27,14 +27,14 @@ var mainPIDs = []rule{
 	},
 	{
 		id: "D28", key: "MAINPID", source: parses, outcome: Ignored, since: 257,
-		when:   func(s *scene) bool { return s.datagram.has("MAINPIDFD", "1") },
+		when:   func(s *scene) bool { return s.datagram.has("MAINPIDFD=1") },
 		reason: "MAINPIDFD=1 in the same datagram takes its place",
 	},
 	{
 		id: "D28", key: "MAINPIDFDID", source: parses, outcome: NoEffect,
 		when: func(s *scene) bool {
-			_, named := s.datagram.Value("MAINPID")
-			return !named || s.datagram.has("MAINPIDFD", "1")
+			_, named := s.datagram.Text.Lookup("MAINPID")
+			return !named || s.datagram.has("MAINPIDFD=1")
 		},
 		reason: "MAINPIDFDID= says something about MAINPID= alone",
 	},
@@ -74,7 +74,7 @@ var mainPIDs = []rule{
 	{
 		id: "D21a", key: mainKeys, source: reads, outcome: NoEffect,
 		when: func(s *scene) bool {
-			return isPID(s.unit.MainPID, s.newMain().PID) && s.newMain().PID != 0
+			return s.newMain().PID != 0 && s.newMain().PID == known(s, s.unit.MainPID, "the main process of "+s.unit.Name)
 		},
 		reason: "that is the main process already",
 	},
@@ -87,14 +87,14 @@ var mainPIDs = []rule{
 	},
 	{
 		id: "D18", key: mainKeys, source: suits, outcome: Ignored,
-		when:   func(s *scene) bool { return (s.newMain().PID == 0 || s.newMain().Zombie) },
+		when:   func(s *scene) bool { return s.newMain().PID == 0 || s.newMain().Zombie },
 		reason: "that process is over",
 		cure:   "send MAINPID= of a process that runs",
 	},
 	{
 		id: "D15a", key: "MAINPID", source: parses, outcome: Ignored, since: 257,
 		when: func(s *scene) bool {
-			value, ok := s.datagram.Value("MAINPIDFDID")
+			value, ok := s.datagram.Text.Lookup("MAINPIDFDID")
 			if !ok {
 				return false
 			}

@@ -118,7 +118,7 @@ var ready = []rule{
 	{
 		id: "D12", key: "READY", source: enters, outcome: Heeded,
 		when: func(s *scene) bool {
-			return s.in("reload-signal") && s.datagram.has("RELOADING", "1") && s.isReloadAnswer()
+			return s.in("reload-signal") && s.datagram.has("RELOADING=1") && s.isReloadAnswer()
 		},
 		reason: "the reload is over",
 		then:   reloaded,
@@ -213,7 +213,7 @@ var reloading = []rule{
 	{
 		id: "D11", key: "RELOADING", since: 253, source: enters, outcome: NoEffect,
 		when: func(s *scene) bool {
-			_, timed := s.datagram.Value("MONOTONIC_USEC")
+			_, timed := s.datagram.Text.Lookup("MONOTONIC_USEC")
 			return !timed && s.in("reload-signal")
 		},
 		reason: "the service manager has asked for a reload, and waits for RELOADING=1 with MONOTONIC_USEC= in the same datagram",
@@ -254,7 +254,7 @@ var reloading = []rule{
 	},
 	{
 		id: "D11", key: "MONOTONIC_USEC", source: enters, outcome: NoEffect,
-		when:   func(s *scene) bool { return !s.datagram.has("RELOADING", "1") },
+		when:   func(s *scene) bool { return !s.datagram.has("RELOADING=1") },
 		reason: "it says when the RELOADING=1 of the same datagram was, and there is none",
 		cure:   "send it in one datagram with RELOADING=1",
 	},

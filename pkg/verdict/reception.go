@@ -55,21 +55,21 @@ var reception = []rule{
 	},
 	{
 		id: "R7a", source: barriers, outcome: Ignored,
-		when:   func(s *scene) bool { return s.datagram.has("BARRIER", "1") && len(s.datagram.lines()) > 1 },
+		when:   func(s *scene) bool { return s.datagram.has("BARRIER=1") && len(s.datagram.Text.Lines) > 1 },
 		reason: "with BARRIER=1 there must be no other line: everything in the datagram is dropped",
 		cure:   "send BARRIER=1 in a datagram of its own",
 	},
 	{
 		id: "R7b", source: barriers, outcome: NoEffect,
 		when: func(s *scene) bool {
-			return s.datagram.has("BARRIER", "1") && known(s, s.datagram.FDs, "how many file descriptors came with it") != 1
+			return s.datagram.has("BARRIER=1") && known(s, s.datagram.FDs, "how many file descriptors came with it") != 1
 		},
 		reason: "BARRIER=1 takes one file descriptor, which nobody else has",
 		cure:   "send the end of a pipe along, as sd_notify_barrier(3) does",
 	},
 	{
 		id: "R7", source: barriers, outcome: Heeded,
-		when:   func(s *scene) bool { return s.datagram.has("BARRIER", "1") },
+		when:   func(s *scene) bool { return s.datagram.has("BARRIER=1") },
 		reason: "the service manager closes the file descriptor, whoever sent it",
 	},
 	{

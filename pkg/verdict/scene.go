@@ -32,6 +32,19 @@ type rule struct {
 	then func(*scene)
 }
 
+// about reports whether the rule is about assignments with a key.
+func (r *rule) about(key string) bool {
+	if r.key == "" {
+		return true
+	}
+	for one := range strings.SplitSeq(r.key, " ") {
+		if one == key {
+			return true
+		}
+	}
+	return false
+}
+
 // scene is what a rule looks at.
 type scene struct {
 	datagram *Datagram
@@ -75,8 +88,8 @@ func (s *scene) is(value string) bool { return s.line.Value == value }
 
 // isFirst reports whether no line before has the same key and, with same, the same value.
 func (s *scene) isFirst(same bool) bool {
-	for _, l := range s.datagram.lines()[:s.index] {
-		if l.Key == s.line.Key && (!same || l.Value == s.line.Value) {
+	for _, l := range s.datagram.Text.Lines[:s.index] {
+		if a, ok := l.Assignment(); ok && a.Key == s.line.Key && (!same || a.Value == s.line.Value) {
 			return false
 		}
 	}
@@ -91,14 +104,14 @@ var phases = []string{"STOPPING", "READY", "RELOADING"}
 func (s *scene) phase() string {
 	if s.version >= 253 {
 		for _, key := range phases {
-			if s.datagram.has(key, "1") {
+			if s.datagram.has(key + "=1") {
 				return key
 			}
 		}
 	}
-	for _, l := range slices.Backward(s.datagram.lines()) {
-		if l.Value == "1" && slices.Contains(phases, l.Key) {
-			return l.Key
+	for _, l := range slices.Backward(s.datagram.Text.Lines) {
+		if a, _ := l.Assignment(); a.Value == "1" && slices.Contains(phases, a.Key) {
+			return a.Key
 		}
 	}
 	return ""
@@ -107,7 +120,7 @@ func (s *scene) phase() string {
 // isReloadAnswer reports whether the datagram says when the reload began, and that this was after
 // the signal.
 func (s *scene) isReloadAnswer() bool {
-	value, ok := s.datagram.Value("MONOTONIC_USEC")
+	value, ok := s.datagram.Text.Lookup("MONOTONIC_USEC")
 	if !ok {
 		return false
 	}

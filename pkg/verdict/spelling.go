@@ -51,6 +51,12 @@ var spellings = []rule{
 		cure:   "write it as in sd_notify(3), without blanks",
 	},
 	{
+		id: "K0", source: "strv_find_startswith", outcome: NoEffect,
+		when:   func(s *scene) bool { return s.datagram.Text.Lines[s.index].Equals < 0 },
+		reason: "$key without = is no assignment",
+		cure:   "write an = and a value behind it",
+	},
+	{
 		id: "K3", source: "strv_find_startswith", outcome: NoEffect,
 		when:   func(s *scene) bool { return !s.isFirst(false) && literals[s.line.Key] == "" || !s.isFirst(true) },
 		reason: "of several $key= in a datagram the first one counts",

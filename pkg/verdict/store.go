@@ -4,7 +4,7 @@ package verdict
 
 // named reports whether the datagram has a name for file descriptors that a service manager takes.
 func (d *Datagram) named() bool {
-	name, ok := d.Value("FDNAME")
+	name, ok := d.Text.Lookup("FDNAME")
 	return ok && isFDName(name)
 }
 
@@ -21,13 +21,13 @@ var store = []rule{
 	},
 	{
 		id: "D27", key: "FDNAME", source: reads, outcome: NoEffect,
-		when:   func(s *scene) bool { return !s.datagram.has("FDSTORE", "1") && !s.datagram.has("FDSTOREREMOVE", "1") },
+		when:   func(s *scene) bool { return !s.datagram.has("FDSTORE=1") && !s.datagram.has("FDSTOREREMOVE=1") },
 		reason: "it names what FDSTORE=1 or FDSTOREREMOVE=1 in the same datagram are about, and there is none",
 	},
 	{id: "D26a", key: "FDNAME", source: reads, outcome: Heeded, reason: "it is the name in the store"},
 	{
 		id: "D27", key: "FDPOLL", source: reads, outcome: NoEffect,
-		when:   func(s *scene) bool { return !s.datagram.has("FDSTORE", "1") || s.datagram.has("FDSTOREREMOVE", "1") },
+		when:   func(s *scene) bool { return !s.datagram.has("FDSTORE=1") || s.datagram.has("FDSTOREREMOVE=1") },
 		reason: "it is about FDSTORE=1 in the same datagram, and there is none",
 	},
 	{id: "D26a", key: "FDPOLL", source: reads, outcome: Heeded, reason: "what is stored stays when its other end is closed"},
@@ -44,7 +44,7 @@ var store = []rule{
 	},
 	{
 		id: "D26c", key: "FDSTORE", source: reads, outcome: Ignored,
-		when:   func(s *scene) bool { return s.datagram.has("FDSTOREREMOVE", "1") },
+		when:   func(s *scene) bool { return s.datagram.has("FDSTOREREMOVE=1") },
 		reason: "FDSTOREREMOVE=1 in the same datagram takes its place",
 	},
 	{

@@ -13,8 +13,6 @@ package verdict
 import (
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -116,7 +114,7 @@ func (s *scene) decide(rules []rule) (v Verdict, ok bool) {
 		if s.version < r.since || r.before != 0 && s.version >= r.before {
 			continue
 		}
-		if r.key != "" && !slices.Contains(strings.Fields(r.key), s.line.Key) {
+		if !r.about(s.line.Key) {
 			continue
 		}
 		s.missing = ""

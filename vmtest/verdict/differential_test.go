@@ -277,7 +277,7 @@ func (s *scenario) play(t *testing.T, m *pid1.Systemd, i int) {
 func (u *unit) lookLate(t *testing.T, d *verdict.Datagram, late *systemd1.Service, verdicts []verdict.Verdict) {
 	t.Helper()
 	state := late.At(d.Read, func(key string) bool {
-		_, said := d.Value(key)
+		_, said := d.Text.Lookup(key)
 		return said
 	})
 	u.tell(state)

@@ -173,6 +173,10 @@ var scenarios = []scenario{
 		want: always("STATUS=one heeded S0, STATUS=one no effect K3"),
 	},
 	{
+		name: "keys alone", service: service("Type=notify"), prepare: running, order: say("STATUS\nSTATUS=one\nERRNO\nERRNO=2\nMAINPID"),
+		want: always("STATUS= no effect K0, STATUS=one heeded S0, ERRNO= no effect K0, ERRNO=2 heeded S0, MAINPID= no effect K0"),
+	},
+	{
 		name: "the same status", service: service("Type=notify"), prepare: then(running, "STATUS=one"), order: say("STATUS=one"),
 		want: always("STATUS=one no effect S1"),
 	},
