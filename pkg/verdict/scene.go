@@ -203,3 +203,37 @@ func (s *scene) word(name string) string {
 	}
 	panic("no such word: " + name)
 }
+
+// forget makes unknown what a line may have changed on which there is no verdict.
+func (s *scene) forget(key string) {
+	u := s.unit
+	if u == nil {
+		return
+	}
+	switch key {
+	case "MAINPID", "MAINPIDFD":
+		u.MainPID = nil
+	case "READY", "RELOADING", "STOPPING":
+		s.enter("")
+		u.Stopping, u.WatchdogDeadline = nil, nil
+	case "STATUS":
+		u.StatusText = nil
+	case "NOTIFYACCESS":
+		u.NotifyAccess = ""
+	case "ERRNO":
+		u.StatusErrno = nil
+	case "BUSERROR":
+		u.StatusBusError = nil
+	case "VARLINKERROR":
+		u.StatusVarlinkError = nil
+	case "EXTEND_TIMEOUT_USEC":
+		u.Deadline, u.WatchdogDeadline = nil, nil
+	case "WATCHDOG":
+		s.enter("") // it may have been triggered
+		u.WatchdogDeadline = nil
+	case "WATCHDOG_USEC":
+		u.Watchdog, u.WatchdogDeadline = nil, nil
+	case "FDSTORE", "FDSTOREREMOVE":
+		u.FDStored = nil
+	}
+}

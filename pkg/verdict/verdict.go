@@ -83,6 +83,9 @@ func Judge(d *Datagram, m Manager, u *Unit) ([]Verdict, *Unit) {
 		for i, line := range lines {
 			verdicts[i] = whole
 			verdicts[i].Assignment = line
+			if whole.Outcome == Unknown {
+				s.forget(line.Key)
+			}
 		}
 		return verdicts, s.unit
 	}
@@ -99,6 +102,9 @@ func Judge(d *Datagram, m Manager, u *Unit) ([]Verdict, *Unit) {
 			}
 			v.Assignment = line
 			verdicts[i] = v
+			if v.Outcome == Unknown {
+				s.forget(line.Key)
+			}
 		}
 	}
 	return verdicts, s.unit

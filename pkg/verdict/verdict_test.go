@@ -77,6 +77,21 @@ func TestWhatIsNotKnownIsNotGuessed(t *testing.T) {
 	}
 }
 
+// What an assignment may have changed on which there is no verdict is not known afterwards.
+func TestWhatMayHaveChangedIsNotKnownAfterwards(t *testing.T) {
+	d, u := datagram("MAINPID=8\nSTATUS=x"), unit("running")
+	d.Main = nil
+	_, after := verdict.Judge(d, verdict.Manager{Version: 257}, u)
+	if after.MainPID != nil || after.SubState != "running" || *after.StatusText != "x" {
+		t.Errorf("one is unknown: %+v", after)
+	}
+	u.NotifyAccess = ""
+	_, after = verdict.Judge(datagram("READY=1\nNOTIFYACCESS=all"), verdict.Manager{Version: 257}, u)
+	if after.SubState != "" || after.NotifyAccess != "" || after.MainPID == nil {
+		t.Errorf("all are unknown: %+v", after)
+	}
+}
+
 // What is not asked for need not be known.
 func TestWhatDoesNotMatterNeedNotBeKnown(t *testing.T) {
 	u := &verdict.Unit{Name: "web.service", NotifyAccess: "main", MainPID: ptr(uint32(9))}
