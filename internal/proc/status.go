@@ -17,6 +17,9 @@ type Status struct {
 	NSPID int
 	// UID is the real user: the one who chose the arguments, also of a set-user-ID program.
 	UID uint32
+	// Blocked and Caught are the signals that its main thread blocks and that the process catches,
+	// bit N-1 for signal N.
+	Blocked, Caught uint64
 }
 
 var errNoStatus = errors.New("not like /proc/PID/status")
@@ -41,6 +44,10 @@ func ParseStatus(content []byte) (Status, error) {
 			var uid uint64
 			uid, err = strconv.ParseUint(fields[0], 10, 32)
 			s.UID, hasUID = uint32(uid), true
+		case "SigBlk":
+			s.Blocked, err = strconv.ParseUint(fields[0], 16, 64)
+		case "SigCgt":
+			s.Caught, err = strconv.ParseUint(fields[0], 16, 64)
 		}
 		if err != nil {
 			return Status{}, err

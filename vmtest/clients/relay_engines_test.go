@@ -39,7 +39,9 @@ func (e engine) start(t *testing.T, steps []string, options ...string) *relayRun
 		t.Fatalf("%q does not end in the image", argv)
 	}
 	argv = slices.Insert(argv, len(argv)-1, options...)
-	return startRelay(t, append(argv, steps...), e.env...)
+	r := startRelay(t, append(argv, steps...), e.env...)
+	r.engine = e.name
+	return r
 }
 
 // do runs a command of the engine beside a run of the relay.

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
@@ -73,6 +74,7 @@ type relayRun struct {
 	stdout *bufio.Scanner
 	stderr bytes.Buffer
 	last   string // line of stdout
+	engine string // "" for a runtime alone
 }
 
 // outcome is what there is to know when it has ended.
@@ -134,9 +136,33 @@ func (r *relayRun) await(t *testing.T) {
 
 func (r *relayRun) terminate(t *testing.T) {
 	t.Helper()
+	// podman before 4.4.2 starts the container first, and is killed by what it should pass on.
+	if r.engine != "" {
+		await.Until(t, r.engine+" passes on signals", r.passesOn)
+	}
 	if err := r.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// passesOn reports whether the relay's child catches SIGTSTP, which Go's runtime does not by itself:
+// an engine does when it catches all signals to pass them on.
+func (r *relayRun) passesOn() (caught bool) {
+	pids, err := proc.PIDs("/")
+	if err != nil {
+		return false
+	}
+	for _, pid := range pids {
+		p, err := proc.Open(pid)
+		if err != nil {
+			continue
+		}
+		if status, err := p.Status(); err == nil && status.PPID == r.cmd.Process.Pid {
+			caught = caught || status.Caught&(1<<(unix.SIGTSTP-1)) != 0
+		}
+		p.Close()
+	}
+	return caught
 }
 
 // end waits for the command's.
