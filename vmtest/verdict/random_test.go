@@ -3,6 +3,7 @@
 package verdict_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/verdict"
@@ -129,6 +131,12 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 	u.systemctl(t, "stop")
 	_, _ = m.Systemctl(await.Context(t), "reset-failed", u.name+".service") // it may not have failed
 	await.Until(t, "its descriptors are gone", func() bool { return *u.state(t).FDStored == 0 })
+	// A process that is dying still when the service is started again takes the new main process along
+	// (seen with systemd 262).
+	for _, name := range []string{"main", "child"} {
+		pid := u.agent(t, name).host
+		await.Until(t, name+" is over", func() bool { return errors.Is(unix.Kill(pid, 0), unix.ESRCH) })
+	}
 }
 
 // followed is what the verdicts tell of a unit.
