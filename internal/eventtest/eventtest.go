@@ -77,6 +77,21 @@ func Withheld() *events.Withheld {
 	}
 }
 
+// Verdict has every field set.
+func Verdict() *events.Verdict {
+	return &events.Verdict{
+		Seq: 42, Time: Time, Manager: events.VerdictManager{PID: 1, Version: 252}, Unit: "nginx.service",
+		From: events.Process{PID: 85, Comm: "nginx", Unit: "nginx.service"}, Named: &events.Process{PID: 86, Comm: "\xff", Unit: "a.service"},
+		MainBefore: &events.Process{PID: 87, Comm: "a"}, MainAfter: &events.Process{PID: 88, Comm: "b"},
+		Lines: []events.LineVerdict{{
+			Assignment: events.Assignment{Key: "READY", Value: "1"}, Outcome: events.Heeded, Rule: "D4", Reason: "the service has started",
+			Cure: "none", Likely: true, Confirmed: Ptr(true),
+		}, {
+			Assignment: events.Assignment{Key: "X_\xff", Value: "\xfe"}, Outcome: events.Unknown, Reason: "it is not known",
+		}},
+	}
+}
+
 // Plain is what is known at least, with a payload.
 func Plain(payload string) *events.Event {
 	return &events.Event{

@@ -20,6 +20,8 @@ const Tick = 10 * time.Millisecond
 type Stat struct {
 	// Comm is the name of the process, which may hold any byte.
 	Comm string
+	// State is 'Z' for a process that is over and was not waited for (proc_pid_stat(5)).
+	State byte
 	// StartTicks is when it was started, in [Tick] of CLOCK_BOOTTIME.
 	StartTicks uint64
 }
@@ -37,7 +39,7 @@ func ParseStat(content []byte) (stat Stat, ok bool) {
 		return Stat{}, false
 	}
 	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
-	return Stat{string(content[open+1 : end]), ticks}, err == nil
+	return Stat{string(content[open+1 : end]), fields[0][0], ticks}, err == nil
 }
 
 // StartedAt reports whether the process was started at that time, in nanoseconds of

@@ -35,6 +35,9 @@ type Event struct {
 	// this one, nil if none is known. Of one that [Decode] returns, only Seq is set.
 	HopOf *Event
 
+	// Awaited is set when a [Verdict] on the datagram follows in the stream.
+	Awaited bool
+
 	// Size is the whole length of the datagram in bytes, nil when unknown.
 	Size *uint32
 	// Truncated is set when Payload holds less than the datagram did.

@@ -16,10 +16,12 @@ import (
 var withoutJSON = map[string]string{
 	"Event.BootTime":           "is Time by another clock, for proofs that are over by then",
 	"Event.Text":               "follows from Payload",
+	"Event.Awaited":            "is what the stream is about to yield",
 	"Event.Sender.StartTime":   "is to tell processes apart while they live",
 	"Event.Socket.SenderNetNS": "is where an address is looked up, until the receiver is known",
 	"Receipt.Send":             "is the event, of which Seq is written",
 	"Receipt.By.StartTime":     "is to tell processes apart while they live",
+	"Verdict.Send":             "is the event, of which Seq is written",
 	"Withheld.Send":            "is the event, of which Seq is written",
 	"Withheld.Relay.StartTime": "is to tell processes apart while they live",
 }
@@ -32,6 +34,7 @@ func TestEveryExportedFieldChangesTheJSON(t *testing.T) {
 		func() any { return eventtest.Full() },
 		func() any { return eventtest.Receipts()[0] },
 		func() any { return eventtest.Withheld() },
+		func() any { return eventtest.Verdict() },
 		func() any {
 			return &events.Lost{Time: eventtest.Time, RingFull: 1, InFlightFull: 1, Missed: 1, Receipts: 1}
 		},
@@ -67,6 +70,8 @@ func encoded(v any) string {
 		return string(events.JSONEncoder{}.AppendReceipt(nil, v))
 	case *events.Withheld:
 		return string(events.JSONEncoder{}.AppendWithheld(nil, v))
+	case *events.Verdict:
+		return string(events.JSONEncoder{}.AppendVerdict(nil, v))
 	case *events.Lost:
 		return string(events.JSONEncoder{}.AppendLost(nil, v))
 	}
@@ -117,7 +122,7 @@ func change(t *testing.T, path string, v reflect.Value) {
 		v.SetBool(!v.Bool())
 	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
 		v.SetUint(v.Uint() + 1)
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 1)
 	case reflect.Slice:
 		v.Set(v.Slice(0, v.Len()-1))

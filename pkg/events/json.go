@@ -22,6 +22,7 @@ const (
 	typeSend     = "send"
 	typeLost     = "lost"
 	typeWithheld = "withheld"
+	typeVerdict  = "verdict"
 )
 
 // The JSON form of an Event, for decoding. A string that can hold any byte has two fields,
@@ -154,6 +155,9 @@ func Decode(line []byte) (r Record, err error) {
 	case typeWithheld:
 		r.Withheld = new(Withheld)
 		into = r.Withheld
+	case typeVerdict:
+		r.Verdict = new(Verdict)
+		into = r.Verdict
 	case string(ReceiptRead), string(ReceiptUnread), string(ReceiptBarrier):
 		r.Receipt = new(Receipt)
 		into = r.Receipt

@@ -13,7 +13,7 @@ import (
 
 // JSONEncoder writes JSON Lines in the form of [Schema]. The output holds no
 // character that a terminal acts on. It is what encoding/json would write of the same
-// structs, but nothing is allocated.
+// structs, but nothing is allocated, but for a verdict.
 type JSONEncoder struct{}
 
 // AppendRecord appends what r holds to b as one line, its '\n' included.
@@ -25,6 +25,8 @@ func (j JSONEncoder) AppendRecord(b []byte, r *Record) []byte {
 		return j.AppendReceipt(b, r.Receipt)
 	case r.Withheld != nil:
 		return j.AppendWithheld(b, r.Withheld)
+	case r.Verdict != nil:
+		return j.AppendVerdict(b, r.Verdict)
 	case r.Lost != nil:
 		return j.AppendLost(b, r.Lost)
 	}

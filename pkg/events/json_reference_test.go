@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"testing"
 	"time"
-	"unicode/utf8"
 )
 
 // What encoding/json makes of the structs that the output is decoded into: the reference for
@@ -158,22 +157,6 @@ func jsonContainer(c *Container) *Container {
 		Runtime: onlyUTF8(c.Runtime), ID: onlyUTF8(c.ID), Name: onlyUTF8(c.Name), PodUID: onlyUTF8(c.PodUID),
 		PodNamespace: onlyUTF8(c.PodNamespace), PodName: onlyUTF8(c.PodName),
 	}
-}
-
-// splitUTF8 sorts s into the field for text or the one for other bytes.
-func splitUTF8(s string) (*string, []byte) {
-	if utf8.ValidString(s) {
-		return &s, nil
-	}
-	return nil, []byte(s)
-}
-
-// onlyUTF8 drops what is not UTF-8.
-func onlyUTF8(name string) string {
-	if utf8.ValidString(name) {
-		return name
-	}
-	return ""
 }
 
 // eventOf makes an event in which all that can hold any byte is taken from text.

@@ -176,6 +176,9 @@ func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
 		checkJSON(t, schema, events.Record{Receipt: r})
 	}
 	checkJSON(t, schema, events.Record{Withheld: eventtest.Withheld()})
+	checkJSON(t, schema, events.Record{Verdict: eventtest.Verdict()})
+	nothing := &events.Verdict{Seq: 1, Time: eventtest.Time, MainAfter: &events.Process{}, Lines: []events.LineVerdict{{Outcome: events.NoEffect, Reason: "it is empty"}}}
+	checkJSON(t, schema, events.Record{Verdict: nothing})
 	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: eventtest.Time, RingFull: 1<<64 - 1})
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
 	if err != nil {
@@ -337,6 +340,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(events.JSONEncoder{}.AppendReceipt(nil, r))
 	}
 	f.Add(events.JSONEncoder{}.AppendWithheld(nil, eventtest.Withheld()))
+	f.Add(events.JSONEncoder{}.AppendVerdict(nil, eventtest.Verdict()))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := events.Decode(line)
 		if err != nil {

@@ -17,6 +17,8 @@ type Record struct {
 	Receipt *Receipt
 	// Withheld is what a relay kept to itself of one.
 	Withheld *Withheld
+	// Verdict is what the service manager makes of one.
+	Verdict *Verdict
 	// Lost says what was not captured.
 	Lost *Lost
 }
@@ -30,13 +32,15 @@ func (r Record) Time() time.Time {
 		return r.Receipt.Time
 	case r.Withheld != nil:
 		return r.Withheld.Time
+	case r.Verdict != nil:
+		return r.Verdict.Time
 	case r.Lost != nil:
 		return r.Lost.Time
 	}
 	return time.Time{}
 }
 
-// Clone returns a copy that stays as it is. Receipt.Send and Withheld.Send are shared with r:
+// Clone returns a copy that stays as it is. Receipt.Send and the like are shared with r:
 // they are not changed any more.
 func (r Record) Clone() Record {
 	switch {
@@ -51,6 +55,14 @@ func (r Record) Clone() Record {
 		c.Relay.Container = clone(c.Relay.Container)
 		c.Message = slices.Clone(c.Message)
 		r.Withheld = &c
+	case r.Verdict != nil:
+		c := *r.Verdict
+		c.Named, c.MainBefore, c.MainAfter = clone(c.Named), clone(c.MainBefore), clone(c.MainAfter)
+		c.Lines = slices.Clone(c.Lines)
+		for i := range c.Lines {
+			c.Lines[i].Confirmed = clone(c.Lines[i].Confirmed)
+		}
+		r.Verdict = &c
 	case r.Lost != nil:
 		r.Lost = clone(r.Lost)
 	}
