@@ -18,9 +18,9 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
-	"github.com/coreos/go-systemd/v22/dbus"
-	godbus "github.com/godbus/dbus/v5"
+	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/osthread"
@@ -34,47 +34,85 @@ type Manager struct {
 	Version int
 	// PID is the service manager in the caller's pid namespace.
 	PID int
+
+	changes changes
 }
 
 // Connect connects to the service manager that is process pid of the caller's pid namespace, or one
 // below it, and has the notify socket at that address. Its private socket is beside that. It takes
-// root, or for a user's service manager to be that user. The error says that there is no such
-// socket, that it may not be connected to, or that the service manager does not answer until the
-// context ends.
+// root, or for a user's service manager to be that user. The connection ends with the context. The
+// error says that there is no such socket, that it may not be connected to, or that the service
+// manager has not answered until the context ended.
 func Connect(ctx context.Context, pid int, notify events.Address) (*Manager, error) {
-	private := fmt.Sprintf("/proc/%d/root%s/private", pid, path.Dir(string(notify)))
-	conn, err := dbus.NewConnection(func() (*godbus.Conn, error) {
-		c, err := dial(ctx, pid, private)
-		if err != nil {
-			return nil, err
-		}
-		conn, err := godbus.NewConn(c, godbus.WithContext(ctx))
-		if err != nil {
-			return nil, errors.Join(err, c.Close())
-		}
-		// There is no bus, and so no Hello.
-		if err := conn.Auth([]godbus.Auth{godbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-		return conn, nil
-	})
-	if err != nil {
+	m := &Manager{PID: pid}
+	if err := m.connect(ctx, fmt.Sprintf("/proc/%d/root%s/private", pid, path.Dir(string(notify)))); err != nil {
 		return nil, fmt.Errorf("connecting to the service manager %d: %w", pid, err)
 	}
-	m := &Manager{conn: conn, PID: pid}
-	text, err := conn.GetManagerProperty("Version")
+	version, err := m.greet(ctx)
 	if err == nil {
-		m.Version, err = parseVersion(strings.Trim(text, `"`))
+		m.Version, err = parseVersion(version)
 	}
 	if err != nil {
-		conn.Close()
+		m.Close()
 		return nil, fmt.Errorf("asking the service manager %d for its version: %w", pid, err)
 	}
 	return m, nil
 }
 
+const (
+	busName     = "org.freedesktop.systemd1" // means nothing where there is no bus
+	managerPath = "/org/freedesktop/systemd1"
+)
+
+func (m *Manager) connect(ctx context.Context, private string) error {
+	c, err := dial(ctx, m.PID, private)
+	if err != nil {
+		return err
+	}
+	conn, err := dbus.NewConn(c, dbus.WithContext(ctx), dbus.WithSignalHandler(&m.changes))
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	// There is no bus, and so no Hello.
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	m.conn = conn
+	return nil
+}
+
+// nudgeAfter is how long the answer to the first question is waited for until something more is sent.
+const nudgeAfter = 10 * time.Millisecond
+
+// greet asks for the version of systemd, which is the first question. When that comes in one piece with
+// the end of the authentication, systemd leaves it unread until more comes (sd-bus:
+// bus_socket_auth_verify, seen with 252).
+func (m *Manager) greet(ctx context.Context) (version string, err error) {
+	object := m.conn.Object(busName, managerPath)
+	question := object.GoWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, make(chan *dbus.Call, 1),
+		"org.freedesktop.systemd1.Manager", "Version")
+	nudge := time.NewTicker(nudgeAfter)
+	defer nudge.Stop()
+	for {
+		select {
+		case answer := <-question.Done:
+			err := answer.Store(&version)
+			return version, err
+		case <-nudge.C:
+			object.GoWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", dbus.FlagNoReplyExpected, nil)
+		}
+	}
+}
+
+// Sync returns when the service manager has done what was asked of it before: it has read all
+// datagrams that were sent to it until now, because it looks at these first (systemd:
+// EVENT_PRIORITY_NOTIFY), and [Manager.Changes] counts all that they have changed.
+func (m *Manager) Sync(ctx context.Context) error {
+	return m.conn.Object(busName, managerPath).CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0).Err
+}
+
 // Close ends the connection.
-func (m *Manager) Close() { m.conn.Close() }
+func (m *Manager) Close() { _ = m.conn.Close() }
 
 // parseVersion returns the first number of a version such as "257.13-1~deb13u1", or "v258".
 func parseVersion(text string) (int, error) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/godbus/dbus/v5"
+
 	"github.com/sdtrace/sdtrace/pkg/verdict"
 )
 
@@ -23,8 +25,20 @@ type Service struct {
 	// started and was over; 0 for never.
 	Changed, Left, Active, MainStarted, MainExited time.Duration
 	// ControlStarted is when the control process was started; 0 when there is none, or that is
-	// not known.
-	ControlStarted time.Duration
+	// not known. PostStarted is when ExecStartPost= last began.
+	ControlStarted, PostStarted time.Duration
+	// Pinged is when the watchdog's interval last began; 0 for never.
+	Pinged time.Duration
+	// LatestMain is the latest main process, also when it is over, in the initial pid namespace;
+	// nil when unknown.
+	LatestMain *uint32
+	// Main is the main process in the service manager's pid namespace; 0 for none.
+	Main uint32
+	// StartTimeout and StopTimeout are TimeoutStartSec= and TimeoutStopSec=, RunTimeout
+	// RuntimeMaxSec=; [verdict.Never] for none.
+	StartTimeout, StopTimeout, RunTimeout time.Duration
+	// ReloadSignal is the number of ReloadSignal=; 0 when unknown.
+	ReloadSignal int
 }
 
 // Service asks for a service. Process ids are in the service manager's pid namespace: host translates
@@ -35,8 +49,10 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		return nil, fmt.Errorf("%s is no service", name)
 	}
 	p := make(properties)
+	unit := m.conn.Object(busName, pathOf(name))
 	for _, kind := range []string{"Unit", "Service"} {
-		some, err := m.conn.GetUnitTypePropertiesContext(ctx, name, kind)
+		var some properties
+		err := unit.CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, "org.freedesktop.systemd1."+kind).Store(&some)
 		if err != nil {
 			return nil, fmt.Errorf("asking for %s: %w", name, err)
 		}
@@ -45,7 +61,9 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 	s := &Service{
 		Changed: p.time("StateChangeTimestampMonotonic"), Left: p.time("InactiveExitTimestampMonotonic"),
 		Active: p.time("ActiveEnterTimestampMonotonic"), MainStarted: p.time("ExecMainStartTimestampMonotonic"),
-		MainExited: p.time("ExecMainExitTimestampMonotonic"),
+		MainExited: p.time("ExecMainExitTimestampMonotonic"), Pinged: p.time("WatchdogTimestampMonotonic"),
+		StartTimeout: p.timeout("TimeoutStartUSec"), StopTimeout: p.timeout("TimeoutStopUSec"), RunTimeout: p.timeout("RuntimeMaxUSec"),
+		Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
 	}
 	u := &s.Now
 	*u = verdict.Unit{
@@ -55,33 +73,42 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		StatusText: pointer[string](p, "StatusText"), StatusBusError: pointer[string](p, "StatusBusError"),
 		StatusVarlinkError: pointer[string](p, "StatusVarlinkError"),
 	}
-	if pid, ok := p["MainPID"].(uint32); ok {
+	if pid, ok := p["MainPID"].Value().(uint32); ok {
 		u.MainPID = &pid
 		if pid != 0 {
 			u.MainPID, _ = host(pid)
 		}
 	}
-	if pid, ok := p["ControlPID"].(uint32); ok {
+	s.LatestMain = u.MainPID
+	if pid := value[uint32](p, "ExecMainPID"); pid != s.Main && pid != 0 {
+		s.LatestMain, _ = host(pid)
+	}
+	if pid, ok := p["ControlPID"].Value().(uint32); ok {
 		u.ControlPID = &pid
 		if pid != 0 {
 			u.ControlPID, s.ControlStarted = host(pid)
 		}
 	}
-	if errno, ok := p["StatusErrno"].(int32); ok {
+	if errno, ok := p["StatusErrno"].Value().(int32); ok {
 		n := int(errno)
 		u.StatusErrno = &n
 	}
-	if usec, ok := p["WatchdogUSec"].(uint64); ok {
+	if usec, ok := p["WatchdogUSec"].Value().(uint64); ok {
 		interval := span(usec)
 		u.Watchdog = &interval
 	}
-	if state, ok := p["FreezerState"].(string); ok {
+	if state, ok := p["FreezerState"].Value().(string); ok {
 		frozen := state == "frozen"
 		u.Frozen = &frozen
 	}
-	if commands, ok := p["ExecStartPost"].([][]any); ok {
+	if commands, ok := p["ExecStartPost"].Value().([][]any); ok {
 		some := len(commands) > 0
 		u.StartPost = &some
+		const began = 4 // org.freedesktop.systemd1(5), "a(sasbttttuii)"
+		if some && len(commands[0]) > began {
+			usec, _ := commands[0][began].(uint64)
+			s.PostStarted = span(usec)
+		}
 	}
 	if u.SubState == "reload-signal" {
 		u.ReloadBegan = &s.Changed
@@ -100,12 +127,15 @@ func (s *Service) At(at time.Duration, said func(key string) bool) *verdict.Unit
 		u.SubState, u.ReloadBegan = "", nil
 		// It was starting and has its main process, which it has from the state "start" on.
 		if s.Left != 0 && s.Left < at && s.Active >= at && s.MainStarted != 0 && s.MainStarted < at &&
-			u.StartPost != nil && !*u.StartPost {
+			u.StartPost != nil && (!*u.StartPost || s.PostStarted >= at) {
 			u.SubState = "start"
 		}
 	}
-	if s.MainStarted >= at || s.MainExited >= at || said("MAINPID") || said("MAINPIDFD") {
+	switch {
+	case s.MainStarted >= at || said("MAINPID") || said("MAINPIDFD"):
 		u.MainPID = nil
+	case s.MainExited >= at:
+		u.MainPID = s.LatestMain
 	}
 	switch {
 	case u.ControlPID == nil:
@@ -138,15 +168,15 @@ func hasNoControl(state string) bool {
 }
 
 // properties are those of a unit, by name.
-type properties map[string]any
+type properties map[string]dbus.Variant
 
 func value[T any](p properties, name string) (v T) {
-	v, _ = p[name].(T)
+	v, _ = p[name].Value().(T)
 	return v
 }
 
 func pointer[T any](p properties, name string) *T {
-	if v, ok := p[name].(T); ok {
+	if v, ok := p[name].Value().(T); ok {
 		return &v
 	}
 	return nil
@@ -154,8 +184,17 @@ func pointer[T any](p properties, name string) *T {
 
 // time is a property that is a time by CLOCK_MONOTONIC.
 func (p properties) time(name string) time.Duration {
-	usec, _ := p[name].(uint64)
+	usec, _ := p[name].Value().(uint64)
 	return span(usec)
+}
+
+// timeout is a property that is a span of time, of which the largest means none.
+func (p properties) timeout(name string) time.Duration {
+	usec, ok := p[name].Value().(uint64)
+	if !ok || usec > uint64(verdict.Never/time.Microsecond) {
+		return verdict.Never
+	}
+	return time.Duration(usec) * time.Microsecond
 }
 
 // span is a time in microseconds, of which the largest means none.

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package systemd1
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+)
+
+// changes follows what a service manager signals about units. A private connection gets these
+// signals without asking (systemd: bus_foreach_bus).
+type changes struct {
+	mu  sync.Mutex
+	all uint64
+	of  map[dbus.ObjectPath]*changed
+	// before is the value of all until which of does not tell of a unit that is not in it.
+	before uint64
+}
+
+// changed is what was signalled about a unit.
+type changed struct {
+	latest uint64 // the value of all at the latest signal
+	states []State
+	next   State // with what was told of the service before the unit
+}
+
+// State is a state that a unit has entered.
+type State struct {
+	// Sub is its SubState, Since when it was entered, by CLOCK_MONOTONIC.
+	Sub   string
+	Since time.Duration
+	// Main and Control are the first main and control process that were told in it, in the service
+	// manager's pid namespace; 0 for none. They are absent (nil) until they were told.
+	Main, Control *uint32
+}
+
+const (
+	// unitsMax is how many units are told apart, more than a large host has.
+	unitsMax = 16384
+	// statesMax is how many states of a unit are remembered.
+	statesMax = 16
+)
+
+// DeliverSignal is called in the order in which signals and answers come, before the next of them.
+func (c *changes) DeliverSignal(_, name string, s *dbus.Signal) {
+	if !strings.HasPrefix(string(s.Path), unitPath) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all++
+	if len(c.of) >= unitsMax {
+		c.of, c.before = nil, c.all
+	}
+	if c.of == nil {
+		c.of = make(map[dbus.ObjectPath]*changed)
+	}
+	unit := c.of[s.Path]
+	if unit == nil {
+		unit = new(changed)
+		c.of[s.Path] = unit
+	}
+	unit.latest = c.all
+	if name != "PropertiesChanged" || len(s.Body) < 2 {
+		return
+	}
+	kind, _ := s.Body[0].(string)
+	now, ok := s.Body[1].(map[string]dbus.Variant)
+	if !ok {
+		return
+	}
+	unit.note(kind, now)
+}
+
+// note takes note of properties that have changed: those of the service come before those of the unit
+// (systemd: send_changed_signal).
+func (u *changed) note(kind string, now properties) {
+	switch kind {
+	case "org.freedesktop.systemd1.Service":
+		u.next.Main, u.next.Control = pointer[uint32](now, "MainPID"), pointer[uint32](now, "ControlPID")
+	case "org.freedesktop.systemd1.Unit":
+		s := u.next
+		s.Sub, s.Since = value[string](now, "SubState"), now.time("StateChangeTimestampMonotonic")
+		u.next = State{}
+		if s.Sub == "" || len(u.states) > 0 && u.states[len(u.states)-1].Since == s.Since {
+			return
+		}
+		if len(u.states) == statesMax {
+			u.states = slices.Delete(u.states, 0, 1)
+		}
+		u.states = append(u.states, s)
+	}
+}
+
+// Changes returns a number that is another one after the service manager has signalled a change of
+// a unit.
+func (m *Manager) Changes(unit string) uint64 {
+	c := &m.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if u, ok := c.of[pathOf(unit)]; ok {
+		return u.latest
+	}
+	return c.before
+}
+
+// States returns the latest states that a unit has entered since the connection was made, in order.
+// Between two of them it was in no other one but for moments in which nothing else was looked at.
+func (m *Manager) States(unit string) []State {
+	c := &m.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if u, ok := c.of[pathOf(unit)]; ok {
+		return slices.Clone(u.states)
+	}
+	return nil
+}
+
+// unitPath is what is before the name of a unit in its object's path.
+const unitPath = managerPath + "/unit/"
+
+// pathOf is the object of a unit.
+func pathOf(unit string) dbus.ObjectPath {
+	return dbus.ObjectPath(unitPath + systemd.PathBusEscape(unit))
+}
