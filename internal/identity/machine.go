@@ -16,6 +16,9 @@ const InitScope = "init.scope"
 // or one of a user that the system's has started. Their units have a place in [Parse].
 func IsOfHost(root string) bool { return root == "/" || isUserManager(path.Base(root)) }
 
+// IsUserManager reports whether a control group is the root of a user's service manager.
+func IsUserManager(cgroup string) bool { return isUserManager(path.Base(cgroup)) }
+
 // Below returns what [Parse] says of a cgroup, with the units of the service manager that has
 // its root above it. It is what Parse says when root is "" or one of the host's.
 func Below(root, cgroup string) events.Identity {

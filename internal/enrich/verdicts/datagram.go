@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdicts
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/proc"
+	"github.com/sdtrace/sdtrace/internal/systemd1"
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/verdict"
+)
+
+// sendLag is how long before the end of a send the datagram can have been read, where it is not known
+// when it began: the reader may have taken the processor of the sender. A sender's own start, and its
+// main process's, are later bounds.
+const sendLag = 100 * time.Millisecond
+
+// datagram is one that waits for its verdict, with what is known of its sender by now.
+type datagram struct {
+	*message
+	said verdict.Datagram
+	from events.Process
+	// unit is the one that it counts for: "" for none. known is whether that can be told.
+	unit  string
+	known bool
+	// sent is when the send began, by CLOCK_MONOTONIC, at the earliest, and started when the
+	// process did that it counts as from, by CLOCK_BOOTTIME; 0 when unknown.
+	sent, started time.Duration
+	// born is when the sender's process was started, by CLOCK_MONOTONIC.
+	born time.Duration
+	// ended is when the send had ended, by CLOCK_MONOTONIC.
+	ended time.Duration
+	// read is when it was read, by CLOCK_MONOTONIC; 0 when that is not known.
+	read time.Duration
+	// later are the keys that datagrams behind it say, which were read by now, too.
+	later []string
+}
+
+// datagram looks at the processes that a message is from and names.
+func (m *manager) datagram(msg *message) *datagram {
+	e := msg.event
+	msg.mu.Lock()
+	receipt := msg.receipt
+	msg.mu.Unlock()
+	d := &datagram{message: msg, said: *verdict.Of(e, receipt)}
+	s := &e.Sender
+	if m.pidns != 0 && uint64(s.PIDNS) == m.pidns && s.NSPID != 0 {
+		m.sender(s.NSPID, s.PID)
+	}
+	if d.said.PID == 0 && e.Claimed != nil && e.Claimed.NSPID != 0 && s.PIDNS != 0 && uint64(s.PIDNS) == m.pidns {
+		d.said.PID = m.find(e.Claimed.NSPID)
+	}
+	cgroup := ""
+	if d.said.PID == s.PID {
+		d.from = events.Process{PID: s.PID, Comm: s.Comm}
+		if s.CgroupController == "" {
+			cgroup = s.Cgroup
+		}
+		d.started = time.Duration(s.StartTime)
+	} else {
+		d.from.PID = d.said.PID
+		d.from.Comm, cgroup, d.started = look(d.said.PID)
+	}
+	if m.hasRoot {
+		d.unit, d.known = unitOf(m.root, cgroup)
+	}
+	d.from.Unit = d.unit
+
+	offset := suspended()
+	end := e.BootTime - offset
+	d.said.Read, d.ended, d.born = end, end, time.Duration(s.StartTime)-offset
+	switch {
+	case e.Result.Latency != 0:
+		d.sent = end - e.Result.Latency
+	default:
+		d.sent = max(end-sendLag, time.Duration(s.StartTime)-offset)
+	}
+	if receipt != nil {
+		d.read = e.BootTime - offset + receipt.Time.Sub(e.Time)
+		d.said.Read = d.read
+		if d.said.PID == s.PID {
+			gone := receipt.SenderExited != nil
+			d.said.Gone = &gone
+		}
+	}
+	if m.pidns != 0 && uint64(s.PIDNS) == m.pidns {
+		foreign := false
+		d.said.Foreign = &foreign
+	}
+	return d
+}
+
+// look says what is known of a process that lives; all is empty for another.
+func look(pid uint32) (comm, cgroup string, started time.Duration) {
+	p, err := proc.Open(int(pid))
+	if err != nil || pid == 0 {
+		return "", "", 0
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	if err != nil {
+		return "", "", 0
+	}
+	cgroup, _ = p.Cgroup()
+	return stat.Comm, cgroup, time.Duration(stat.StartTicks) * proc.Tick
+}
+
+// lives reports whether the process that the datagram counts as from is there still.
+func (d *datagram) lives() bool {
+	p, err := proc.Open(int(d.from.PID))
+	if err != nil || d.from.PID == 0 {
+		return false
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	return err == nil && d.started != 0 && stat.StartTicks == uint64(d.started/proc.Tick)
+}
+
+// name looks at the process that MAINPID= names, now that the unit is as it is.
+func (d *datagram) name(m *manager, now *systemd1.Service) {
+	pid, named := d.said.MainPID()
+	if !named {
+		return
+	}
+	d.said.Main = new(verdict.Process)
+	host := m.find(pid)
+	p, err := proc.Open(int(host))
+	if err != nil || host == 0 {
+		// It may be over since.
+		switch {
+		case now == nil || now.MainExited >= d.sent:
+			d.said.Main = nil
+		case now.Main == pid && now.Now.MainPID != nil:
+			*d.said.Main = verdict.Process{PID: *now.Now.MainPID, Unit: now.Now.Name}
+		}
+		return
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	if err != nil {
+		d.said.Main = nil
+		return
+	}
+	cgroup, _ := p.Cgroup()
+	unit, _ := unitOf(m.root, cgroup)
+	*d.said.Main = verdict.Process{PID: host, Unit: unit, Zombie: stat.State == 'Z'}
+	if fd, err := unix.PidfdOpen(int(host), 0); err == nil {
+		defer unix.Close(fd)
+		var fs unix.Statfs_t
+		var inode unix.Stat_t
+		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC && unix.Fstat(fd, &inode) == nil {
+			d.said.Main.FDID = inode.Ino
+		}
+	}
+}
+
+// leadsTo reports whether the datagram names a process that is the main one now.
+func (d *datagram) leadsTo(main *uint32) bool {
+	return main != nil && *main != 0 && d.said.Main != nil && d.said.Main.PID == *main
+}
+
+// says reports whether the datagram has an assignment with a key.
+func (d *datagram) says(key string) bool {
+	if d.said.Text == nil {
+		return true // it is not known
+	}
+	_, says := d.said.Text.Lookup(key)
+	return says
+}
+
+// areQuiet reports whether nothing that datagrams say changes what a service manager tells of a unit.
+func areQuiet(batch []*datagram) bool {
+	for _, d := range batch {
+		if d.said.Text == nil {
+			return false
+		}
+		for _, l := range d.said.Text.Lines {
+			if a, ok := l.Assignment(); ok && a.Key != "WATCHDOG" && a.Key != "BARRIER" || ok && a.Value != "1" {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// finish is the verdict, given the unit's state before and what the service manager tells now, either
+// nil when unknown. It returns the state afterwards.
+func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Service) *verdict.Unit {
+	if before == nil && d.known && d.unit == "" || before == nil && d.unit != "" {
+		before = &verdict.Unit{Name: d.unit}
+	}
+	lines, after := d.decide(m, before, now)
+	v := &events.Verdict{
+		Seq: d.event.Seq, Send: d.event, Manager: events.VerdictManager{PID: m.pid, Version: m.conn.Version}, Unit: d.unit, From: d.from,
+	}
+	v.Lines = lines
+	if main := d.said.Main; main != nil {
+		v.Named = named(main.PID)
+		v.Named.Unit = main.Unit
+	}
+	if before != nil && before.MainPID != nil {
+		v.MainBefore = named(*before.MainPID)
+	}
+	if after != nil && after.MainPID != nil {
+		v.MainAfter = named(*after.MainPID)
+	}
+	d.mu.Lock()
+	d.verdict = v
+	d.mu.Unlock()
+	return after
+}
+
+func named(pid uint32) *events.Process {
+	comm, _, _ := look(pid)
+	return &events.Process{PID: pid, Comm: comm}
+}
+
+// decide returns the verdicts line by line. What is not known about the sender and the unit, and can
+// be seen by what came of it, is found out by that.
+func (d *datagram) decide(m *manager, before *verdict.Unit, now *systemd1.Service) ([]events.LineVerdict, *verdict.Unit) {
+	manager := verdict.Manager{Version: m.conn.Version, PID: m.pid}
+	no, yes := false, true
+	assume := func(gone, stopping *bool) ([]verdict.Verdict, *verdict.Unit, effect) {
+		said, unit := d.said, before
+		if said.Gone == nil {
+			said.Gone = gone
+		}
+		if unit != nil && unit.Stopping == nil {
+			assumed := *unit
+			assumed.Stopping = stopping
+			unit = &assumed
+		}
+		verdicts, after := verdict.Judge(&said, manager, unit)
+		return verdicts, after, d.effect(verdicts, unit, after, now)
+	}
+	if d.said.Gone == nil && d.lives() {
+		d.said.Gone = &no
+	}
+	verdicts, after, seen := assume(&no, &no)
+	switch {
+	case seen.some && !seen.contradicted:
+	case seen.contradicted && d.said.Gone == nil:
+		verdicts, after, seen = assume(&yes, &no)
+	case seen.contradicted && before != nil && before.Stopping == nil:
+		verdicts, after, seen = assume(&no, &yes)
+	case !seen.contradicted:
+		verdicts, after, seen = assume(nil, nil)
+	}
+	lines := make([]events.LineVerdict, len(verdicts))
+	for i, v := range verdicts {
+		lines[i] = events.LineVerdict{
+			Assignment: v.Assignment, Outcome: events.Outcome(v.Outcome.String()), Rule: v.Rule, Reason: v.Reason, Cure: v.Cure,
+			Likely: v.Likely || d.likely, Confirmed: seen.lines[i],
+		}
+	}
+	return lines, after
+}
+
+// effect is what the unit's properties show of verdicts.
+type effect struct {
+	lines              []*bool // nil: nothing
+	some, contradicted bool
+}
+
+// effect compares verdicts with what the service manager tells now; nothing is told of what later
+// datagrams say again.
+func (d *datagram) effect(verdicts []verdict.Verdict, before, after *verdict.Unit, now *systemd1.Service) effect {
+	seen := effect{lines: make([]*bool, len(verdicts))}
+	if now == nil || before == nil || after == nil {
+		return seen
+	}
+	restarted := now.MainStarted >= d.sent || now.MainExited >= d.sent
+	for i, v := range verdicts {
+		if v.Outcome != verdict.Heeded {
+			continue
+		}
+		var shown, refuted bool
+		switch key := v.Assignment.Key; {
+		case key == "READY" || key == "RELOADING" || key == "STOPPING":
+			moves := before.SubState != "" && after.SubState != before.SubState
+			refuted = moves && now.Changed < d.sent
+			shown = moves && !refuted && (after.SubState == now.Now.SubState || key == "READY" && now.Active >= d.sent)
+		case key == "WATCHDOG" && v.Assignment.Value == "1":
+			shown = now.Pinged >= d.sent
+			refuted = !shown && !restarted
+		case d.again(key):
+		case key == "STATUS":
+			shown = now.Now.StatusText != nil && *now.Now.StatusText == v.Assignment.Value
+			refuted = !shown && !restarted
+		case key == "MAINPID":
+			shown = now.Now.MainPID != nil && d.said.Main != nil && *now.Now.MainPID == d.said.Main.PID
+			refuted = !shown && !restarted && now.Now.MainPID != nil
+		case key == "NOTIFYACCESS":
+			shown = now.Now.NotifyAccess == v.Assignment.Value
+		}
+		if shown || refuted {
+			seen.lines[i] = &shown
+			seen.some = seen.some || shown
+			seen.contradicted = seen.contradicted || refuted
+		}
+	}
+	return seen
+}
+
+// again reports whether a later datagram that was read by now may say a key again.
+func (d *datagram) again(key string) bool { return slices.Contains(d.later, key) }

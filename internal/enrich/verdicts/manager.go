@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdicts
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/budget"
+	"github.com/sdtrace/sdtrace/internal/identity"
+	"github.com/sdtrace/sdtrace/internal/proc"
+	"github.com/sdtrace/sdtrace/internal/systemd1"
+	"github.com/sdtrace/sdtrace/pkg/events"
+)
+
+const (
+	// gather is how long datagrams are gathered before the service manager is asked about all
+	// of them at once.
+	gather = 5 * time.Millisecond
+	// questionCost is about what a question for a unit takes of a service manager's time, of which a
+	// tenth is spent at most.
+	questionCost = 2 * time.Millisecond
+	// retry is how long nothing is asked of a service manager that could not be asked.
+	retry = time.Second
+	// receiptWithin is how long the receipt of a datagram is waited for that was read by now.
+	receiptWithin = 100 * time.Millisecond
+	// unitsMax is how many units of a service manager are followed at most.
+	unitsMax = 4096
+)
+
+// manager is a service manager, and what is known of its units. Its worker alone uses what is not
+// guarded by mu.
+type manager struct {
+	pid     uint32
+	started uint64 // in [proc.Tick] of CLOCK_BOOTTIME
+	address events.Address
+	// root is the control group below which its units are, without a slash at the end. ok is
+	// false when it cannot be told.
+	root     string
+	hasRoot  bool
+	pidns    uint64 // 0: unknown
+	receipts bool
+	seen     func() time.Time // until when all of the stream has been seen
+	began    time.Duration    // when it was seen first, by CLOCK_MONOTONIC
+
+	conn   *systemd1.Manager // nil: not connected
+	units  *simplelru.LRU[string, *unit]
+	budget budget.Budget
+	// senders are the numbers in the initial pid namespace by those in the service manager's, of
+	// processes that may be over.
+	senders map[uint32]uint32
+
+	mu        sync.Mutex
+	queue     []*message
+	kick      chan struct{}
+	forgotten bool // datagrams were lost: what was followed is not known any more
+	ended     bool // the process is not there any more
+}
+
+// newManager is the service manager that is a process in a control group and has a notify socket at an
+// address.
+func newManager(pid uint32, cgroup string, address events.Address, receipts bool, seen func() time.Time) *manager {
+	units, err := simplelru.NewLRU[string, *unit](unitsMax, nil)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	m := &manager{
+		pid: pid, address: address, receipts: receipts, seen: seen, began: monotonic(), units: units, kick: make(chan struct{}, 1),
+	}
+	if path.Base(cgroup) == identity.InitScope {
+		m.root, m.hasRoot = strings.TrimSuffix(path.Dir(cgroup), "/"), true
+	}
+	if p, err := proc.Open(int(m.pid)); err == nil {
+		m.pidns, _ = p.Inode("ns/pid", "pid")
+		if stat, err := p.Stat(); err == nil {
+			m.started = stat.StartTicks
+		}
+		p.Close()
+	}
+	return m
+}
+
+// over reports whether the process is not there any more, or about to be another one. The worker ends
+// with the connection then.
+func (m *manager) over() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ended
+}
+
+// below is what of a control group's path is below a root; ok is false when it is not below it.
+func below(root, cgroup string) (rest string, ok bool) {
+	rest, ok = strings.CutPrefix(cgroup, root)
+	return rest, ok && strings.HasPrefix(rest, "/")
+}
+
+// take adds a datagram to those that wait for a verdict.
+func (m *manager) take(msg *message) {
+	m.mu.Lock()
+	m.queue = append(m.queue, msg)
+	m.mu.Unlock()
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// forget says that datagrams were lost.
+func (m *manager) forget() {
+	m.mu.Lock()
+	m.forgotten = true
+	m.mu.Unlock()
+}
+
+// run finds verdicts until the context ends.
+func (m *manager) run(ctx context.Context) {
+	defer func() {
+		if m.conn != nil {
+			m.conn.Close()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.kick:
+		}
+		if !m.rest(ctx) {
+			return
+		}
+		m.mu.Lock()
+		batch := m.queue
+		m.queue = nil
+		if m.forgotten {
+			m.units.Purge()
+			m.forgotten = false
+		}
+		m.mu.Unlock()
+		if err := m.judge(ctx, batch); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			if m.conn != nil {
+				m.conn.Close()
+				m.conn = nil
+			}
+			m.units.Purge()
+			m.doubt(batch, err)
+			if !m.lives() {
+				m.end()
+				return
+			}
+			if !pause(ctx, retry) {
+				return
+			}
+		}
+	}
+}
+
+// rest waits until something may be asked, and reports whether the context goes on.
+func (m *manager) rest(ctx context.Context) bool {
+	for {
+		if !pause(ctx, gather) {
+			return false
+		}
+		if m.budget.Allows(proc.BootTime()) {
+			return true
+		}
+	}
+}
+
+// lives reports whether the process is there still.
+func (m *manager) lives() bool {
+	p, err := proc.Open(int(m.pid))
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	return err == nil && stat.StartTicks == m.started
+}
+
+// end says that nothing more is found out, of what waits neither.
+func (m *manager) end() {
+	m.mu.Lock()
+	m.ended = true
+	rest := m.queue
+	m.queue = nil
+	m.mu.Unlock()
+	m.doubt(rest, errOver)
+}
+
+var errOver = errors.New("it is over")
+
+// pause waits, and reports whether the context goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// doubt says of datagrams why nothing is known of them.
+func (m *manager) doubt(batch []*message, err error) {
+	for _, msg := range batch {
+		msg.mu.Lock()
+		if msg.verdict == nil {
+			msg.verdict = msg.unknown(time.Time{}, "the service manager cannot be asked ("+err.Error()+"): what it knows of the unit")
+		}
+		msg.mu.Unlock()
+	}
+}
+
+// judge finds the verdicts on datagrams, in their order. The error says why the service manager
+// could not be asked.
+func (m *manager) judge(ctx context.Context, batch []*message) error {
+	if m.conn == nil {
+		conn, err := systemd1.Connect(ctx, int(m.pid), m.address)
+		if err != nil {
+			return err
+		}
+		m.conn = conn
+	}
+	var units []*judging
+	// What the service manager tells is the outcome of all that it has read by then. So all of
+	// that has to be here, what came while it was asked, too.
+	for range askAgain {
+		if err := m.conn.Sync(ctx); err != nil {
+			return err
+		}
+		units = m.byUnit(batch)
+		for _, u := range units {
+			if err := m.askFor(ctx, u); err != nil {
+				return err
+			}
+		}
+		more := m.takeUntil(ctx, time.Now())
+		if len(more) == 0 {
+			break
+		}
+		batch = append(batch, more...)
+	}
+	m.awaitReceipts(ctx, batch)
+	for _, u := range units {
+		m.finish(u)
+	}
+	return nil
+}
+
+// askAgain is how often the service manager is asked at most because more datagrams have come
+// meanwhile.
+const askAgain = 3
+
+// judging is a unit with datagrams that wait for their verdicts.
+type judging struct {
+	name  string // "": none, or unknown
+	batch []*datagram
+	unit  *unit             // nil for what is no service
+	now   *systemd1.Service // nil: it is as it was
+	asked time.Duration     // when, by CLOCK_MONOTONIC
+}
+
+// byUnit sorts datagrams by the units that they count for.
+func (m *manager) byUnit(batch []*message) (units []*judging) {
+	byName := make(map[string]*judging)
+	for _, msg := range batch {
+		d := m.datagram(msg)
+		u := byName[d.unit]
+		if u == nil {
+			u = &judging{name: d.unit}
+			byName[d.unit] = u
+			units = append(units, u)
+		}
+		u.batch = append(u.batch, d)
+	}
+	return units
+}
+
+// askFor asks for a unit, if what it is now is not known.
+func (m *manager) askFor(ctx context.Context, j *judging) (err error) {
+	if !strings.HasSuffix(j.name, ".service") {
+		return nil
+	}
+	j.unit, _ = m.units.Get(j.name)
+	if j.unit == nil {
+		j.unit = &unit{name: j.name}
+		m.units.Add(j.name, j.unit)
+	}
+	if j.unit.after != nil && j.unit.changes == m.conn.Changes(j.name) && areQuiet(j.batch) {
+		return nil
+	}
+	j.now, j.unit.changes, err = m.ask(ctx, j.name)
+	j.asked = monotonic()
+	return err
+}
+
+// finish finds the verdicts on the datagrams of a unit.
+func (m *manager) finish(j *judging) {
+	if j.unit == nil {
+		for _, d := range j.batch {
+			d.finish(m, nil, nil)
+		}
+		return
+	}
+	j.unit.judge(m, j.batch, j.now, j.asked)
+}
+
+// takeUntil waits until all that was sent before a time is here, and takes it.
+func (m *manager) takeUntil(ctx context.Context, at time.Time) (more []*message) {
+	for until := time.Now().Add(streamWithin); m.seen().Before(at) && time.Now().Before(until); {
+		if !pause(ctx, pollEvery) {
+			return nil
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.queue) > 0 && m.queue[0].event.Time.Before(at) {
+		more, m.queue = append(more, m.queue[0]), m.queue[1:]
+	}
+	return more
+}
+
+// streamWithin is how long the stream may be behind what happens at most.
+const streamWithin = 100 * time.Millisecond
+
+// awaitReceipts waits a moment for the receipts of datagrams that have been read.
+func (m *manager) awaitReceipts(ctx context.Context, batch []*message) {
+	if !m.receipts {
+		return
+	}
+	for until := time.Now().Add(receiptWithin); time.Now().Before(until); {
+		missing := false
+		for _, msg := range batch {
+			msg.mu.Lock()
+			missing = missing || msg.receipt == nil
+			msg.mu.Unlock()
+		}
+		if !missing || !pause(ctx, pollEvery) {
+			return
+		}
+	}
+}
+
+// ask asks for a unit until it does not change meanwhile.
+func (m *manager) ask(ctx context.Context, name string) (now *systemd1.Service, changes uint64, err error) {
+	const atMost = 3
+	for range atMost {
+		changes = m.conn.Changes(name)
+		m.budget.Spend(questionCost)
+		now, err = m.conn.Service(ctx, name, m.host)
+		if err != nil || m.conn.Changes(name) == changes {
+			break
+		}
+	}
+	return now, changes, err
+}
+
+// host translates a process id of the service manager's pid namespace to the initial one, nil when
+// there is no such process, and says when the process was started, by CLOCK_MONOTONIC at the latest.
+func (m *manager) host(pid uint32) (*uint32, time.Duration) {
+	host := m.find(pid)
+	if host == 0 {
+		host = m.senders[pid]
+	}
+	if host == 0 {
+		return nil, 0
+	}
+	p, err := proc.Open(int(host))
+	if err != nil {
+		return &host, 0
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	if err != nil {
+		return &host, 0
+	}
+	return &host, time.Duration(stat.StartTicks+1)*proc.Tick - suspended()
+}
+
+// sendersMax is how many processes are remembered that may be over.
+const sendersMax = 4096
+
+// sender notes which number a sender has in the service manager's pid namespace, and in the initial one.
+func (m *manager) sender(pid, host uint32) {
+	if m.senders == nil || len(m.senders) >= sendersMax {
+		m.senders = make(map[uint32]uint32)
+	}
+	m.senders[pid] = host
+}
+
+// find is the number in the initial pid namespace of a process of the service manager's, 0 for none.
+func (m *manager) find(pid uint32) uint32 {
+	own, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return 0
+	}
+	if stat, ok := own.Sys().(*unix.Stat_t); ok && stat.Ino == m.pidns {
+		return pid
+	}
+	all, err := proc.PIDs("/")
+	if err != nil || m.pidns == 0 {
+		return 0
+	}
+	for _, candidate := range all {
+		if m.isCalled(candidate, pid) {
+			return uint32(candidate)
+		}
+	}
+	return 0
+}
+
+// isCalled reports whether a process has this number in the service manager's pid namespace, and is
+// in that itself.
+func (m *manager) isCalled(candidate int, pid uint32) bool {
+	p, err := proc.Open(candidate)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	if ns, err := p.Inode("ns/pid", "pid"); err != nil || ns != m.pidns {
+		return false
+	}
+	status, err := p.Status()
+	return err == nil && uint32(status.NSPID) == pid
+}
+
+// monotonic is now by CLOCK_MONOTONIC.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return time.Duration(now.Nano())
+}
+
+// suspended is how long the machine was suspended until now: by how much CLOCK_BOOTTIME is ahead of
+// CLOCK_MONOTONIC.
+func suspended() time.Duration {
+	now := monotonic()
+	return max(proc.BootTime()-now, 0).Truncate(time.Millisecond)
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdicts
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/sdtrace/sdtrace/internal/proc"
+	"github.com/sdtrace/sdtrace/internal/systemd1"
+	"github.com/sdtrace/sdtrace/pkg/verdict"
+)
+
+// unit is one whose datagrams are followed.
+type unit struct {
+	name string
+	// after is the unit behind the latest datagram, nil when unknown, and changes what
+	// [systemd1.Manager.Changes] was then.
+	after   *verdict.Unit
+	changes uint64
+	// led is where the datagrams have led to by the rules alone, and asked when the service manager
+	// was asked then, by CLOCK_MONOTONIC. What was sent before, and came after, may be a part of what
+	// after is.
+	led   *verdict.Unit
+	asked time.Duration
+	// recent are the latest datagrams, before which the unit was base and in the state from: those that
+	// come next may have been read before the service manager was asked.
+	recent []aligned
+	from   systemd1.State
+	base   *verdict.Unit
+	// since is when the state was entered that after is in.
+	since time.Duration
+	// run is when the main process of the run was started that after is about.
+	run time.Duration
+}
+
+// judge finds the verdicts on datagrams in the order in which they were sent. now is what the service
+// manager has told after it had read all of them, at asked, nil when nothing has changed since the
+// latest.
+func (u *unit) judge(m *manager, batch []*datagram, now *systemd1.Service, asked time.Duration) {
+	status := lastStatus(batch, now)
+	for i, d := range batch {
+		d.later = keysOf(batch[i+1:])
+		// That which is shown was said last of those that were heeded.
+		if i >= status {
+			d.later = slices.DeleteFunc(d.later, func(key string) bool { return key == "STATUS" })
+		}
+		d.name(m, now)
+	}
+	if now == nil {
+		for _, d := range batch {
+			u.after = d.finish(m, u.after, nil)
+		}
+		u.led = u.after
+		return
+	}
+	renamed := saidFrom(batch, "MAINPID") || saidFrom(batch, "MAINPIDFD")
+	if u.run != now.MainStarted {
+		// Another run, of which everything was seen if it began since; or another main process of
+		// the same.
+		if !slices.ContainsFunc(batch, func(d *datagram) bool { return d.leadsTo(now.Now.MainPID) }) {
+			u.after, u.recent = u.fresh(m, now), nil
+		}
+		u.run = now.MainStarted
+	}
+	units := make([]aligned, len(batch))
+	for i, d := range batch {
+		bound := d.bound(now, renamed)
+		at := now.At(bound, func(key string) bool { return saidFrom(batch[i:], key) })
+		m.tell(at, now, d)
+		tellStored(at, now, batch[i:])
+		units[i] = aligned{d, bound, at}
+	}
+	manager := verdict.Manager{Version: m.conn.Version, PID: m.pid}
+	from, base := u.begin(m, now, units[0])
+	all := append(slices.Clone(u.recent), units...)
+	a := alignment{
+		manager: manager, batch: all, entered: m.entered(u.name, now, from.Since), timeout: now.StartTimeout, kind: now.Now.Type,
+	}
+	// It was over, and has been started since with the sender in it: a process is forked just before the
+	// state is entered in which it runs, and nothing is read in between.
+	if isOver(from.Sub) && len(a.entered) > 0 && all[0].born > from.Since {
+		from = a.entered[0]
+	}
+	states := a.align(from, cmp.Or(base, units[0].unit))[len(u.recent):]
+	u.recent, u.from, u.base = all, from, base
+	if len(u.recent) > batchMax {
+		u.recent = nil
+	}
+	led := u.lead(manager, batch, units, states, now)
+	before := u.after
+	for i, d := range batch {
+		before = d.finish(m, withState(fill(units[i].unit, before, led), states[i]), now)
+	}
+	// What the service manager tells is what counts; the rest was followed.
+	after := now.Now
+	if before != nil {
+		after.Stopping, after.Deadline, after.WatchdogDeadline = before.Stopping, before.Deadline, before.WatchdogDeadline
+	}
+	u.after, u.led, u.asked = &after, before, asked
+	u.since = now.Changed
+}
+
+// begin returns the state that the unit was in before datagrams, of which the first was read at a time or
+// later, and what was known of it: before the recent ones if there are any, which may have been read
+// later than that. Sub is "" when it is not known.
+func (u *unit) begin(m *manager, now *systemd1.Service, first aligned) (from systemd1.State, base *verdict.Unit) {
+	bound := first.bound
+	if u.asked != 0 && u.asked < bound {
+		u.recent = nil // all of that was read before
+		if u.after != nil {
+			return systemd1.State{Sub: u.after.SubState, Since: u.since}, u.after
+		}
+	}
+	if len(u.recent) > 0 {
+		// What was told then may be the outcome of these already.
+		u.after = u.led
+		return u.from, u.base
+	}
+	if now.Changed < bound {
+		return systemd1.State{Sub: now.Now.SubState, Since: now.Changed}, u.after
+	}
+	u.remember(m, bound)
+	for _, state := range m.conn.States(u.name) {
+		if state.Since < bound {
+			from = state
+		}
+	}
+	// The first state after a unit was loaded is not signalled.
+	if from.Sub == "" && first.unit.SubState != "" {
+		from = systemd1.State{Sub: first.unit.SubState, Since: bound - 1}
+	}
+	return from, u.after
+}
+
+// isOver reports whether a unit has no processes in a state.
+func isOver(state string) bool {
+	switch state {
+	case "dead", "failed", "auto-restart", "auto-restart-queued", "dead-before-auto-restart", "failed-before-auto-restart":
+		return true
+	}
+	return false
+}
+
+// entered are the states that a unit has entered since a time.
+func (m *manager) entered(name string, now *systemd1.Service, since time.Duration) (states []systemd1.State) {
+	for _, state := range m.conn.States(name) {
+		if state.Since > since {
+			states = append(states, state)
+		}
+	}
+	if len(states) == 0 && now.Changed > since || len(states) > 0 && states[len(states)-1].Since < now.Changed {
+		states = append(states, systemd1.State{Sub: now.Now.SubState, Since: now.Changed})
+	}
+	return states
+}
+
+// keysOf are the keys that datagrams say.
+func keysOf(batch []*datagram) (keys []string) {
+	for _, d := range batch {
+		if d.said.Text == nil {
+			continue
+		}
+		for _, line := range d.said.Text.Lines {
+			if a, ok := line.Assignment(); ok && !slices.Contains(keys, a.Key) {
+				keys = append(keys, a.Key)
+			}
+		}
+	}
+	return keys
+}
+
+// lastStatus is the last of some datagrams with the status that the unit has now: -1 if none has it, and
+// the number of datagrams when nothing can be said.
+func lastStatus(batch []*datagram, now *systemd1.Service) int {
+	if now == nil || now.Now.StatusText == nil || len(batch) > 0 && now.MainStarted >= batch[0].sent {
+		return len(batch)
+	}
+	for i, d := range slices.Backward(batch) {
+		if d.said.Text == nil {
+			return len(batch)
+		}
+		if status, ok := d.said.Text.Lookup("STATUS"); ok && status == *now.Now.StatusText {
+			return i
+		}
+	}
+	return -1
+}
+
+// remember takes the processes of a unit at a time from what the service manager has signalled, where
+// they are not known.
+func (u *unit) remember(m *manager, at time.Duration) {
+	var latest *systemd1.State
+	states := m.conn.States(u.name)
+	for i := range states {
+		if states[i].Since < at {
+			latest = &states[i]
+		}
+	}
+	if latest == nil {
+		return
+	}
+	after := verdict.Unit{Name: u.name}
+	if u.after != nil {
+		after = *u.after
+	}
+	for _, of := range []struct {
+		to   **uint32
+		told *uint32
+	}{{&after.MainPID, latest.Main}, {&after.ControlPID, latest.Control}} {
+		if of.told == nil || *of.to != nil {
+			continue
+		}
+		pid := *of.told
+		*of.to = &pid
+		if pid != 0 {
+			*of.to, _ = m.host(pid)
+		}
+	}
+	u.after = &after
+}
+
+// fresh is what is followed of a unit at the beginning of a run: nothing, or that it has not said
+// STOPPING=1 yet.
+func (u *unit) fresh(m *manager, now *systemd1.Service) *verdict.Unit {
+	if now.MainStarted < m.began {
+		return nil
+	}
+	no := false
+	return &verdict.Unit{Name: u.name, Stopping: &no}
+}
+
+// saidFrom reports whether one of some datagrams says an assignment with a key.
+func saidFrom(batch []*datagram, key string) bool {
+	for _, d := range batch {
+		if d.says(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// bound is when the service manager read a datagram at the earliest. renamed says that the main process
+// may have become another one meanwhile by what datagrams say.
+func (d *datagram) bound(now *systemd1.Service, renamed bool) time.Duration {
+	at := d.sent
+	if renamed {
+		return at
+	}
+	// Its sender is the main process, which was started and the state entered, in which that is
+	// running, before anything else was looked at (systemd: service_enter_start).
+	if main := now.Now.MainPID; main != nil && *main == d.event.Sender.PID && *main != 0 && now.MainStarted != 0 {
+		at = max(at, now.MainStarted+1)
+		if now.Left >= now.MainStarted {
+			at = max(at, now.Left+1)
+		}
+		if now.Now.SubState == "start" {
+			at = max(at, now.Changed+1)
+		}
+	}
+	return at
+}
+
+// tell adds to a unit what its properties do not tell at once.
+func (m *manager) tell(u *verdict.Unit, now *systemd1.Service, d *datagram) {
+	if pid := u.MainPID; pid != nil && *pid != 0 && now.ReloadSignal != 0 {
+		if p, err := proc.Open(int(*pid)); err == nil {
+			if s, err := p.Status(); err == nil {
+				handled := (s.Caught|s.Blocked)&(1<<(now.ReloadSignal-1)) != 0
+				u.ReloadHandled = &handled
+			}
+			p.Close()
+		}
+	}
+	// A timeout that was extended before it was followed ends nobody knows when.
+	if now.Changed < m.began || now.Changed >= d.sent {
+		return
+	}
+	timeout := verdict.Never
+	switch u.SubState {
+	case "start", "reload-signal", "reload-notify":
+		timeout = now.StartTimeout
+	case "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill":
+		timeout = now.StopTimeout
+	case "running":
+		if now.RunTimeout != verdict.Never {
+			return
+		}
+	default:
+		return
+	}
+	if timeout != verdict.Never {
+		timeout += now.Changed
+	}
+	u.Deadline = &timeout
+}
+
+// tellStored adds how much is stored before some datagrams, if that is less than fits in behind them,
+// too: then there was room all the time.
+func tellStored(u *verdict.Unit, now *systemd1.Service, batch []*datagram) {
+	stored, most := now.Now.FDStored, u.FDStoreMax
+	if u.FDStored != nil || stored == nil || most == nil || *stored >= *most || saidFrom(batch, "FDSTOREREMOVE") {
+		return
+	}
+	before := *stored
+	for _, d := range batch {
+		if d.said.FDs == nil {
+			return
+		}
+		before -= min(before, uint32(*d.said.FDs))
+	}
+	u.FDStored = &before
+}
+
+// led says of which properties of a unit one knows where they were led to by datagrams: to what the
+// service manager tells now.
+type led struct{ main, control, access, watchdog, stored, status bool }
+
+// everything is what is taken over when it is only asked where datagrams lead to.
+var everything = led{true, true, true, true, true, true}
+
+// lead follows datagrams from where the unit was, and compares.
+func (u *unit) lead(manager verdict.Manager, batch []*datagram, units []aligned, states []systemd1.State, now *systemd1.Service) led {
+	at := u.after
+	for i, d := range batch {
+		at = d.lead(manager, withState(fill(units[i].unit, at, everything), states[i]))
+	}
+	n := &now.Now
+	return led{
+		main: same(at.MainPID, n.MainPID), control: same(at.ControlPID, n.ControlPID),
+		access: at.NotifyAccess != "" && at.NotifyAccess == n.NotifyAccess, watchdog: same(at.Watchdog, n.Watchdog),
+		stored: same(at.FDStored, n.FDStored), status: same(at.StatusText, n.StatusText),
+	}
+}
+
+func same[T comparable](a, b *T) bool { return a != nil && b != nil && *a == *b }
+
+// fill returns a unit with what is not known of it taken from where it was followed to, as far as
+// that has led to what is so now.
+func fill(at, followed *verdict.Unit, to led) *verdict.Unit {
+	if followed == nil {
+		return at
+	}
+	u := *at
+	take(&u.MainPID, followed.MainPID, to.main)
+	take(&u.ControlPID, followed.ControlPID, to.control)
+	take(&u.Watchdog, followed.Watchdog, to.watchdog)
+	take(&u.FDStored, followed.FDStored, to.stored)
+	take(&u.StatusText, followed.StatusText, to.status)
+	if u.NotifyAccess == "" && to.access {
+		u.NotifyAccess = followed.NotifyAccess
+	}
+	take(&u.Stopping, followed.Stopping, true)
+	take(&u.Deadline, followed.Deadline, u.SubState == followed.SubState)
+	take(&u.WatchdogDeadline, followed.WatchdogDeadline, true)
+	return &u
+}
+
+// take takes over what is known, where nothing is and it may be.
+func take[T any](to **T, from *T, may bool) {
+	if *to == nil && may {
+		*to = from
+	}
+}
