@@ -35,6 +35,7 @@ type captureFlags struct {
 	duration time.Duration
 	ringSize uint32
 	inFlight uint32
+	unjudged bool
 	verbose  bool
 }
 
@@ -45,7 +46,8 @@ func newRootCommand() *cobra.Command {
 		Short: "Show every sd_notify datagram on this host, live",
 		Long: `sdtrace shows every datagram that any process in any namespace sends to a
 systemd notify socket: who sent it, from which unit or container, to which
-socket, what it said, whether it arrived and whether anybody has read it.
+socket, what it said, whether it arrived, whether anybody has read it, and what the
+service manager made of it: IGNORED, NO EFFECT and why, or nothing when it is heeded.
 
 A datagram counts when the name of the socket it goes to is that of a notify
 socket (/run/systemd/notify, …/notify.sock, what NOTIFY_SOCKET holds in some
@@ -62,6 +64,7 @@ A failure is 1, a wrong command line 2.`,
   sudo sdtrace --unit nginx                  one service, also when it starts later
   sudo sdtrace --container 3f2a91c0          one container, by id or name
   sudo sdtrace --failed                      only what did not arrive
+  sudo sdtrace --ignored                     what systemd ignored, or had no effect, too
   sudo sdtrace --key READY -n 1              wait for the next READY=
   sudo sdtrace --unit box:nginx              nginx of the machine box, which has a systemd of its own
   sudo sdtrace -o json | jq .sender.unit     JSON Lines, for programs
@@ -93,6 +96,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.BoolVar(&f.reads, "reads", false, "text: also when a datagram was read and nothing was odd about it (fentry)")
 	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams; 0 is any number")
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
+	set.BoolVar(&f.unjudged, "no-verdict", false, "ask no service manager what it makes of the messages")
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
 	set.Uint32Var(&f.ringSize, "ring-size", defaultRingSize, "size of the ring buffer in `BYTES`, a power of two")
 	set.Uint32Var(&f.inFlight, "in-flight", defaultInFlight, "how many sends can be under way at a time (fentry)")
@@ -107,6 +111,9 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	if f.duration < 0 {
 		return usage(cmd, errors.New("--duration is negative"))
 	}
+	if f.unjudged && f.filters.ignored {
+		return usage(cmd, errors.New("--ignored takes verdicts: it does not go with --no-verdict"))
+	}
 	// A second signal does not wait for what takes the output, which may never take the rest.
 	context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	ctx, cancel := context.WithCancel(cmd.Context())
@@ -119,7 +126,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 }
 
 // liveOnly are the flags that say how to capture, and mean nothing for a file.
-var liveOnly = []string{"all", "backend", "duration", "ring-size", "in-flight"}
+var liveOnly = []string{"all", "no-verdict", "backend", "duration", "ring-size", "in-flight"}
 
 // replay shows what a file holds.
 func (f *captureFlags) replay(ctx context.Context, cmd *cobra.Command, sink *output) error {

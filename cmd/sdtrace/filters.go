@@ -18,6 +18,7 @@ type filterFlags struct {
 	match       capture.Match
 	uids, netns []string
 	pids        []uint
+	ignored     bool
 }
 
 func (f *filterFlags) register(set *pflag.FlagSet) {
@@ -32,12 +33,15 @@ func (f *filterFlags) register(set *pflag.FlagSet) {
 	set.StringArrayVar(&m.Sockets, "socket", nil, "datagrams to the socket `PATTERN`: a path or @abstract name; * and ? match any")
 	set.StringArrayVar(&m.Keys, "key", nil, "messages with an assignment to `KEY`")
 	set.BoolVar(&m.Failed, "failed", false, "sends that did not arrive")
+	set.BoolVar(&f.ignored, "ignored", false, "what the service manager ignored or what had no effect, and sends that did not arrive")
 }
 
 // resolve looks up what the user wrote by name. A network namespace that is named is one of this
 // machine's, which findNetNS finds; nil refuses it, as for a file.
 func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (inode uint32, err error)) (capture.Match, error) {
 	match := f.match
+	// The kernel cannot know what becomes of it.
+	match.Failed = match.Failed && !f.ignored
 	for _, pid := range f.pids {
 		if uint(uint32(pid)) != pid {
 			return match, usage(cmd, fmt.Errorf("no process can have the id %d", pid))

@@ -38,6 +38,7 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 	defer cancel()
 	live, err := capture.Open(ctx, capture.Options{
 		Match: match, All: f.all, Backend: f.backend, RingSize: f.ringSize, InFlight: f.inFlight,
+		NoVerdicts: f.unjudged,
 	})
 	if err != nil {
 		f.explain(stderr, err)
@@ -83,6 +84,10 @@ func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *out
 		fmt.Fprintf(stderr, ", %d not read yet", n)
 	}
 	fmt.Fprintln(stderr)
+	if sink.contradicted > 0 {
+		fmt.Fprintf(stderr, "sdtrace: of %d messages the unit shows something else than was to be expected: please report these, "+
+			"with the output of -o json and of systemctl --version\n", sink.contradicted)
+	}
 	if !f.verbose {
 		return nil
 	}

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/term"
 
@@ -16,15 +18,20 @@ import (
 
 // output is the sink that writes lines to stdout, and counts them.
 type output struct {
-	capture.Sink
-	ordinary bool   // receipts that are ordinary are written, too
+	// joined holds events back until their verdict is there; nil: none is.
+	joined   capture.Sink
+	encode   func(b []byte, r *events.Record, v *events.Verdict) []byte
+	out      *bufio.Writer
+	line     []byte
+	ordinary bool   // receipts that are ordinary are written, too, and verdicts of what is heeded
+	ignored  bool   // of datagrams only those that were not heeded
 	most     uint64 // events, 0: any number
 
-	events, lost uint64
+	events, lost, contradicted uint64
 }
 
 func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
-	o := &output{ordinary: f.reads, most: f.count}
+	o := &output{ordinary: f.reads, most: f.count, ignored: f.filters.ignored, out: bufio.NewWriterSize(stdout, 1<<16)}
 	colored := false
 	switch f.color {
 	case "always":
@@ -35,34 +42,103 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 	default:
 		return nil, fmt.Errorf("unknown --color %q: want auto, always or never", f.color)
 	}
+	joins := true
 	switch f.output {
 	case "text":
-		o.Sink = capture.Lines(stdout, render.Text{Color: colored}.AppendRecord)
+		text := render.Text{Color: colored}
+		o.encode = func(b []byte, r *events.Record, v *events.Verdict) []byte {
+			if r.Event != nil {
+				return text.AppendJudged(b, r.Event, v)
+			}
+			return text.AppendRecord(b, r)
+		}
 	case "json":
-		o.Sink, o.ordinary = capture.JSON(stdout), true
+		o.ordinary = true
+		// Each line as soon as it can be, unless it depends on the verdict, or the end does.
+		joins = o.ignored || o.most > 0
+		o.encode = func(b []byte, r *events.Record, v *events.Verdict) []byte {
+			b = events.JSONEncoder{}.AppendRecord(b, r)
+			if v != nil {
+				b = events.JSONEncoder{}.AppendVerdict(b, v)
+			}
+			return b
+		}
 	default:
 		return nil, fmt.Errorf("unknown output format %q: want text or json", f.output)
+	}
+	if joins {
+		o.joined = capture.Joined(o.write, o.out.Flush)
 	}
 	return o, nil
 }
 
-// Write writes a record as a line.
+// Write takes a record.
 func (o *output) Write(r *events.Record) error {
-	switch {
-	case r.Event != nil:
-		o.events++
-	case r.Receipt != nil && !o.ordinary && r.Receipt.Ordinary():
-		return nil
-	case r.Lost != nil:
-		o.lost += r.Lost.Count()
+	if o.joined != nil {
+		return o.joined.Write(r)
 	}
-	if err := o.Sink.Write(r); err != nil {
+	return o.write(r, nil)
+}
+
+// Flush writes what is not held back.
+func (o *output) Flush() error { return o.out.Flush() }
+
+// Close writes the rest.
+func (o *output) Close() error {
+	if o.joined != nil {
+		return o.joined.Close()
+	}
+	return o.out.Flush()
+}
+
+// write writes a record, and the verdict on it if there is one, if they are wanted.
+func (o *output) write(r *events.Record, v *events.Verdict) error {
+	o.count(r, v)
+	if !o.wants(r, v) {
+		return nil
+	}
+	if r.Event != nil {
+		o.events++
+	}
+	o.line = o.encode(o.line[:0], r, v)
+	if _, err := o.out.Write(o.line); err != nil {
 		return err
 	}
-	if o.most > 0 && o.events >= o.most {
+	if r.Event != nil && o.most > 0 && o.events >= o.most {
 		return capture.ErrStop
 	}
 	return nil
+}
+
+// count counts what the summary says.
+func (o *output) count(r *events.Record, v *events.Verdict) {
+	if r.Lost != nil {
+		o.lost += r.Lost.Count()
+	}
+	if r.Verdict != nil {
+		v = r.Verdict
+	}
+	if v != nil && slices.ContainsFunc(v.Lines, func(l events.LineVerdict) bool { return l.Confirmed != nil && !*l.Confirmed }) {
+		o.contradicted++
+	}
+}
+
+// wants reports whether a record is to be written.
+func (o *output) wants(r *events.Record, v *events.Verdict) bool {
+	switch {
+	case r.Event != nil:
+		return !o.ignored || r.Event.Result.Failed() || v != nil && v.Any(events.Ignored, events.NoEffect)
+	case r.Verdict != nil && o.ignored:
+		return r.Verdict.Any(events.Ignored, events.NoEffect)
+	case r.Verdict != nil:
+		// Of what is not said on the event's own line, that it is heeded is news only where
+		// that line says that it is not known.
+		whole, ok := r.Verdict.Whole()
+		return o.ordinary || !ok || whole.Outcome != events.Heeded || r.Verdict.Send != nil && r.Verdict.Send.Awaited
+	case r.Receipt != nil:
+		return o.ordinary && !o.ignored || !r.Receipt.Ordinary()
+	}
+	return true
 }
 
 func isTerminal(w any) bool {

@@ -39,7 +39,7 @@ const (
 	whoWidth    = 22
 	groupWidth  = 22
 	socketWidth = 21
-	resultWidth = 4
+	resultWidth = 6
 )
 
 // AppendRecord appends what r holds to b as one line, its '\n' included.
@@ -51,6 +51,8 @@ func (t Text) AppendRecord(b []byte, r *events.Record) []byte {
 		return t.AppendReceipt(b, r.Receipt)
 	case r.Withheld != nil:
 		return t.AppendWithheld(b, r.Withheld)
+	case r.Verdict != nil:
+		return t.AppendVerdict(b, r.Verdict)
 	case r.Lost != nil:
 		return t.AppendLost(b, r.Lost)
 	}
@@ -58,7 +60,11 @@ func (t Text) AppendRecord(b []byte, r *events.Record) []byte {
 }
 
 // AppendEvent appends e to b as one line, its '\n' included.
-func (t Text) AppendEvent(b []byte, e *events.Event) []byte {
+func (t Text) AppendEvent(b []byte, e *events.Event) []byte { return t.AppendJudged(b, e, nil) }
+
+// AppendJudged appends e and the verdict on it to b as one line, its '\n' included. v is nil when
+// there is none.
+func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte {
 	b = t.appendTime(b, e.Time)
 	b = append(b, ' ')
 	b = t.appendColumn(b, styleBold, whoWidth, func(b []byte) []byte {
@@ -82,14 +88,18 @@ func (t Text) AppendEvent(b []byte, e *events.Event) []byte {
 	if e.Result.Failed() {
 		style = styleFailure
 	}
-	b = t.appendColumn(b, style, resultWidth, func(b []byte) []byte { return appendResult(b, e.Result) })
+	b = t.appendColumn(b, style, resultWidth, func(b []byte) []byte { return appendResult(b, e.Result, v) })
 	b = append(b, ' ')
-	b = t.appendPayload(b, e)
+	b = t.appendPayload(b, e, v)
 	if len(e.FDs) > 0 {
 		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendFDs(b, e.FDs) })
 	}
-	if e.Claimed != nil {
+	if v != nil && v.From.PID != 0 && v.From.PID != e.Sender.PID {
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
+			return appendProcess(append(b, " as "...), v.From.Comm, v.From.PID)
+		})
+	} else if e.Claimed != nil {
 		if claims := appendClaims(nil, e.Claimed, &e.Sender); len(claims) > 0 {
 			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, claims...) })
 		}
@@ -103,6 +113,10 @@ func (t Text) AppendEvent(b []byte, e *events.Event) []byte {
 			}
 			return appendProcess(b, from.Sender.Comm, from.Sender.PID)
 		})
+	}
+	if v != nil {
+		b = t.appendMain(b, v)
+		b = t.appendOutcome(b, v)
 	}
 	return append(b, '\n')
 }
@@ -172,7 +186,7 @@ func (t Text) appendColumn(b []byte, style string, width int, content func([]byt
 	return b
 }
 
-func (t Text) appendPayload(b []byte, e *events.Event) []byte {
+func (t Text) appendPayload(b []byte, e *events.Event, v *events.Verdict) []byte {
 	note := func(text string) {
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, text...) })
 	}
@@ -205,6 +219,12 @@ func (t Text) appendPayload(b []byte, e *events.Event) []byte {
 		b = appendLine(b, line.Text, cut)
 		if cut {
 			b = append(b, "..."...)
+		}
+		if v != nil && v.Named != nil && v.Named.Comm != "" && strings.HasPrefix(line.Text, "MAINPID=") {
+			b = append(b, " ("...)
+			b = strconv.AppendUint(b, uint64(v.Named.PID), 10)
+			b = append(b, ' ')
+			b = append(appendWord(b, v.Named.Comm), ')')
 		}
 	}
 	if e.Truncated {
@@ -259,8 +279,12 @@ func appendSocket(b []byte, s events.Socket) []byte {
 	return append(b, "(address unknown)"...)
 }
 
-func appendResult(b []byte, r events.Result) []byte {
+// appendResult appends what is known when the call has ended. That a service manager heeds it, or not,
+// is known when that has read it.
+func appendResult(b []byte, r events.Result, v *events.Verdict) []byte {
 	switch {
+	case v != nil && !v.Any(events.Unknown):
+		return b
 	case r.Errno != "":
 		b = append(b, "FAILED "...)
 		return appendWord(b, r.Errno)
@@ -269,7 +293,7 @@ func appendResult(b []byte, r events.Result) []byte {
 	case !*r.Delivered:
 		return append(b, "FAILED dropped by receiver's socket filter"...)
 	}
-	return append(b, "ok"...)
+	return append(b, "queued"...)
 }
 
 func appendFDs(b []byte, fds []events.FD) []byte {

@@ -25,10 +25,10 @@ func TestTextOfAnEvent(t *testing.T) {
 		change func(*events.Event)
 		want   string
 	}{
-		{"plain", func(*events.Event) {}, `nginx[812]             -                      -> /run/systemd/notify   sent READY=1`},
+		{"plain", func(*events.Event) {}, `nginx[812]             -                      -> /run/systemd/notify   sent   READY=1`},
 		{
 			"unit and delivery", func(e *events.Event) { e.Sender.Unit, e.Result.Delivered = "nginx.service", eventtest.Ptr(true) },
-			`nginx[812]             nginx.service          -> /run/systemd/notify   ok   READY=1`,
+			`nginx[812]             nginx.service          -> /run/systemd/notify   queued READY=1`,
 		},
 		{
 			"what is wider than its column is shown whole", func(e *events.Event) {
@@ -36,98 +36,98 @@ func TestTextOfAnEvent(t *testing.T) {
 				e.Sender.Unit = "systemd-timesyncd-of-the-long-name.service"
 				e.Socket.Address = "/run/containers/web/notify/notify.sock"
 			},
-			`systemd-timesyn[4194303] systemd-timesyncd-of-the-long-name.service -> /run/containers/web/notify/notify.sock sent READY=1`,
+			`systemd-timesyn[4194303] systemd-timesyncd-of-the-long-name.service -> /run/containers/web/notify/notify.sock sent   READY=1`,
 		},
 		{
 			"wide characters count as one each", func(e *events.Event) { e.Sender.Comm = "größe" },
-			`größe[812]             -                      -> /run/systemd/notify   sent READY=1`,
+			`größe[812]             -                      -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"unit of a user manager", func(e *events.Event) { e.Sender.Unit, e.Sender.UserUnit = "user@0.service", "a.service" },
-			`nginx[812]             user@0.service/a.service -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             user@0.service/a.service -> /run/systemd/notify   sent   READY=1`,
 		},
-		{"only the unit of a user manager", func(e *events.Event) { e.Sender.UserUnit = "a.service" }, `nginx[812]             a.service              -> /run/systemd/notify   sent READY=1`},
-		{"cgroup", func(e *events.Event) { e.Sender.Cgroup = "/lab/x" }, `nginx[812]             /lab/x                 -> /run/systemd/notify   sent READY=1`},
+		{"only the unit of a user manager", func(e *events.Event) { e.Sender.UserUnit = "a.service" }, `nginx[812]             a.service              -> /run/systemd/notify   sent   READY=1`},
+		{"cgroup", func(e *events.Event) { e.Sender.Cgroup = "/lab/x" }, `nginx[812]             /lab/x                 -> /run/systemd/notify   sent   READY=1`},
 		{
 			"cgroup v1", func(e *events.Event) { e.Sender.Cgroup, e.Sender.CgroupController = "/lab/x", "pids" },
-			`nginx[812]             pids:/lab/x            -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             pids:/lab/x            -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"random id of a container", func(e *events.Event) {
 				e.Sender.Unit, e.Sender.Container = "docker-x.scope", &events.Container{Runtime: "docker", ID: id}
 			},
-			`nginx[812]             docker:3f2a1c9e8b7d    -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             docker:3f2a1c9e8b7d    -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"random id and name of a container", func(e *events.Event) {
 				e.Sender.Container = &events.Container{Runtime: "docker", ID: id, Name: "web"}
 			},
-			`nginx[812]             docker:web             -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             docker:web             -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"hostile name of a container", func(e *events.Event) {
 				e.Sender.Container = &events.Container{Runtime: "docker", ID: id, Name: "a -> \x1b[2J"}
 			},
-			`nginx[812]             "docker:a -> \x1b[2J"  -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             "docker:a -> \x1b[2J"  -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"name of a container", func(e *events.Event) { e.Sender.Container = &events.Container{ID: "web"} },
-			`nginx[812]             container:web          -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             container:web          -> /run/systemd/notify   sent   READY=1`,
 		},
-		{"pod", func(e *events.Event) { e.Sender.Container = &events.Container{PodUID: "1-2"} }, `nginx[812]             "container:pod 1-2"    -> /run/systemd/notify   sent READY=1`},
-		{"only the runtime", func(e *events.Event) { e.Sender.Container = &events.Container{Runtime: "lxc"} }, `nginx[812]             lxc                    -> /run/systemd/notify   sent READY=1`},
+		{"pod", func(e *events.Event) { e.Sender.Container = &events.Container{PodUID: "1-2"} }, `nginx[812]             "container:pod 1-2"    -> /run/systemd/notify   sent   READY=1`},
+		{"only the runtime", func(e *events.Event) { e.Sender.Container = &events.Container{Runtime: "lxc"} }, `nginx[812]             lxc                    -> /run/systemd/notify   sent   READY=1`},
 		{
 			"hostile names", func(e *events.Event) {
 				e.Sender.Comm, e.Sender.Cgroup, e.Socket.Address = "x[1] \x1b[2J", "/a\nb", "@\x00 \""
 			},
-			`"x[1] \x1b[2J"[812]    /a\nb                  -> "@\x00 \""            sent READY=1`,
+			`"x[1] \x1b[2J"[812]    /a\nb                  -> "@\x00 \""            sent   READY=1`,
 		},
 		{
 			"receiver under another name", func(e *events.Event) { e.Socket.Address, e.Socket.Bound = "/run/host/notify", "/run/systemd/notify" },
-			`nginx[812]             -                      -> /run/host/notify (bound to /run/systemd/notify) sent READY=1`,
+			`nginx[812]             -                      -> /run/host/notify (bound to /run/systemd/notify) sent   READY=1`,
 		},
 		{
 			"who holds the receiving socket", func(e *events.Event) {
 				e.Receiver = &events.Receiver{PID: 1, Comm: "systemd", Identity: events.Identity{Unit: "init.scope"}}
 			},
-			`nginx[812]             -                      -> /run/systemd/notify systemd[1] sent READY=1`,
+			`nginx[812]             -                      -> /run/systemd/notify systemd[1] sent   READY=1`,
 		},
 		{
 			"a receiving socket that nobody was found to hold", func(e *events.Event) { e.Receiver = &events.Receiver{Identity: events.Identity{Unit: "init.scope"}} },
-			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"only the receiver's name", func(e *events.Event) { e.Socket.Address, e.Socket.Bound = "", "/run/systemd/notify" },
-			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1`,
 		},
-		{"receiver without a name", func(e *events.Event) { e.Socket = events.Socket{Inode: 77} }, `nginx[812]             -                      -> socket:[77]           sent READY=1`},
-		{"unknown receiver", func(e *events.Event) { e.Socket = events.Socket{} }, `nginx[812]             -                      -> (address unknown)     sent READY=1`},
+		{"receiver without a name", func(e *events.Event) { e.Socket = events.Socket{Inode: 77} }, `nginx[812]             -                      -> socket:[77]           sent   READY=1`},
+		{"unknown receiver", func(e *events.Event) { e.Socket = events.Socket{} }, `nginx[812]             -                      -> (address unknown)     sent   READY=1`},
 		{"failure", func(e *events.Event) { e.Result.Errno = "ENOENT" }, `nginx[812]             -                      -> /run/systemd/notify   FAILED ENOENT READY=1`},
 		{
 			"dropped", func(e *events.Event) { e.Result.Delivered = eventtest.Ptr(false) },
 			`nginx[812]             -                      -> /run/systemd/notify   FAILED dropped by receiver's socket filter READY=1`,
 		},
-		{"file descriptors", func(e *events.Event) { e.FDs = []events.FD{{Type: "pipe"}, {Type: "socket"}} }, `nginx[812]             -                      -> /run/systemd/notify   sent READY=1 +2 fds: pipe socket`},
-		{"file descriptor of unknown kind", func(e *events.Event) { e.FDs = make([]events.FD, 1) }, `nginx[812]             -                      -> /run/systemd/notify   sent READY=1 +1 fd: ?`},
+		{"file descriptors", func(e *events.Event) { e.FDs = []events.FD{{Type: "pipe"}, {Type: "socket"}} }, `nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 +2 fds: pipe socket`},
+		{"file descriptor of unknown kind", func(e *events.Event) { e.FDs = make([]events.FD, 1) }, `nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 +1 fd: ?`},
 		{
 			"claim of the own ids", func(e *events.Event) {
 				e.Claimed = &events.Claimed{PID: 812, NSPID: 3, UID: eventtest.Ptr(uint32(0)), GID: eventtest.Ptr(uint32(0))}
 			},
-			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1`,
 		},
 		{
 			"claim of other ids", func(e *events.Event) {
 				e.Claimed = &events.Claimed{PID: 1, UID: eventtest.Ptr(uint32(7)), GID: eventtest.Ptr(uint32(8))}
 			},
-			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1 claims pid 1 uid 7 gid 8`,
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 claims pid 1 uid 7 gid 8`,
 		},
 		{
 			"claim in another pid namespace", func(e *events.Event) { e.Sender.NSPID, e.Claimed = 2, &events.Claimed{NSPID: 1} },
-			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1 claims ns_pid 1`,
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 claims ns_pid 1`,
 		},
 		{
 			"own claim in another pid namespace", func(e *events.Event) { e.Sender.NSPID, e.Claimed = 2, &events.Claimed{NSPID: 2} },
-			`nginx[812]             -                      -> /run/systemd/notify   sent READY=1`,
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1`,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestTextOfAPayload(t *testing.T) {
 
 // payloadColumn is the text line of a [plainEvent] behind its result.
 func payloadColumn(e *events.Event) string {
-	_, payload, _ := strings.Cut(string(plainText.AppendEvent(nil, e)), " sent ")
+	_, payload, _ := strings.Cut(string(plainText.AppendEvent(nil, e)), " sent   ")
 	return payload
 }
 
@@ -328,6 +328,8 @@ func checkText(tb testing.TB, e *events.Event) {
 			string(enc.AppendEvent(nil, e)),
 			string(enc.AppendReceipt(nil, &events.Receipt{Kind: events.ReceiptRead, By: by, Send: e, Errno: e.Result.Errno})),
 			string(enc.AppendWithheld(nil, &events.Withheld{Relay: by, Send: e, Message: message})),
+			string(enc.AppendJudged(nil, e, verdictOn(e, message))),
+			string(enc.AppendVerdict(nil, verdictOn(e, message))),
 		} {
 			if enc.Color {
 				line = ownSequences.ReplaceAllString(line, "")
@@ -372,4 +374,16 @@ func BenchmarkText(b *testing.B) {
 	for b.Loop() {
 		line = plainText.AppendEvent(line[:0], e)
 	}
+}
+
+// verdictOn is a verdict in which all that can hold any byte is taken from an event.
+func verdictOn(e *events.Event, message events.Message) *events.Verdict {
+	who := &events.Process{PID: e.Sender.TID, Comm: e.Sender.Comm, Unit: e.Sender.Unit}
+	v := &events.Verdict{Send: e, From: *who, Named: who, MainBefore: new(events.Process), MainAfter: who}
+	for _, outcome := range []events.Outcome{events.Heeded, events.Ignored, events.NoEffect, events.Unknown} {
+		for _, a := range message {
+			v.Lines = append(v.Lines, events.LineVerdict{Assignment: a, Outcome: outcome, Reason: a.Value, Cure: a.Key, Confirmed: new(bool)})
+		}
+	}
+	return v
 }

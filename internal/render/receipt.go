@@ -80,7 +80,7 @@ func appendFate(b []byte, r *events.Receipt) []byte {
 func (t Text) appendWhat(b []byte, send *events.Event) []byte {
 	if send != nil {
 		b = append(b, ' ')
-		b = t.appendPayload(b, send)
+		b = t.appendPayload(b, send, nil)
 	}
 	return append(b, '\n')
 }

@@ -323,6 +323,8 @@ func (r *replay) passes(record *events.Record) bool {
 		return r.tie(&record.Receipt.Send, record.Receipt.Seq)
 	case record.Withheld != nil:
 		return r.tie(&record.Withheld.Send, record.Withheld.Seq)
+	case record.Verdict != nil:
+		return r.tie(&record.Verdict.Send, record.Verdict.Seq)
 	}
 	return true
 }
@@ -346,9 +348,6 @@ func (r *replay) eventPasses(e *events.Event) bool {
 		}
 	}
 	matches := r.judge.matches(e)
-	// The tracepoint backend sees only sends: nothing refers to them.
-	if e.Backend != "tracepoint" {
-		r.links.keep(e, matches)
-	}
+	r.links.keep(e, matches)
 	return matches
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/enrich/hops"
 	"github.com/sdtrace/sdtrace/internal/enrich/machines"
 	"github.com/sdtrace/sdtrace/internal/enrich/names"
+	"github.com/sdtrace/sdtrace/internal/enrich/verdicts"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -85,6 +86,11 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 		Do((&names.Stage{Names: n, Busy: source.isBusy}).Do),
 		&hops.Stage{SeesAll: match.seesAll(), Now: clock.Now},
 	)
+	if !options.NoVerdicts {
+		v := verdicts.New(t.Knows().Receipts)
+		l.closers = append(l.closers, v.Close)
+		stages = append(stages, v)
+	}
 	l.Capture = New(source, clock, append(stages, options.Stages...)...)
 	l.missing = match.missing
 	l.has = func(what Capability) bool {

@@ -17,6 +17,9 @@ type Options struct {
 	RingSize uint32
 	// InFlight is how many sends can be under way at a time (fentry); 0 means 8192.
 	InFlight uint32
+	// NoVerdicts leaves out what service managers make of the datagrams: none is asked about its
+	// units.
+	NoVerdicts bool
 	// Stages come behind those that the capture has itself.
 	Stages []Stage
 	// Clock is what tells the stages the time; nil is the wall clock.
