@@ -82,3 +82,16 @@ func (d *Datagram) lines() []events.Assignment {
 func (d *Datagram) has(line string) bool {
 	return d.Text != nil && slices.ContainsFunc(d.Text.Lines, func(l events.Line) bool { return l.Text == line })
 }
+
+// MainPID returns the process id that MAINPID= names, as the service manager sees it; ok is false
+// when it names none.
+func (d *Datagram) MainPID() (pid uint32, ok bool) {
+	if d.Text == nil {
+		return 0, false
+	}
+	value, ok := d.Text.Lookup("MAINPID")
+	if !ok {
+		return 0, false
+	}
+	return parsePID(value)
+}

@@ -176,8 +176,6 @@ type unit struct {
 	name string // without .service
 	mu   sync.Mutex
 	came map[string]*agent
-	// asked counts how often systemd was asked about it.
-	asked int
 	// stopping is whether the unit has said STOPPING=1, which no property tells, ignoring
 	// whether its main process ignores the reload signal.
 	stopping, ignoring bool

@@ -52,6 +52,9 @@ func runTests(m *testing.M) int {
 		managers, err = pid1.BootAll(base, none, suites...)
 	}
 	defer func() {
+		if err := live.end(); err != nil {
+			fmt.Fprintf(os.Stderr, "the capture: %v\n", err)
+		}
 		for _, m := range managers {
 			if bus := buses[m]; bus != nil {
 				bus.Close()
@@ -63,6 +66,9 @@ func runTests(m *testing.M) int {
 	}()
 	for i := 0; i < len(managers) && err == nil; i++ {
 		buses[managers[i]], err = systemd1.Connect(context.Background(), managers[i].PID(), "/run/systemd/notify")
+	}
+	if err == nil {
+		err = live.begin()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
