@@ -36,8 +36,10 @@ type datagram struct {
 	ended time.Duration
 	// read is when it was read, by CLOCK_MONOTONIC; 0 when that is not known.
 	read time.Duration
-	// later are the keys that datagrams behind it say, which were read by now, too.
+	// later are the keys that datagrams behind it say which may have been read by now, too. last says
+	// that no status of theirs was heeded.
 	later []string
+	last  bool
 }
 
 // datagram looks at the processes that a message is from and names.
@@ -62,8 +64,9 @@ func (m *manager) datagram(msg *message) *datagram {
 		}
 		d.started = time.Duration(s.StartTime)
 	} else {
-		d.from.PID = d.said.PID
-		d.from.Comm, cgroup, d.started = look(d.said.PID)
+		l := m.look(d.said.PID)
+		d.from.PID, d.from.Comm = d.said.PID, l.comm
+		cgroup, d.started = l.cgroup, time.Duration(l.started)*proc.Tick
 	}
 	if m.hasRoot {
 		d.unit, d.known = unitOf(m.root, cgroup)
@@ -94,30 +97,40 @@ func (m *manager) datagram(msg *message) *datagram {
 	return d
 }
 
-// look says what is known of a process that lives; all is empty for another.
-func look(pid uint32) (comm, cgroup string, started time.Duration) {
+// look is what is known of a process that lives; all is empty for another.
+type look struct {
+	comm, cgroup string
+	started      uint64 // in [proc.Tick] of CLOCK_BOOTTIME
+}
+
+// look looks at a process, once for each batch.
+func (m *manager) look(pid uint32) look {
+	l, known := m.looks[pid]
+	if !known {
+		l = lookAt(pid)
+		m.looks[pid] = l
+	}
+	return l
+}
+
+func lookAt(pid uint32) (l look) {
 	p, err := proc.Open(int(pid))
 	if err != nil || pid == 0 {
-		return "", "", 0
+		return l
 	}
 	defer p.Close()
 	stat, err := p.Stat()
 	if err != nil {
-		return "", "", 0
+		return l
 	}
-	cgroup, _ = p.Cgroup()
-	return stat.Comm, cgroup, time.Duration(stat.StartTicks) * proc.Tick
+	l = look{comm: stat.Comm, started: stat.StartTicks}
+	l.cgroup, _ = p.Cgroup()
+	return l
 }
 
 // lives reports whether the process that the datagram counts as from is there still.
-func (d *datagram) lives() bool {
-	p, err := proc.Open(int(d.from.PID))
-	if err != nil || d.from.PID == 0 {
-		return false
-	}
-	defer p.Close()
-	stat, err := p.Stat()
-	return err == nil && d.started != 0 && stat.StartTicks == uint64(d.started/proc.Tick)
+func (d *datagram) lives(m *manager) bool {
+	return d.started != 0 && m.look(d.from.PID).started == uint64(d.started/proc.Tick)
 }
 
 // name looks at the process that MAINPID= names, now that the unit is as it is.
@@ -163,10 +176,10 @@ func (d *datagram) leadsTo(main *uint32) bool {
 	return main != nil && *main != 0 && d.said.Main != nil && d.said.Main.PID == *main
 }
 
-// says reports whether the datagram has an assignment with a key.
-func (d *datagram) says(key string) bool {
-	if d.said.Text == nil {
-		return true // it is not known
+// since reports whether the datagram, or one behind it, has an assignment with a key.
+func (d *datagram) since(key string) bool {
+	if d.said.Text == nil || slices.Contains(d.later, key) {
+		return true // or it is not known
 	}
 	_, says := d.said.Text.Lookup(key)
 	return says
@@ -199,14 +212,14 @@ func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Servic
 	}
 	v.Lines = lines
 	if main := d.said.Main; main != nil {
-		v.Named = named(main.PID)
+		v.Named = m.process(main.PID)
 		v.Named.Unit = main.Unit
 	}
 	if before != nil && before.MainPID != nil {
-		v.MainBefore = named(*before.MainPID)
+		v.MainBefore = m.process(*before.MainPID)
 	}
 	if after != nil && after.MainPID != nil {
-		v.MainAfter = named(*after.MainPID)
+		v.MainAfter = m.process(*after.MainPID)
 	}
 	d.mu.Lock()
 	d.verdict = v
@@ -214,9 +227,9 @@ func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Servic
 	return after
 }
 
-func named(pid uint32) *events.Process {
-	comm, _, _ := look(pid)
-	return &events.Process{PID: pid, Comm: comm}
+// process names a process.
+func (m *manager) process(pid uint32) *events.Process {
+	return &events.Process{PID: pid, Comm: m.look(pid).comm}
 }
 
 // decide returns the verdicts line by line. What is not known about the sender and the unit, and can
@@ -237,7 +250,7 @@ func (d *datagram) decide(m *manager, before *verdict.Unit, now *systemd1.Servic
 		verdicts, after := verdict.Judge(&said, manager, unit)
 		return verdicts, after, d.effect(verdicts, unit, after, now)
 	}
-	if d.said.Gone == nil && d.lives() {
+	if d.said.Gone == nil && d.lives(m) {
 		d.said.Gone = &no
 	}
 	verdicts, after, seen := assume(&no, &no)
@@ -307,4 +320,6 @@ func (d *datagram) effect(verdicts []verdict.Verdict, before, after *verdict.Uni
 }
 
 // again reports whether a later datagram that was read by now may say a key again.
-func (d *datagram) again(key string) bool { return slices.Contains(d.later, key) }
+func (d *datagram) again(key string) bool {
+	return slices.Contains(d.later, key) && (key != "STATUS" || !d.last)
+}

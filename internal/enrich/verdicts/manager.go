@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ import (
 const (
 	// gather is how long datagrams are gathered before the service manager is asked about all
 	// of them at once.
-	gather = 5 * time.Millisecond
+	gather = 20 * time.Millisecond
 	// questionCost is about what a question for a unit takes of a service manager's time, of which a
 	// tenth is spent at most.
 	questionCost = 2 * time.Millisecond
@@ -55,8 +56,10 @@ type manager struct {
 	units  *simplelru.LRU[string, *unit]
 	budget budget.Budget
 	// senders are the numbers in the initial pid namespace by those in the service manager's, of
-	// processes that may be over.
+	// senders and others that were looked for, which may be over.
 	senders map[uint32]uint32
+	// looks are those at processes for one batch.
+	looks map[uint32]look
 
 	mu        sync.Mutex
 	queue     []*message
@@ -73,7 +76,7 @@ func newManager(pid uint32, cgroup string, address events.Address, receipts bool
 		panic(err) // only for a size that is not positive
 	}
 	m := &manager{
-		pid: pid, address: address, receipts: receipts, seen: seen, began: monotonic(), units: units, kick: make(chan struct{}, 1),
+		pid: pid, address: address, receipts: receipts, seen: seen, looks: make(map[uint32]look), began: monotonic(), units: units, kick: make(chan struct{}, 1),
 	}
 	if path.Base(cgroup) == identity.InitScope {
 		m.root, m.hasRoot = strings.TrimSuffix(path.Dir(cgroup), "/"), true
@@ -234,12 +237,14 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 		m.conn = conn
 	}
 	var units []*judging
+	var beyond []*message
 	// What the service manager tells is the outcome of all that it has read by then. So all of
 	// that has to be here, what came while it was asked, too.
-	for range askAgain {
+	for again := askAgain; ; again-- {
 		if err := m.conn.Sync(ctx); err != nil {
 			return err
 		}
+		clear(m.looks) // who is there now was there when it was read
 		units = m.byUnit(batch)
 		for _, u := range units {
 			if err := m.askFor(ctx, u); err != nil {
@@ -250,18 +255,60 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 		if len(more) == 0 {
 			break
 		}
+		if again == 0 || !m.asks(units) {
+			beyond = more
+			m.giveBack(more)
+			break
+		}
 		batch = append(batch, more...)
 	}
 	m.awaitReceipts(ctx, batch)
 	for _, u := range units {
-		m.finish(u)
+		m.finish(u, keysOf(beyond))
 	}
 	return nil
 }
 
+// asks reports whether the service manager was asked for a unit.
+func (m *manager) asks(units []*judging) bool {
+	return slices.ContainsFunc(units, func(j *judging) bool { return j.now != nil })
+}
+
+// giveBack lets datagrams wait for the next time.
+func (m *manager) giveBack(batch []*message) {
+	m.mu.Lock()
+	m.queue = slices.Concat(batch, m.queue)
+	m.mu.Unlock()
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// keysOf are the keys that datagrams say.
+func keysOf(batch []*message) (keys []string) {
+	for _, m := range batch {
+		keys = addKeys(keys, m.event.TextOf())
+	}
+	return keys
+}
+
+// addKeys adds the keys in a text that are not among some yet.
+func addKeys(keys []string, text *events.Text) []string {
+	if text == nil {
+		return keys
+	}
+	for _, line := range text.Lines {
+		if a, ok := line.Assignment(); ok && !slices.Contains(keys, a.Key) {
+			keys = append(keys, a.Key)
+		}
+	}
+	return keys
+}
+
 // askAgain is how often the service manager is asked at most because more datagrams have come
 // meanwhile.
-const askAgain = 3
+const askAgain = 1
 
 // judging is a unit with datagrams that wait for their verdicts.
 type judging struct {
@@ -307,14 +354,15 @@ func (m *manager) askFor(ctx context.Context, j *judging) (err error) {
 }
 
 // finish finds the verdicts on the datagrams of a unit.
-func (m *manager) finish(j *judging) {
+// beyond are keys that were said by datagrams which may have been read by now, and wait for the next time.
+func (m *manager) finish(j *judging, beyond []string) {
 	if j.unit == nil {
 		for _, d := range j.batch {
 			d.finish(m, nil, nil)
 		}
 		return
 	}
-	j.unit.judge(m, j.batch, j.now, j.asked)
+	j.unit.judge(m, j.batch, beyond, j.now, j.asked)
 }
 
 // takeUntil waits until all that was sent before a time is here, and takes it.
@@ -409,12 +457,16 @@ func (m *manager) find(pid uint32) uint32 {
 	if stat, ok := own.Sys().(*unix.Stat_t); ok && stat.Ino == m.pidns {
 		return pid
 	}
+	if known := m.senders[pid]; known != 0 && m.isCalled(int(known), pid) {
+		return known
+	}
 	all, err := proc.PIDs("/")
 	if err != nil || m.pidns == 0 {
 		return 0
 	}
 	for _, candidate := range all {
 		if m.isCalled(candidate, pid) {
+			m.sender(pid, uint32(candidate))
 			return uint32(candidate)
 		}
 	}

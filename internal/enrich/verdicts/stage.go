@@ -25,7 +25,7 @@ const (
 	// Within is how long after a datagram its verdict is yielded, known or not.
 	Within = 250 * time.Millisecond
 	// pollEvery is how often it is looked for verdicts that have become known.
-	pollEvery = 10 * time.Millisecond
+	pollEvery = 25 * time.Millisecond
 	// givenUp is how long a verdict that was not known in time is waited for.
 	givenUp = time.Minute
 	// pendingMax is how many datagrams wait for a verdict at most.
@@ -172,7 +172,7 @@ func (s *Stage) managerOf(scope string) uint32 {
 	found := rooted{until: now + rootedFor}
 	if pids, err := cgroupfs.Processes(scope); err == nil && len(pids) <= fewProcesses {
 		for _, pid := range pids {
-			if comm, _, _ := look(uint32(pid)); comm == systemd {
+			if lookAt(uint32(pid)).comm == systemd {
 				found.pid = uint32(pid)
 				break
 			}

@@ -37,15 +37,17 @@ type unit struct {
 
 // judge finds the verdicts on datagrams in the order in which they were sent. now is what the service
 // manager has told after it had read all of them, at asked, nil when nothing has changed since the
-// latest.
-func (u *unit) judge(m *manager, batch []*datagram, now *systemd1.Service, asked time.Duration) {
-	status := lastStatus(batch, now)
-	for i, d := range batch {
-		d.later = keysOf(batch[i+1:])
+// latest; it may have read others, too, which say the keys beyond.
+func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *systemd1.Service, asked time.Duration) {
+	later := slices.Clone(beyond)
+	status := len(batch)
+	if !slices.Contains(beyond, "STATUS") {
+		status = lastStatus(batch, now)
+	}
+	for i, d := range slices.Backward(batch) {
 		// That which is shown was said last of those that were heeded.
-		if i >= status {
-			d.later = slices.DeleteFunc(d.later, func(key string) bool { return key == "STATUS" })
-		}
+		d.later, d.last = slices.Clip(later), i >= status
+		later = addKeys(later, d.said.Text)
 		d.name(m, now)
 	}
 	if now == nil {
@@ -55,7 +57,7 @@ func (u *unit) judge(m *manager, batch []*datagram, now *systemd1.Service, asked
 		u.led = u.after
 		return
 	}
-	renamed := saidFrom(batch, "MAINPID") || saidFrom(batch, "MAINPIDFD")
+	renamed := batch[0].since("MAINPID") || batch[0].since("MAINPIDFD")
 	if u.run != now.MainStarted {
 		// Another run, of which everything was seen if it began since; or another main process of
 		// the same.
@@ -67,7 +69,7 @@ func (u *unit) judge(m *manager, batch []*datagram, now *systemd1.Service, asked
 	units := make([]aligned, len(batch))
 	for i, d := range batch {
 		bound := d.bound(now, renamed)
-		at := now.At(bound, func(key string) bool { return saidFrom(batch[i:], key) })
+		at := now.At(bound, d.since)
 		m.tell(at, now, d)
 		tellStored(at, now, batch[i:])
 		units[i] = aligned{d, bound, at}
@@ -156,21 +158,6 @@ func (m *manager) entered(name string, now *systemd1.Service, since time.Duratio
 	return states
 }
 
-// keysOf are the keys that datagrams say.
-func keysOf(batch []*datagram) (keys []string) {
-	for _, d := range batch {
-		if d.said.Text == nil {
-			continue
-		}
-		for _, line := range d.said.Text.Lines {
-			if a, ok := line.Assignment(); ok && !slices.Contains(keys, a.Key) {
-				keys = append(keys, a.Key)
-			}
-		}
-	}
-	return keys
-}
-
 // lastStatus is the last of some datagrams with the status that the unit has now: -1 if none has it, and
 // the number of datagrams when nothing can be said.
 func lastStatus(batch []*datagram, now *systemd1.Service) int {
@@ -229,16 +216,6 @@ func (u *unit) fresh(m *manager, now *systemd1.Service) *verdict.Unit {
 	}
 	no := false
 	return &verdict.Unit{Name: u.name, Stopping: &no}
-}
-
-// saidFrom reports whether one of some datagrams says an assignment with a key.
-func saidFrom(batch []*datagram, key string) bool {
-	for _, d := range batch {
-		if d.says(key) {
-			return true
-		}
-	}
-	return false
 }
 
 // bound is when the service manager read a datagram at the earliest. renamed says that the main process
@@ -300,7 +277,7 @@ func (m *manager) tell(u *verdict.Unit, now *systemd1.Service, d *datagram) {
 // too: then there was room all the time.
 func tellStored(u *verdict.Unit, now *systemd1.Service, batch []*datagram) {
 	stored, most := now.Now.FDStored, u.FDStoreMax
-	if u.FDStored != nil || stored == nil || most == nil || *stored >= *most || saidFrom(batch, "FDSTOREREMOVE") {
+	if u.FDStored != nil || stored == nil || most == nil || *stored >= *most || batch[0].since("FDSTOREREMOVE") {
 		return
 	}
 	before := *stored
