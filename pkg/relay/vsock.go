@@ -108,7 +108,7 @@ func (u *vsockUpstream) deliverBy(kind int, payload []byte) (connected bool, err
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout)
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	_ = unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &timeout)
-	if err := unix.Connect(fd, &unix.SockaddrVM{CID: u.address.cid, Port: u.address.port}); err != nil {
+	if err := connectVsock(fd, &unix.SockaddrVM{CID: u.address.cid, Port: u.address.port}); err != nil {
 		return false, err
 	}
 	for rest := payload; len(rest) > 0; {
@@ -125,6 +125,45 @@ func (u *vsockUpstream) deliverBy(kind int, payload []byte) (connected bool, err
 		return true, nil
 	}
 	return true, awaitClose(fd)
+}
+
+// connectVsock connects without waiting in connect(2): a signal ends that with EINTR (vsock_connect), as
+// Go's runtime sends them to itself, and the host may have taken the connection by then. It would get
+// an empty message.
+func connectVsock(fd int, to *unix.SockaddrVM) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	err := unix.Connect(fd, to)
+	if errors.Is(err, unix.EINPROGRESS) {
+		err = awaitConnection(fd)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.SetNonblock(fd, false)
+}
+
+// awaitConnection waits until a socket is connected, or cannot be.
+func awaitConnection(fd int) error {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for until := time.Now().Add(vsockTimeout); ; {
+		// The kernel gives up by itself (SO_VM_SOCKETS_CONNECT_TIMEOUT), and this a moment later.
+		n, err := unix.Poll(poll, int((max(time.Until(until), 0) + time.Second).Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return unix.ETIMEDOUT
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		return err
+	}
 }
 
 // bindPrivileged takes a port that only root can take, by which the host knows
