@@ -133,8 +133,8 @@ func (o *output) wants(r *events.Record, v *events.Verdict) bool {
 	case r.Verdict != nil:
 		// Of what is not said on the event's own line, that it is heeded is news only where
 		// that line says that it is not known.
-		whole, ok := r.Verdict.Whole()
-		return o.ordinary || !ok || whole.Outcome != events.Heeded || r.Verdict.Send != nil && r.Verdict.Send.Awaited
+		v := r.Verdict
+		return o.ordinary || !v.Pending && v.Any(events.Ignored, events.NoEffect, events.Unknown) || v.Send != nil && v.Send.Awaited
 	case r.Receipt != nil:
 		return o.ordinary && !o.ignored || !r.Receipt.Ordinary()
 	}

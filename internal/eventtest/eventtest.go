@@ -80,7 +80,7 @@ func Withheld() *events.Withheld {
 // Verdict has every field set.
 func Verdict() *events.Verdict {
 	return &events.Verdict{
-		Seq: 42, Time: Time, Manager: events.VerdictManager{PID: 1, Version: 252}, Unit: "nginx.service",
+		Seq: 42, Time: Time, Pending: true, Manager: events.VerdictManager{PID: 1, Version: 252}, Unit: "nginx.service",
 		From: events.Process{PID: 85, Comm: "nginx", Unit: "nginx.service"}, Named: &events.Process{PID: 86, Comm: "\xff", Unit: "a.service"},
 		MainBefore: &events.Process{PID: 87, Comm: "a"}, MainAfter: &events.Process{PID: 88, Comm: "b"},
 		Lines: []events.LineVerdict{{

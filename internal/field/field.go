@@ -19,6 +19,9 @@ func IsNotifyName(address string) bool {
 	return slices.ContainsFunc(NotifyNames, func(end string) bool { return strings.HasSuffix(address, end) })
 }
 
+// SystemSocket is the notify socket of the system's service manager.
+const SystemSocket = "/run/systemd/notify"
+
 // IsManagerSocket reports whether an address is the one that a service manager binds
 // (systemd: manager_setup_notify): of the system, or below a user's XDG_RUNTIME_DIR.
 func IsManagerSocket(address string) bool { return strings.HasSuffix(address, "/systemd/notify") }

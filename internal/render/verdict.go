@@ -16,8 +16,9 @@ func (t Text) AppendVerdict(b []byte, v *events.Verdict) []byte {
 		by.Comm, by.Identity = v.Send.Receiver.Comm, v.Send.Receiver.Identity
 	}
 	b = t.appendTo(b, v.Time, &by, v.Send)
-	if whole, ok := v.Whole(); ok && whole.Outcome == events.Heeded {
-		b = append(b, "heeded"...)
+	b = b[:len(b)-1] // each part begins with a blank
+	if !v.Any(events.Ignored, events.NoEffect, events.Unknown) {
+		b = append(b, " heeded"...)
 		if v.Send != nil {
 			b = append(b, " after "...)
 			b = appendDuration(b, v.Time.Sub(v.Send.Time))
@@ -68,6 +69,9 @@ var outcomes = []struct {
 
 // appendOutcome appends what is not heeded, and why: once for the whole datagram, or by its keys.
 func (t Text) appendOutcome(b []byte, v *events.Verdict) []byte {
+	if v.Pending {
+		return b // more comes
+	}
 	whole, all := v.Whole()
 	for _, o := range outcomes {
 		if all && whole.Outcome == o.outcome {

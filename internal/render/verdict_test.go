@@ -83,6 +83,15 @@ func TestTheVerdictStandsOnTheLineOfTheEvent(t *testing.T) {
 	}
 }
 
+func TestOfAServiceManagerThatHasNotAnsweredNothingIsSaidYet(t *testing.T) {
+	e := eventtest.Plain("READY=1")
+	e.Result.Delivered = eventtest.Ptr(true)
+	v := &events.Verdict{Pending: true, Lines: []events.LineVerdict{lineVerdict("READY", events.Unknown, "the service manager has not answered yet")}}
+	if line := string(plainText.AppendJudged(nil, e, v)); !strings.HasSuffix(line, " queued READY=1\n") {
+		t.Errorf("%q", line)
+	}
+}
+
 func TestAVerdictThatIsLateHasALineOfItsOwn(t *testing.T) {
 	e := eventtest.Plain("READY=1")
 	e.Receiver = &events.Receiver{PID: 1, Comm: "systemd", Identity: events.Identity{Unit: "init.scope"}}

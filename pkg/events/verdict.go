@@ -18,6 +18,9 @@ type Verdict struct {
 	Send *Event
 	// Time is when it was known.
 	Time time.Time
+	// Pending is set when the service manager has not answered yet: nothing is known, and another
+	// verdict follows.
+	Pending bool
 	// Manager is the service manager: its process in the initial pid namespace, and the first
 	// number of systemd's version; 0 when unknown.
 	Manager VerdictManager
@@ -110,6 +113,7 @@ type (
 		Type       string         `json:"type"`
 		Seq        uint64         `json:"seq"`
 		Time       string         `json:"time"`
+		Pending    bool           `json:"pending,omitempty"`
 		Manager    VerdictManager `json:"manager"`
 		Unit       string         `json:"unit,omitempty"`
 		From       *jsonProcess   `json:"from,omitempty"`
@@ -138,7 +142,7 @@ type (
 // AppendVerdict appends v to b as one line, its '\n' included. Unlike the others it allocates.
 func (JSONEncoder) AppendVerdict(b []byte, v *Verdict) []byte {
 	j := jsonVerdict{
-		Type: typeVerdict, Seq: v.Seq, Time: string(appendTimeField(nil, v.Time)), Manager: v.Manager, Unit: onlyUTF8(v.Unit),
+		Type: typeVerdict, Seq: v.Seq, Time: string(appendTimeField(nil, v.Time)), Pending: v.Pending, Manager: v.Manager, Unit: onlyUTF8(v.Unit),
 		Named: processJSON(v.Named), MainBefore: processJSON(v.MainBefore), MainAfter: processJSON(v.MainAfter),
 		Lines: make([]jsonLine, len(v.Lines)),
 	}
@@ -208,7 +212,7 @@ func (v *Verdict) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decoding event: %w", err)
 	}
 	*v = Verdict{
-		Seq: j.Seq, Time: t.UTC(), Manager: j.Manager, Unit: j.Unit,
+		Seq: j.Seq, Time: t.UTC(), Pending: j.Pending, Manager: j.Manager, Unit: j.Unit,
 		Named: j.Named.process(), MainBefore: j.MainBefore.process(), MainAfter: j.MainAfter.process(),
 	}
 	if from := j.From.process(); from != nil {

@@ -61,7 +61,7 @@ func (r *recording) follow() error {
 		switch {
 		case record.Lost != nil:
 			return fmt.Errorf("lost %+v", record.Lost)
-		case v == nil || v.Manager.Version == 0: // not answered yet
+		case v == nil || v.Pending:
 			continue
 		}
 		v = record.Clone().Verdict

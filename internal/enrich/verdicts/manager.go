@@ -130,6 +130,7 @@ func (m *manager) run(ctx context.Context) {
 			m.conn.Close()
 		}
 	}()
+	_ = m.connect(ctx) // it is tried again when there is something to ask
 	for {
 		select {
 		case <-ctx.Done():
@@ -229,12 +230,8 @@ func (m *manager) doubt(batch []*message, err error) {
 // judge finds the verdicts on datagrams, in their order. The error says why the service manager
 // could not be asked.
 func (m *manager) judge(ctx context.Context, batch []*message) error {
-	if m.conn == nil {
-		conn, err := systemd1.Connect(ctx, int(m.pid), m.address)
-		if err != nil {
-			return err
-		}
-		m.conn = conn
+	if err := m.connect(ctx); err != nil {
+		return err
 	}
 	var units []*judging
 	var beyond []*message
@@ -272,6 +269,14 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 // asks reports whether the service manager was asked for a unit.
 func (m *manager) asks(units []*judging) bool {
 	return slices.ContainsFunc(units, func(j *judging) bool { return j.now != nil })
+}
+
+// connect connects to the service manager, if that is not done yet.
+func (m *manager) connect(ctx context.Context) (err error) {
+	if m.conn == nil {
+		m.conn, err = systemd1.Connect(ctx, int(m.pid), m.address)
+	}
+	return err
 }
 
 // giveBack lets datagrams wait for the next time.

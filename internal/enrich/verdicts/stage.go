@@ -69,10 +69,16 @@ type message struct {
 // the end.
 func New(receipts bool) *Stage {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Stage{
+	s := &Stage{
 		ctx: ctx, stop: stop, receipts: receipts, managers: make(map[uint32]*manager),
 		roots: make(map[string]rooted), bySeq: make(map[uint64]*message),
 	}
+	// The system's is asked most, and what it signals is known from the beginning.
+	const scope = "/" + identity.InitScope
+	if pid := s.managerOf(scope); pid != 0 {
+		s.manager(pid, scope, field.SystemSocket)
+	}
+	return s
 }
 
 // Close ends all questions.
@@ -233,7 +239,9 @@ func (s *Stage) Due(now time.Time) []events.Record {
 
 // unanswered is the verdict as long as the service manager has not said anything.
 func (m *message) unanswered(now time.Time) *events.Verdict {
-	return m.unknown(now, "the service manager has not answered yet")
+	v := m.unknown(now, "the service manager has not answered yet")
+	v.Pending = true
+	return v
 }
 
 // unknown is a verdict by which nothing is known, and why.
