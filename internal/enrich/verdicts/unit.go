@@ -29,8 +29,8 @@ type unit struct {
 	recent []aligned
 	from   systemd1.State
 	base   *verdict.Unit
-	// since is when the state was entered that after is in.
-	since time.Duration
+	// state is the one that the unit was in at asked.
+	state systemd1.State
 	// run is when the main process of the run was started that after is about.
 	run time.Duration
 }
@@ -101,7 +101,7 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		after.Stopping, after.Deadline, after.WatchdogDeadline = before.Stopping, before.Deadline, before.WatchdogDeadline
 	}
 	u.after, u.led, u.asked = &after, before, asked
-	u.since = now.Changed
+	u.state = systemd1.State{Sub: now.Now.SubState, Since: now.Changed}
 }
 
 // begin returns the state that the unit was in before datagrams, of which the first was read at a time or
@@ -111,9 +111,7 @@ func (u *unit) begin(m *manager, now *systemd1.Service, first aligned) (from sys
 	bound := first.bound
 	if u.asked != 0 && u.asked < bound {
 		u.recent = nil // all of that was read before
-		if u.after != nil {
-			return systemd1.State{Sub: u.after.SubState, Since: u.since}, u.after
-		}
+		return u.state, u.after
 	}
 	if len(u.recent) > 0 {
 		// What was told then may be the outcome of these already.
