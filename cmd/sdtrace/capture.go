@@ -55,7 +55,8 @@ process's environment) or when its first assignment is one of the protocol's or
 private (X_…).
 Filters are combined with AND, repeated ones with OR, and work in the kernel.
 With -r they work on what a file holds; it takes no privilege, and none of the
-flags about a live capture (--all, --backend, --duration, --ring-size, --in-flight).
+flags about a live capture (--all, --no-verdict, --backend, --duration, --ring-size,
+--in-flight).
 
 Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0, once all that
 was captured has been written. A second Ctrl-C or SIGTERM does not wait for that.
