@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"golang.org/x/term"
 
@@ -118,7 +117,7 @@ func (o *output) count(r *events.Record, v *events.Verdict) {
 	if r.Verdict != nil {
 		v = r.Verdict
 	}
-	if v != nil && slices.ContainsFunc(v.Lines, func(l events.LineVerdict) bool { return l.Confirmed != nil && !*l.Confirmed }) {
+	if v != nil && v.Contradicted() {
 		o.contradicted++
 	}
 }

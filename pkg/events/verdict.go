@@ -108,6 +108,11 @@ func (v *Verdict) Any(outcomes ...Outcome) bool {
 	return slices.ContainsFunc(v.Lines, func(l LineVerdict) bool { return slices.Contains(outcomes, l.Outcome) })
 }
 
+// Contradicted reports whether the unit's properties have shown something else of some line.
+func (v *Verdict) Contradicted() bool {
+	return slices.ContainsFunc(v.Lines, func(l LineVerdict) bool { return l.Confirmed != nil && !*l.Confirmed })
+}
+
 type (
 	jsonVerdict struct {
 		Type       string         `json:"type"`

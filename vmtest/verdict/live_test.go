@@ -71,6 +71,7 @@ func (r *recording) follow() error {
 		for _, l := range v.Lines {
 			if l.Confirmed != nil && !*l.Confirmed {
 				r.contradicted++
+				fmt.Fprintf(os.Stderr, "contradicted: %q of process %d to systemd %d\n", v.Send.Payload, v.From.PID, v.Manager.Version)
 			}
 		}
 		r.mu.Unlock()
@@ -90,6 +91,8 @@ func (r *recording) end() error {
 	if closed := r.capture.Close(); err == nil {
 		err = closed
 	}
+	// How many depends on who gets a processor: a datagram that was read can come late in the stream.
+	fmt.Fprintf(os.Stderr, "%d lines of the capture were contradicted\n", r.contradicted)
 	return err
 }
 

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(runTests(m))
 }
 
-func runTests(m *testing.M) int {
+func runTests(m *testing.M) (status int) {
 	flag.Parse()
 	if flag.Lookup("test.list").Value.String() != "" || os.Geteuid() != 0 || testing.Short() {
 		return m.Run()
@@ -54,6 +54,7 @@ func runTests(m *testing.M) int {
 	defer func() {
 		if err := live.end(); err != nil {
 			fmt.Fprintf(os.Stderr, "the capture: %v\n", err)
+			status = 1
 		}
 		for _, m := range managers {
 			if bus := buses[m]; bus != nil {

@@ -40,6 +40,8 @@ type datagram struct {
 	// that no status of theirs was heeded.
 	later []string
 	last  bool
+
+	judged judged
 }
 
 // datagram looks at the processes that a message is from and names.
@@ -221,10 +223,19 @@ func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Servic
 	if after != nil && after.MainPID != nil {
 		v.MainAfter = m.process(*after.MainPID)
 	}
-	d.mu.Lock()
-	d.verdict = v
-	d.mu.Unlock()
+	if v.Contradicted() {
+		m.refuted = append(m.refuted, refuted{d, v, time.Now().Add(refutedAfter)})
+		return after
+	}
+	d.tell(v)
 	return after
+}
+
+// tell gives the stage the verdict.
+func (m *message) tell(v *events.Verdict) {
+	m.mu.Lock()
+	m.verdict = v
+	m.mu.Unlock()
 }
 
 // process names a process.
@@ -248,7 +259,8 @@ func (d *datagram) decide(m *manager, before *verdict.Unit, now *systemd1.Servic
 			unit = &assumed
 		}
 		verdicts, after := verdict.Judge(&said, manager, unit)
-		return verdicts, after, d.effect(verdicts, unit, after, now)
+		d.judged = judged{verdicts, unit, after}
+		return verdicts, after, d.effect(now)
 	}
 	if d.said.Gone == nil && d.lives(m) {
 		d.said.Gone = &no
@@ -273,6 +285,12 @@ func (d *datagram) decide(m *manager, before *verdict.Unit, now *systemd1.Servic
 	return lines, after
 }
 
+// judged is what was judged last of a datagram, and the unit before and after it.
+type judged struct {
+	verdicts      []verdict.Verdict
+	before, after *verdict.Unit
+}
+
 // effect is what the unit's properties show of verdicts.
 type effect struct {
 	lines              []*bool // nil: nothing
@@ -281,12 +299,14 @@ type effect struct {
 
 // effect compares verdicts with what the service manager tells now; nothing is told of what later
 // datagrams say again.
-func (d *datagram) effect(verdicts []verdict.Verdict, before, after *verdict.Unit, now *systemd1.Service) effect {
+func (d *datagram) effect(now *systemd1.Service) effect {
+	verdicts, before, after := d.judged.verdicts, d.judged.before, d.judged.after
 	seen := effect{lines: make([]*bool, len(verdicts))}
 	if now == nil || before == nil || after == nil {
 		return seen
 	}
-	restarted := now.MainStarted >= d.sent || now.MainExited >= d.sent
+	// Another life, or the end of one, may have taken away what was shown.
+	settled := now.Changed < d.sent && now.MainStarted < d.sent && now.MainExited < d.sent
 	for i, v := range verdicts {
 		if v.Outcome != verdict.Heeded {
 			continue
@@ -299,14 +319,14 @@ func (d *datagram) effect(verdicts []verdict.Verdict, before, after *verdict.Uni
 			shown = moves && !refuted && (after.SubState == now.Now.SubState || key == "READY" && now.Active >= d.sent)
 		case key == "WATCHDOG" && v.Assignment.Value == "1":
 			shown = now.Pinged >= d.sent
-			refuted = !shown && !restarted
+			refuted = !shown && settled
 		case d.again(key):
 		case key == "STATUS":
 			shown = now.Now.StatusText != nil && *now.Now.StatusText == v.Assignment.Value
-			refuted = !shown && !restarted
+			refuted = !shown && settled
 		case key == "MAINPID":
 			shown = now.Now.MainPID != nil && d.said.Main != nil && *now.Now.MainPID == d.said.Main.PID
-			refuted = !shown && !restarted && now.Now.MainPID != nil
+			refuted = !shown && settled && now.Now.MainPID != nil
 		case key == "NOTIFYACCESS":
 			shown = now.Now.NotifyAccess == v.Assignment.Value
 		}

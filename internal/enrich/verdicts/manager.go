@@ -58,6 +58,7 @@ type manager struct {
 	// senders are the numbers in the initial pid namespace by those in the service manager's, of
 	// senders and others that were looked for, which may be over.
 	senders map[uint32]uint32
+	refuted []refuted
 	// looks are those at processes for one batch.
 	looks map[uint32]look
 
@@ -135,6 +136,9 @@ func (m *manager) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-m.unsettled():
+			m.settle(ctx)
+			continue
 		case <-m.kick:
 		}
 		if !m.rest(ctx) {
@@ -156,6 +160,7 @@ func (m *manager) run(ctx context.Context) {
 				m.conn.Close()
 				m.conn = nil
 			}
+			m.leave()
 			m.units.Purge()
 			m.doubt(batch, err)
 			if !m.lives() {
@@ -329,6 +334,7 @@ func (m *manager) byUnit(batch []*message) (units []*judging) {
 	byName := make(map[string]*judging)
 	for _, msg := range batch {
 		d := m.datagram(msg)
+		m.explain(d)
 		u := byName[d.unit]
 		if u == nil {
 			u = &judging{name: d.unit}
