@@ -4,7 +4,6 @@ package events
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -206,11 +205,8 @@ func (v *Verdict) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON sets v to what [Verdict.MarshalJSON] encoded: all but Send.
 func (v *Verdict) UnmarshalJSON(data []byte) error {
 	var j jsonVerdict
-	if err := json.Unmarshal(data, &j); err != nil {
-		return fmt.Errorf("decoding event: %w", err)
-	}
-	if j.Type != typeVerdict {
-		return fmt.Errorf("decoding event: type is %q, not %q", j.Type, typeVerdict)
+	if err := unmarshal(data, &j, &j.Type, typeVerdict); err != nil {
+		return err
 	}
 	t, err := time.Parse(time.RFC3339Nano, j.Time)
 	if err != nil {
