@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
 // Access says which processes of a container may notify, as NotifyAccess= does
@@ -229,7 +231,7 @@ func (id *identity) forgetLast() { id.last = sighting{} }
 func (id *identity) lookUp(pid, pidfd int) *process {
 	key := senderKey{pid: pid}
 	if pidfd >= 0 {
-		key.inode = pidfdInode(pidfd)
+		key.inode = proc.PIDFDInode(pidfd)
 	}
 	if p, known := id.senders[key]; known {
 		if p.pin < 0 || alive(p.pin) {
@@ -300,7 +302,7 @@ func (id *identity) holdMain(p *process, pidfd int) {
 		return // its last datagram may be refused
 	}
 	id.forgetMain()
-	id.main = mainProcess{process: p, held: target{pid: p.pid, pidfd: held, inode: pidfdInode(held)}}
+	id.main = mainProcess{process: p, held: target{pid: p.pid, pidfd: held, inode: proc.PIDFDInode(held)}}
 }
 
 // forgetMain is for when nothing of the main process can be left in the socket.
@@ -313,7 +315,7 @@ func (id *identity) forgetMain() {
 // there is nothing but its number.
 func (id *identity) wasMain(pid, pidfd int) bool {
 	main := &id.main.held
-	return pid == main.pid && (pidfd < 0 || (main.inode != 0 && main.inode == pidfdInode(pidfd)))
+	return pid == main.pid && (pidfd < 0 || (main.inode != 0 && main.inode == proc.PIDFDInode(pidfd)))
 }
 
 // learn keeps what helps to identify processes that exit as soon as they have sent.
@@ -604,7 +606,7 @@ func (id *identity) pin(pid int, lookup func() int) (target, Reason) {
 		unix.Close(pidfd)
 		return target{}, why
 	}
-	return target{pid: pid, pidfd: pidfd, inode: pidfdInode(pidfd)}, ReasonNone
+	return target{pid: pid, pidfd: pidfd, inode: proc.PIDFDInode(pidfd)}, ReasonNone
 }
 
 // vet makes sure that a process held by a pidfd is of the container.

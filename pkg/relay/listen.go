@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/osthread"
+	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
 // receiveBuffer is what systemd gives its own notify socket, in bytes
@@ -121,7 +122,7 @@ func (l *listener) setOptions() error {
 	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		return fmt.Errorf("setting SO_PASSCRED: %w", err)
 	}
-	if hasPidfs() {
+	if proc.HasPIDFS() {
 		// Linux 6.5; without it a sender is looked up by its number.
 		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 			return fmt.Errorf("setting SO_PASSPIDFD: %w", err)

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
 // Member is one container and the socket it notifies through. One of Listen and
@@ -105,7 +107,7 @@ func (o *origin) mainPIDFD() (int, uint64, Reason) {
 	if err != nil {
 		return 0, 0, ReasonUnidentified
 	}
-	return o.found(target{pid: pid, pidfd: held, inode: pidfdInode(held)}, ReasonNone)
+	return o.found(target{pid: pid, pidfd: held, inode: proc.PIDFDInode(held)}, ReasonNone)
 }
 
 func (o *origin) found(t target, why Reason) (int, uint64, Reason) {

@@ -10,11 +10,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/proc"
-	"golang.org/x/sys/unix"
 )
 
 // namespace identifies a namespace for as long as somebody is in it, or holds
@@ -145,32 +144,6 @@ func monotonicOffset(pid int) (usec int64, known bool) {
 func alive(pidfd int) bool {
 	err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
 	return err == nil || errors.Is(err, unix.EPERM)
-}
-
-// hasPidfs reports whether the inode number of a pidfd identifies a process
-// for as long as the system runs (Linux 6.9).
-var hasPidfs = sync.OnceValue(func() bool {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC
-})
-
-// pidfdInode is the number by which systemd knows a process as MAINPIDFDID
-// (sd_pidfd_get_inode_id(3)), 0 where the kernel has none.
-func pidfdInode(pidfd int) uint64 {
-	if !hasPidfs() {
-		return 0
-	}
-	var stat unix.Stat_t
-	_, _, errno := unix.RawSyscall(unix.SYS_FSTAT, uintptr(pidfd), uintptr(unsafe.Pointer(&stat)), 0)
-	if errno != 0 {
-		return 0
-	}
-	return stat.Ino
 }
 
 // pidOfPidfd returns the process that a pidfd stands for, in our pid namespace.

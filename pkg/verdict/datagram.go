@@ -61,9 +61,9 @@ func Of(e *events.Event, read *events.Receipt) *Datagram {
 	return d
 }
 
-// lines returns all lines. One without '=' is a key without a value; of an empty datagram there is
+// Lines returns all lines, as [Judge] does. One without '=' is a key without a value; of an empty datagram there is
 // one that is empty.
-func (d *Datagram) lines() []events.Assignment {
+func (d *Datagram) Lines() []events.Assignment {
 	if d.Text == nil || len(d.Text.Lines) == 0 {
 		return []events.Assignment{{}}
 	}

@@ -77,7 +77,7 @@ func Judge(d *Datagram, m Manager, u *Unit) ([]Verdict, *Unit) {
 		after := *u
 		s.unit = &after
 	}
-	lines := d.lines()
+	lines := d.Lines()
 	verdicts := make([]Verdict, len(lines))
 	if whole, ok := s.decide(reception); ok {
 		for i, line := range lines {

@@ -165,11 +165,7 @@ func (d *datagram) name(m *manager, now *systemd1.Service) {
 	*d.said.Main = verdict.Process{PID: host, Unit: unit, Zombie: stat.State == 'Z'}
 	if fd, err := unix.PidfdOpen(int(host), 0); err == nil {
 		defer unix.Close(fd)
-		var fs unix.Statfs_t
-		var inode unix.Stat_t
-		if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PID_FS_MAGIC && unix.Fstat(fd, &inode) == nil {
-			d.said.Main.FDID = inode.Ino
-		}
+		d.said.Main.FDID = proc.PIDFDInode(fd)
 	}
 }
 
@@ -194,7 +190,7 @@ func areQuiet(batch []*datagram) bool {
 			return false
 		}
 		for _, l := range d.said.Text.Lines {
-			if a, ok := l.Assignment(); ok && a.Key != "WATCHDOG" && a.Key != "BARRIER" || ok && a.Value != "1" {
+			if l.Text != "WATCHDOG=1" && l.Text != "BARRIER=1" {
 				return false
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/identity"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/pkg/verdict"
 )
 
 const (
@@ -247,20 +248,8 @@ func (m *message) unanswered(now time.Time) *events.Verdict {
 // unknown is a verdict by which nothing is known, and why.
 func (m *message) unknown(now time.Time, why string) *events.Verdict {
 	v := &events.Verdict{Seq: m.event.Seq, Send: m.event, Time: now, Manager: events.VerdictManager{PID: m.manager.pid}}
-	text := m.event.TextOf()
-	if text == nil || len(text.Lines) == 0 {
-		v.Lines = []events.LineVerdict{{}}
-	} else {
-		for _, l := range text.Lines {
-			a, ok := l.Assignment()
-			if !ok {
-				a.Key = l.Text
-			}
-			v.Lines = append(v.Lines, events.LineVerdict{Assignment: a})
-		}
-	}
-	for i := range v.Lines {
-		v.Lines[i].Outcome, v.Lines[i].Reason = events.Unknown, why
+	for _, line := range verdict.Of(m.event, nil).Lines() {
+		v.Lines = append(v.Lines, events.LineVerdict{Assignment: line, Outcome: events.Unknown, Reason: why})
 	}
 	return v
 }

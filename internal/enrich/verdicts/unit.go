@@ -75,10 +75,11 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		units[i] = aligned{d, bound, at}
 	}
 	manager := verdict.Manager{Version: m.conn.Version, PID: m.pid}
-	from, base := u.begin(m, now, units[0])
+	entered := m.conn.States(u.name)
+	from, base := u.begin(m, now, entered, units[0])
 	all := append(slices.Clone(u.recent), units...)
 	a := alignment{
-		manager: manager, batch: all, entered: m.entered(u.name, now, from.Since), timeout: now.StartTimeout, kind: now.Now.Type,
+		manager: manager, batch: all, entered: since(entered, now, from.Since), timeout: now.StartTimeout, kind: now.Now.Type,
 	}
 	// It was over, and has been started since with the sender in it: a process is forked just before the
 	// state is entered in which it runs, and nothing is read in between.
@@ -107,7 +108,9 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 // begin returns the state that the unit was in before datagrams, of which the first was read at a time or
 // later, and what was known of it: before the recent ones if there are any, which may have been read
 // later than that. Sub is "" when it is not known.
-func (u *unit) begin(m *manager, now *systemd1.Service, first aligned) (from systemd1.State, base *verdict.Unit) {
+func (u *unit) begin(
+	m *manager, now *systemd1.Service, entered []systemd1.State, first aligned,
+) (from systemd1.State, base *verdict.Unit) {
 	bound := first.bound
 	if u.asked != 0 && u.asked < bound {
 		u.recent = nil // all of that was read before
@@ -121,12 +124,12 @@ func (u *unit) begin(m *manager, now *systemd1.Service, first aligned) (from sys
 	if now.Changed < bound {
 		return systemd1.State{Sub: now.Now.SubState, Since: now.Changed}, u.after
 	}
-	u.remember(m, bound)
-	for _, state := range m.conn.States(u.name) {
+	for _, state := range entered {
 		if state.Since < bound {
 			from = state
 		}
 	}
+	u.remember(m, from)
 	// The first state after a unit was loaded is not signalled.
 	if from.Sub == "" && first.unit.SubState != "" {
 		from = systemd1.State{Sub: first.unit.SubState, Since: bound - 1}
@@ -143,14 +146,15 @@ func isOver(state string) bool {
 	return false
 }
 
-// entered are the states that a unit has entered since a time.
-func (m *manager) entered(name string, now *systemd1.Service, since time.Duration) (states []systemd1.State) {
-	for _, state := range m.conn.States(name) {
-		if state.Since > since {
+// since are those of the states that a unit has entered which it has entered after a time, with the one
+// that it is in now.
+func since(entered []systemd1.State, now *systemd1.Service, at time.Duration) (states []systemd1.State) {
+	for _, state := range entered {
+		if state.Since > at {
 			states = append(states, state)
 		}
 	}
-	if len(states) == 0 && now.Changed > since || len(states) > 0 && states[len(states)-1].Since < now.Changed {
+	if len(states) == 0 && now.Changed > at || len(states) > 0 && states[len(states)-1].Since < now.Changed {
 		states = append(states, systemd1.State{Sub: now.Now.SubState, Since: now.Changed})
 	}
 	return states
@@ -173,17 +177,10 @@ func lastStatus(batch []*datagram, now *systemd1.Service) int {
 	return -1
 }
 
-// remember takes the processes of a unit at a time from what the service manager has signalled, where
+// remember takes the processes of a unit in a state from what the service manager has signalled, where
 // they are not known.
-func (u *unit) remember(m *manager, at time.Duration) {
-	var latest *systemd1.State
-	states := m.conn.States(u.name)
-	for i := range states {
-		if states[i].Since < at {
-			latest = &states[i]
-		}
-	}
-	if latest == nil {
+func (u *unit) remember(m *manager, in systemd1.State) {
+	if in.Main == nil && in.Control == nil {
 		return
 	}
 	after := verdict.Unit{Name: u.name}
@@ -193,7 +190,7 @@ func (u *unit) remember(m *manager, at time.Duration) {
 	for _, of := range []struct {
 		to   **uint32
 		told *uint32
-	}{{&after.MainPID, latest.Main}, {&after.ControlPID, latest.Control}} {
+	}{{&after.MainPID, in.Main}, {&after.ControlPID, in.Control}} {
 		if of.told == nil || *of.to != nil {
 			continue
 		}
