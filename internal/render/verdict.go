@@ -11,7 +11,7 @@ import (
 
 // AppendVerdict appends v to b as one line, its '\n' included.
 func (t Text) AppendVerdict(b []byte, v *events.Verdict) []byte {
-	by := events.Reader{PID: v.Manager.PID}
+	by := events.Reader{PID: v.Manager.PID, Comm: "systemd"} // a service manager's name, whatever it is started by
 	if v.Send != nil && v.Send.Receiver != nil {
 		by.Comm, by.Identity = v.Send.Receiver.Comm, v.Send.Receiver.Identity
 	}

@@ -103,6 +103,11 @@ func TestAVerdictThatIsLateHasALineOfItsOwn(t *testing.T) {
 	if diff := cmp.Diff(want, string(plainText.AppendVerdict(nil, v))); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}
+	e.Receiver = nil // it could not be proven
+	const nobody = "16:01:47.123456 systemd[1]             -                      <- nginx[812]            heeded after 1s READY=1\n"
+	if diff := cmp.Diff(nobody, string(plainText.AppendVerdict(nil, v))); diff != "" {
+		t.Errorf("- want, + got\n%s", diff)
+	}
 	v.Lines[0] = lineVerdict("READY", events.NoEffect, "it is so already")
 	if line := string(plainText.AppendVerdict(nil, v)); !strings.HasSuffix(line, "NO EFFECT: it is so already READY=1\n") {
 		t.Errorf("%q", line)
