@@ -8,6 +8,7 @@
 package systemd1
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -69,7 +70,8 @@ func (m *Manager) connect(ctx context.Context, private string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := dbus.NewConn(c, dbus.WithContext(ctx), dbus.WithSignalHandler(&m.changes))
+	conn, err := dbus.NewConn(buffered{c, bufio.NewReader(c)}, dbus.WithContext(ctx),
+		dbus.WithSignalHandler(&m.changes), dbus.WithIncomingInterceptor(anonymous))
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
@@ -80,6 +82,18 @@ func (m *Manager) connect(ctx context.Context, private string) error {
 	m.conn = conn
 	return nil
 }
+
+// anonymous takes a message's sender away. It means nothing where there is no bus, and the library
+// panics on some signals that say to be from one.
+func anonymous(m *dbus.Message) { delete(m.Headers, dbus.FieldSender) }
+
+// buffered is a connection of which much is read at once: the library reads a message field by field.
+type buffered struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) { return b.in.Read(p) }
 
 // nudgeAfter is how long the answer to the first question is waited for until something more is sent.
 const nudgeAfter = 10 * time.Millisecond
