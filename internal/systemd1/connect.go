@@ -19,12 +19,14 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/osthread"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
@@ -35,6 +37,8 @@ type Manager struct {
 	Version int
 	// PID is the service manager in the caller's pid namespace.
 	PID int
+	// Since is when the connection was there, by CLOCK_MONOTONIC: what was signalled earlier is not known.
+	Since time.Duration
 
 	changes changes
 }
@@ -46,10 +50,11 @@ type Manager struct {
 // manager has not answered until the context ended.
 func Connect(ctx context.Context, pid int, notify events.Address) (*Manager, error) {
 	m := &Manager{PID: pid}
-	if err := m.connect(ctx, fmt.Sprintf("/proc/%d/root%s/private", pid, path.Dir(string(notify)))); err != nil {
+	if err := m.connect(ctx, path.Dir(string(notify))+"/private"); err != nil {
 		return nil, fmt.Errorf("connecting to the service manager %d: %w", pid, err)
 	}
 	version, err := m.greet(ctx)
+	m.Since = proc.Monotonic()
 	if err == nil {
 		m.Version, err = parseVersion(version)
 	}
@@ -75,8 +80,8 @@ func (m *Manager) connect(ctx context.Context, private string) error {
 	if err != nil {
 		return errors.Join(err, c.Close())
 	}
-	// There is no bus, and so no Hello.
-	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+	// There is no bus, and so no Hello. The user is left to SO_PEERCRED: in a user namespace it is another one.
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal("")}); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	m.conn = conn
@@ -146,9 +151,9 @@ func parseVersion(text string) (int, error) {
 // path that is its only argument.
 const connector = "sdtrace-connect"
 
-// A service manager refuses whom it does not see in its pid namespace (getpeercred), and the kernel
-// keeps the process that called connect(2). So a child in that namespace calls it, which shares the
-// socket.
+// A service manager refuses whom it does not see in its pid namespace (getpeercred), or sees as
+// another user than itself where it is in a user namespace, and the kernel keeps who called
+// connect(2). So a child in that pid namespace calls it, as that user, which shares the socket.
 func init() {
 	if len(os.Args) != 2 || os.Args[0] != connector {
 		return
@@ -160,26 +165,47 @@ func init() {
 	os.Exit(0)
 }
 
-// dial connects to a stream socket as a process of a service manager's pid namespace.
+// dial connects to a stream socket, whose path is as the service manager has it.
 func dial(ctx context.Context, pid int, address string) (net.Conn, error) {
+	manager, err := proc.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer manager.Close()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), address)
 	defer file.Close()
-	own, err := os.Readlink("/proc/self/ns/pid")
+	inside, err := manager.Open("root"+address, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
-	if err != nil {
+	private := os.NewFile(uintptr(inside), address)
+	defer private.Close()
+	child := exec.CommandContext(ctx, "/proc/self/exe")
+	child.Args, child.ExtraFiles = []string{connector, "/proc/self/fd/4"}, []*os.File{file, private}
+	asChild := false
+	if own, err := sharesNamespace(manager, "pid"); err != nil {
 		return nil, err
+	} else if !own {
+		asChild = true
 	}
-	if own == its {
-		err = unix.Connect(fd, &unix.SockaddrUnix{Name: address})
+	if own, err := sharesNamespace(manager, "user"); err != nil {
+		return nil, err
+	} else if !own {
+		status, err := manager.Status()
+		if err != nil {
+			return nil, err
+		}
+		asChild = true
+		child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: status.UID}}
+	}
+	if asChild {
+		err = osthread.Do(func() error { return runIn(manager, child) })
 	} else {
-		err = osthread.Do(func() error { return connectIn(ctx, pid, file, address) })
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d", inside)})
 	}
 	if err != nil {
 		return nil, err
@@ -187,19 +213,27 @@ func dial(ctx context.Context, pid int, address string) (net.Conn, error) {
 	return net.FileConn(file)
 }
 
-// connectIn has a child in the pid namespace of a process connect. It is called on a thread of its
-// own, of which the children are there from then on.
-func connectIn(ctx context.Context, pid int, socket *os.File, address string) error {
-	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", pid))
+// sharesNamespace says whether a process is in this one's namespace of a kind.
+func sharesNamespace(p proc.Process, kind string) (bool, error) {
+	own, err := os.Readlink("/proc/self/ns/" + kind)
+	if err != nil {
+		return false, err
+	}
+	its, err := p.Link("ns/" + kind)
+	return own == its, err
+}
+
+// runIn runs a child in the pid namespace of a process. It is called on a thread of its own, of which
+// the children are there from then on.
+func runIn(p proc.Process, child *exec.Cmd) error {
+	namespace, err := p.Open("ns/pid", unix.O_RDONLY)
 	if err != nil {
 		return err
 	}
-	defer namespace.Close()
-	if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWPID); err != nil {
+	defer unix.Close(namespace)
+	if err := unix.Setns(namespace, unix.CLONE_NEWPID); err != nil {
 		return os.NewSyscallError("setns", err)
 	}
-	child := exec.CommandContext(ctx, "/proc/self/exe")
-	child.Args, child.ExtraFiles = []string{connector, address}, []*os.File{socket}
 	var said bytes.Buffer
 	child.Stderr = &said
 	if err := child.Run(); err != nil {

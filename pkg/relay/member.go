@@ -140,11 +140,7 @@ func (o *origin) hostClock(usec uint64) (uint64, bool) {
 	return min(uint64(max(host, 0)), now), true
 }
 
-func (o *origin) now() uint64 {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	return uint64(now.Nano() / 1e3)
-}
+func (o *origin) now() uint64 { return uint64(proc.Monotonic().Microseconds()) }
 
 func (o *origin) stopsUnit() bool {
 	if !o.process.main {

@@ -262,10 +262,19 @@ const role = "boot-pid1"
 
 // Play boots instead of returning, where this process was started for that.
 func Play() {
-	if len(os.Args) < 2 || os.Args[1] != role {
+	if len(os.Args) < 2 {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "booting:", playBoot(os.Args[2:]))
+	var err error
+	switch os.Args[1] {
+	case role:
+		err = playBoot(os.Args[2:])
+	case nestedRole:
+		err = playNested()
+	default:
+		return
+	}
+	fmt.Fprintln(os.Stderr, "booting:", err)
 	os.Exit(101)
 }
 
@@ -299,7 +308,12 @@ func playBoot(args []string) error {
 		return nil
 	}
 	mkdir := func(name string) error { return os.MkdirAll(name, 0o755) }
-	touch := func(name string) error { return os.WriteFile(name, nil, 0o755) }
+	touch := func(name string) error {
+		if _, err := os.Stat(name); err == nil { // of the systemd that this one is nested in
+			return nil
+		}
+		return os.WriteFile(name, nil, 0o755)
+	}
 
 	// The root is an overlay, so that the next run finds it as this one did.
 	if err := do(mount{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""}, mount{"tmpfs", top, "tmpfs", 0, "mode=0755"}); err != nil {

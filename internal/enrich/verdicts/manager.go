@@ -77,7 +77,7 @@ func newManager(pid uint32, cgroup string, address events.Address, receipts bool
 		panic(err) // only for a size that is not positive
 	}
 	m := &manager{
-		pid: pid, address: address, receipts: receipts, seen: seen, looks: make(map[uint32]look), began: monotonic(), units: units, kick: make(chan struct{}, 1),
+		pid: pid, address: address, receipts: receipts, seen: seen, looks: make(map[uint32]look), began: proc.Monotonic(), units: units, kick: make(chan struct{}, 1),
 	}
 	if path.Base(cgroup) == identity.InitScope {
 		m.root, m.hasRoot = strings.TrimSuffix(path.Dir(cgroup), "/"), true
@@ -360,7 +360,7 @@ func (m *manager) askFor(ctx context.Context, j *judging) (err error) {
 		return nil
 	}
 	j.now, j.unit.changes, err = m.ask(ctx, j.name)
-	j.asked = monotonic()
+	j.asked = proc.Monotonic()
 	return err
 }
 
@@ -499,16 +499,9 @@ func (m *manager) isCalled(candidate int, pid uint32) bool {
 	return err == nil && uint32(status.NSPID) == pid
 }
 
-// monotonic is now by CLOCK_MONOTONIC.
-func monotonic() time.Duration {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	return time.Duration(now.Nano())
-}
-
 // suspended is how long the machine was suspended until now: by how much CLOCK_BOOTTIME is ahead of
 // CLOCK_MONOTONIC.
 func suspended() time.Duration {
-	now := monotonic()
+	now := proc.Monotonic()
 	return max(proc.BootTime()-now, 0).Truncate(time.Millisecond)
 }

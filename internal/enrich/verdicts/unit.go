@@ -86,10 +86,17 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 	if isOver(from.Sub) && len(a.entered) > 0 && all[0].born > from.Since {
 		from = a.entered[0]
 	}
-	states := a.align(from, cmp.Or(base, units[0].unit))[len(u.recent):]
-	u.recent, u.from, u.base = all, from, base
-	if len(u.recent) > batchMax {
+	var states []systemd1.State
+	if first := units[0].bound; first < m.conn.Since && now.Changed >= first {
+		// Not all states were signalled that it has entered since, so only the first one is known.
+		states = append([]systemd1.State{from}, make([]systemd1.State, len(batch)-1)...)
 		u.recent = nil
+	} else {
+		states = a.align(from, cmp.Or(base, units[0].unit))[len(u.recent):]
+		u.recent, u.from, u.base = all, from, base
+		if len(u.recent) > batchMax {
+			u.recent = nil
+		}
 	}
 	led := u.lead(manager, batch, units, states, now)
 	before := u.after
@@ -220,9 +227,9 @@ func (d *datagram) bound(now *systemd1.Service, renamed bool) time.Duration {
 	if renamed {
 		return at
 	}
-	// Its sender is the main process, which was started and the state entered, in which that is
-	// running, before anything else was looked at (systemd: service_enter_start).
-	if main := now.Now.MainPID; main != nil && *main == d.event.Sender.PID && *main != 0 && now.MainStarted != 0 {
+	// Its sender is the main process, or was it, which was started and the state entered, in which that
+	// is running, before anything else was looked at (systemd: service_enter_start).
+	if main := now.LatestMain; main != nil && *main == d.event.Sender.PID && *main != 0 && now.MainStarted != 0 {
 		at = max(at, now.MainStarted+1)
 		if now.Left >= now.MainStarted {
 			at = max(at, now.Left+1)

@@ -15,3 +15,10 @@ func BootTime() time.Duration {
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t)
 	return time.Duration(t.Nano())
 }
+
+// Monotonic is now by CLOCK_MONOTONIC, which stands still while the machine is suspended.
+func Monotonic() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return time.Duration(t.Nano())
+}
