@@ -107,11 +107,35 @@ static __always_inline bool emit(struct scratch *s, __u32 slot)
 	return true;
 }
 
+/* With filter_failed: the threads whose claim of credentials was refused last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64); /* pid_tgid */
+	__type(value, __u8);
+} refused_claims SEC(".maps");
+
+/*
+ * A datagram that has arrived passes where the same thread's claim of credentials was
+ * refused before: sd_notify(3) sends again without it, and user space shows neither.
+ */
+static __always_inline bool has_failed(const struct scratch *s)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u8 yes = 1;
+
+	if (!(s->event.flags & EVENT_NOT_DELIVERED))
+		return !bpf_map_delete_elem(&refused_claims, &id);
+	if (s->anc.flags & EVENT_CLAIMED)
+		bpf_map_update_elem(&refused_claims, &id, &yes, BPF_ANY);
+	return true;
+}
+
 /* Sends the event of a datagram that counts, if no filter is against it. */
 static __always_inline bool emit_if_passes(struct scratch *s, __u32 slot)
 {
-	if ((filter_failed && !(s->event.flags & EVENT_NOT_DELIVERED)) ||
-	    (filter_key && !has_wanted_key(slot))) {
+	if ((filter_key && !has_wanted_key(slot)) ||
+	    (filter_failed && !has_failed(s))) {
 		count(COUNT_FILTERED);
 		return false;
 	}

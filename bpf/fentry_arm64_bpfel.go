@@ -330,6 +330,7 @@ const (
 	FentryMapProtocolKeys           = "protocol_keys"
 	FentryMapQueued                 = "queued"
 	FentryMapReading                = "reading"
+	FentryMapRefusedClaims          = "refused_claims"
 	FentryMapRing                   = "ring"
 	FentryMapScratches              = "scratches"
 	FentryMapSenders                = "senders"
@@ -446,6 +447,7 @@ type FentryMapSpecs struct {
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
 	Queued        *ebpf.MapSpec `ebpf:"queued"`
 	Reading       *ebpf.MapSpec `ebpf:"reading"`
+	RefusedClaims *ebpf.MapSpec `ebpf:"refused_claims"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Senders       *ebpf.MapSpec `ebpf:"senders"`
@@ -522,6 +524,7 @@ type FentryMaps struct {
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
 	Queued        *ebpf.Map `ebpf:"queued"`
 	Reading       *ebpf.Map `ebpf:"reading"`
+	RefusedClaims *ebpf.Map `ebpf:"refused_claims"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Senders       *ebpf.Map `ebpf:"senders"`
@@ -546,6 +549,7 @@ func (m *FentryMaps) Close() error {
 		m.ProtocolKeys,
 		m.Queued,
 		m.Reading,
+		m.RefusedClaims,
 		m.Ring,
 		m.Scratches,
 		m.Senders,

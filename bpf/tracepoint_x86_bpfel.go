@@ -177,6 +177,7 @@ const (
 	TracepointMapPatterns               = "patterns"
 	TracepointMapPids                   = "pids"
 	TracepointMapProtocolKeys           = "protocol_keys"
+	TracepointMapRefusedClaims          = "refused_claims"
 	TracepointMapRing                   = "ring"
 	TracepointMapScratches              = "scratches"
 	TracepointMapUids                   = "uids"
@@ -271,6 +272,7 @@ type TracepointMapSpecs struct {
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
 	Pids          *ebpf.MapSpec `ebpf:"pids"`
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
+	RefusedClaims *ebpf.MapSpec `ebpf:"refused_claims"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
@@ -337,6 +339,7 @@ type TracepointMaps struct {
 	Patterns      *ebpf.Map `ebpf:"patterns"`
 	Pids          *ebpf.Map `ebpf:"pids"`
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
+	RefusedClaims *ebpf.Map `ebpf:"refused_claims"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Uids          *ebpf.Map `ebpf:"uids"`
@@ -354,6 +357,7 @@ func (m *TracepointMaps) Close() error {
 		m.Patterns,
 		m.Pids,
 		m.ProtocolKeys,
+		m.RefusedClaims,
 		m.Ring,
 		m.Scratches,
 		m.Uids,

@@ -153,6 +153,9 @@ func Random(rng *rand.Rand) *events.Event {
 		e.Claimed = &events.Claimed{PID: num(), NSPID: num(), UID: opt(), GID: opt()}
 	}
 	if some() {
+		e.Refused = &events.Refused{Claimed: events.Claimed{PID: num(), NSPID: num(), UID: opt(), GID: opt()}, Errno: pick("EPERM", "ESRCH")}
+	}
+	if some() {
 		e.Result.Errno = pick("ENOENT", "EAGAIN", "E2BIG", "512")
 	} else {
 		e.Result.Bytes = opt()

@@ -101,8 +101,11 @@ func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte 
 		})
 	} else if e.Claimed != nil {
 		if claims := appendClaims(nil, e.Claimed, &e.Sender); len(claims) > 0 {
-			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, claims...) })
+			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(append(b, " claims"...), claims...) })
 		}
+	}
+	if e.Refused != nil {
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendRefused(b, e.Refused, &e.Sender) })
 	}
 	if from := e.HopOf; from != nil {
 		b = append(b, ' ')
@@ -311,12 +314,20 @@ func appendFDs(b []byte, fds []events.FD) []byte {
 	return b
 }
 
+// appendRefused appends what the sender claimed to be before, and why it is not.
+func appendRefused(b []byte, r *events.Refused, s *events.Sender) []byte {
+	b = append(b, " was refused the claim of"...)
+	if claims := appendClaims(nil, &r.Claimed, s); len(claims) > 0 {
+		b = append(b, claims...)
+	} else {
+		b = append(b, " its own ids"...)
+	}
+	return append(append(b, ": "...), r.Errno...)
+}
+
 // appendClaims appends the claimed ids that are not the sender's own.
 func appendClaims(b []byte, c *events.Claimed, s *events.Sender) []byte {
 	claim := func(name string, id uint32) {
-		if len(b) == 0 {
-			b = append(b, " claims"...)
-		}
 		b = append(b, ' ')
 		b = append(b, name...)
 		b = append(b, ' ')

@@ -122,6 +122,12 @@ func TestTextOfAnEvent(t *testing.T) {
 			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 claims pid 1 uid 7 gid 8`,
 		},
 		{
+			"claim that was refused", func(e *events.Event) {
+				e.Refused = &events.Refused{Claimed: events.Claimed{PID: 1, UID: eventtest.Ptr(uint32(0))}, Errno: "EPERM"}
+			},
+			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 was refused the claim of pid 1: EPERM`,
+		},
+		{
 			"claim in another pid namespace", func(e *events.Event) { e.Sender.NSPID, e.Claimed = 2, &events.Claimed{NSPID: 1} },
 			`nginx[812]             -                      -> /run/systemd/notify   sent   READY=1 claims ns_pid 1`,
 		},

@@ -63,7 +63,12 @@ func (t *Tracer) ReadOrIdle() (Item, error) {
 			continue
 		}
 		if t.pending != nil || t.follow.waitedLong() {
-			if err := t.deliver(t.follow.giveUp(t.pending != nil)); err != nil {
+			if err := t.passClaims(t.claims.pass(t.follow.giveUp(t.pending != nil))); err != nil {
+				return Item{}, err
+			}
+		}
+		if t.pending != nil || t.claims.waitedLong() {
+			if err := t.passClaims(t.claims.giveUp()); err != nil {
 				return Item{}, err
 			}
 		}
@@ -189,7 +194,13 @@ func (t *Tracer) take(record []byte) error {
 		t.Release(Item{buffer: r.send})
 		r.send = nil
 	}
-	return t.deliver(t.follow.order(r))
+	return t.passClaims(t.claims.pass(t.follow.order(r)))
+}
+
+// passClaims delivers what is shown of sends, and counts those that are not.
+func (t *Tracer) passClaims(shown []item, dropped uint64) error {
+	t.rejected.Add(dropped)
+	return t.deliver(shown)
 }
 
 // accepts decides on a datagram that the kernel let pass.

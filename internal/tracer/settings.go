@@ -79,6 +79,7 @@ type settings struct {
 	patterns           []bpf.FentryPattern
 	matcher            *matcher
 	byName             bool // notify sockets are told by name
+	onlyFailed         bool
 	hierarchies        *hierarchies
 	// types is the kernel's BTF: decoding it takes a good part of a start, so all plans
 	// that are tried share it. Its megabytes go with the settings.
@@ -99,9 +100,9 @@ func newSettings(opts Options) (*settings, error) {
 	s := &settings{
 		ringSize: opts.RingSize,
 		inFlight: opts.InFlight,
-		matcher:  newMatcher(f),
-		byName:   !opts.All && len(f.Sockets) == 0,
-		types:    newTypes(),
+		matcher:  newMatcher(f), onlyFailed: f.Failed,
+		byName: !opts.All && len(f.Sockets) == 0,
+		types:  newTypes(),
 	}
 	if s.ringSize == 0 {
 		s.ringSize = DefaultRingSize

@@ -103,6 +103,7 @@ type Tracer struct {
 	ready    []Item // to be returned, but for the first returned ones
 	returned int
 	follow   follower
+	claims   claims
 	seq      uint64
 	reported events.Lost
 	pending  error
@@ -146,6 +147,7 @@ func Open(opts Options) (*Tracer, error) {
 func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) (_ *Tracer, err error) {
 	t := &Tracer{
 		plan: plan, filter: settings.matcher, accept: accept, stop: make(chan struct{}),
+		claims:     claims{onlyFailed: settings.onlyFailed},
 		decoder:    wire.Decoder{Controllers: settings.hierarchies.controllers},
 		patterns:   len(settings.patterns),
 		exes:       exeCache{newLRU[exeKey, string]()},

@@ -25,6 +25,9 @@ type Event struct {
 	// Claimed is what the sender wrote into SCM_CREDENTIALS, nil when it
 	// attached none. systemd attributes the message to these, not to Sender.
 	Claimed *Claimed
+	// Refused is the claim of the same send that the kernel refused before, nil without one:
+	// sd_notify(3) sends again without SCM_CREDENTIALS then.
+	Refused *Refused
 	// Socket is where the datagram was sent.
 	Socket Socket
 	// Receiver says whose the receiving socket is, nil when it was not seen.
@@ -102,6 +105,13 @@ type Claimed struct {
 	// UID and GID are the claimed ids in the initial user namespace, nil when
 	// the sender wrote them in another one and the backend cannot translate.
 	UID, GID *uint32
+}
+
+// Refused is a claim of credentials that the kernel refused (kernel: scm_check_creds).
+type Refused struct {
+	Claimed
+	// Errno is the error's name, such as "EPERM".
+	Errno string
 }
 
 // Socket is the destination of a datagram.

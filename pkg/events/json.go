@@ -35,6 +35,7 @@ type (
 		Backend string       `json:"backend"`
 		Sender  jsonSender   `json:"sender"`
 		Claimed *jsonClaimed `json:"claimed,omitempty"`
+		Refused *jsonRefused `json:"refused,omitempty"`
 		Socket  jsonSocket   `json:"socket"`
 
 		Receiver *jsonReceiver `json:"receiver,omitempty"`
@@ -79,6 +80,10 @@ type (
 		NSPID uint32  `json:"ns_pid,omitempty"`
 		UID   *uint32 `json:"uid,omitempty"`
 		GID   *uint32 `json:"gid,omitempty"`
+	}
+	jsonRefused struct {
+		Errno string `json:"errno"`
+		jsonClaimed
 	}
 	jsonSocket struct {
 		Address string `json:"address,omitempty"`
@@ -220,6 +225,9 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		Truncated: j.Truncated,
 		Payload:   j.PayloadBase64,
 		FDs:       j.FDs,
+	}
+	if r := j.Refused; r != nil {
+		e.Refused = &Refused{Claimed: Claimed(r.jsonClaimed), Errno: r.Errno}
 	}
 	if r := j.Receiver; r != nil {
 		e.Receiver = &Receiver{

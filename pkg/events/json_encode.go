@@ -42,7 +42,14 @@ func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {
 	b = appendJSONString(b, e.Backend)
 	b = appendSender(b, &e.Sender)
 	if e.Claimed != nil {
-		b = appendClaimed(b, e.Claimed)
+		b = append(b, `,"claimed":{`...)
+		start := len(b)
+		b = closeObject(appendClaimed(b, e.Claimed), start)
+	}
+	if e.Refused != nil {
+		b = append(b, `,"refused":{"errno":`...)
+		b = appendJSONString(b, e.Refused.Errno)
+		b = append(appendClaimed(b, &e.Refused.Claimed), '}')
 	}
 	b = appendSocketField(b, &e.Socket)
 	if e.Receiver != nil {
@@ -176,13 +183,10 @@ func appendSender(b []byte, s *Sender) []byte {
 }
 
 func appendClaimed(b []byte, c *Claimed) []byte {
-	b = append(b, `,"claimed":{`...)
-	start := len(b)
 	b = appendNumber(b, `,"pid":`, uint64(c.PID))
 	b = appendNumber(b, `,"ns_pid":`, uint64(c.NSPID))
 	b = appendKnown(b, `,"uid":`, c.UID)
-	b = appendKnown(b, `,"gid":`, c.GID)
-	return closeObject(b, start)
+	return appendKnown(b, `,"gid":`, c.GID)
 }
 
 func appendSocketField(b []byte, s *Socket) []byte {

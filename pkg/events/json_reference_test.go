@@ -101,6 +101,9 @@ func newJSONSend(e *Event) *jsonSend {
 		Truncated: e.Truncated,
 		FDs:       e.FDs,
 	}
+	if r := e.Refused; r != nil {
+		j.Refused = &jsonRefused{Errno: r.Errno, jsonClaimed: jsonClaimed(r.Claimed)}
+	}
 	j.Sender.Comm, j.Sender.CommBase64 = splitUTF8(s.Comm)
 	if s.Exe != "" {
 		j.Sender.Exe, j.Sender.ExeBase64 = splitUTF8(s.Exe)
@@ -192,6 +195,9 @@ func eventOf(text string, payload []byte, bits uint32) *Event {
 	}
 	if known(5) {
 		e.Claimed = &Claimed{PID: bits % 2, NSPID: bits % 3, UID: number(6), GID: number(7)}
+	}
+	if known(7) {
+		e.Refused = &Refused{Claimed: Claimed{PID: bits % 3, NSPID: bits % 2, UID: number(5), GID: number(4)}, Errno: piece(1)}
 	}
 	if known(8) {
 		e.Sender.Container = &Container{

@@ -76,6 +76,9 @@ func (e *Event) Clone() *Event {
 	if c.Claimed = clone(c.Claimed); c.Claimed != nil {
 		c.Claimed.UID, c.Claimed.GID = clone(c.Claimed.UID), clone(c.Claimed.GID)
 	}
+	if c.Refused = clone(c.Refused); c.Refused != nil {
+		c.Refused.UID, c.Refused.GID = clone(c.Refused.UID), clone(c.Refused.GID)
+	}
 	if c.Receiver = clone(c.Receiver); c.Receiver != nil {
 		c.Receiver.UID, c.Receiver.Container = clone(c.Receiver.UID), clone(c.Receiver.Container)
 	}
