@@ -5,7 +5,9 @@
 package boot_test
 
 import (
+	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -82,9 +84,15 @@ func TestBoot(t *testing.T) {
 	t.Run("tutorial", func(t *testing.T) {
 		walked := r.walked[factSteps:]
 		checkStatuses(t, walked)
-		document.Check(t, tutorial, "", walk.render(walked))
+		// A container's name that is not known after a quarter of a second is not waited for
+		// (docs/events.md): on a busy machine its id stands there.
+		named := containerID.ReplaceAllString(walk.render(walked), fmt.Sprintf("docker:%-12s", "web"))
+		document.Check(t, tutorial, "", named)
 	})
 }
+
+// containerID is the one container of the tutorial, without its name.
+var containerID = regexp.MustCompile(`\bdocker:[0-9a-f]{12}\b`)
 
 // machine is one that has been up and down again.
 type machine struct {

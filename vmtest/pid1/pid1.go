@@ -59,8 +59,8 @@ type Systemd struct {
 // NotifySocket is the socket to which systemd itself says how it is, inside.
 const NotifySocket = "/shared/manager.sock"
 
-// patience bounds what never happens.
-const patience = 2 * time.Minute
+// patience bounds what never happens: an emulated machine beside others that are busy has needed two minutes.
+const patience = 10 * time.Minute
 
 // bootTarget is reached at once: the default target would start services that
 // nobody needs here.
