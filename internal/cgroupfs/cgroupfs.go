@@ -5,6 +5,7 @@ package cgroupfs
 
 import (
 	"encoding/binary"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,6 +36,28 @@ func Dir(cgroup string) string { return filepath.Join(Mount(), cgroup) }
 // Exists reports whether there is such a control group.
 func Exists(cgroup string) bool {
 	return Mount() != "" && unix.Access(Dir(cgroup), unix.F_OK) == nil
+}
+
+// Named returns the control groups with a name, of the first most that are looked at.
+func Named(name string, most int) (found []string) {
+	if Mount() == "" {
+		return nil
+	}
+	_ = filepath.WalkDir(Mount(), func(dir string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil: // it is gone
+			return fs.SkipDir
+		case !d.IsDir():
+			return nil
+		case most == 0:
+			return fs.SkipAll
+		case d.Name() == name:
+			found = append(found, strings.TrimPrefix(dir, Mount()))
+		}
+		most--
+		return nil
+	})
+	return found
 }
 
 // Processes lists the processes of a control group, those below it left out. The error is

@@ -36,8 +36,8 @@ type State struct {
 	// Sub is its SubState, Since when it was entered, by CLOCK_MONOTONIC.
 	Sub   string
 	Since time.Duration
-	// Main and Control are the first main and control process that were told in it, in the service
-	// manager's pid namespace; 0 for none. They are absent (nil) until they were told.
+	// Main and Control are the main and the control process that were told in it, in the service
+	// manager's pid namespace; 0 for none. They are absent (nil) if none was told, or more than one.
 	Main, Control *uint32
 }
 
@@ -89,13 +89,27 @@ func (u *changed) note(kind string, now properties) {
 		s := u.next
 		s.Sub, s.Since = value[string](now, "SubState"), now.time("StateChangeTimestampMonotonic")
 		u.next = State{}
-		if s.Sub == "" || len(u.states) > 0 && u.states[len(u.states)-1].Since == s.Since {
+		if s.Sub == "" {
+			return
+		}
+		if n := len(u.states); n > 0 && u.states[n-1].Since == s.Since {
+			u.states[n-1].tell(s)
 			return
 		}
 		if len(u.states) == statesMax {
 			u.states = slices.Delete(u.states, 0, 1)
 		}
 		u.states = append(u.states, s)
+	}
+}
+
+// tell takes note of the processes that are told in the same state.
+func (s *State) tell(now State) {
+	if s.Main != nil && now.Main != nil && *s.Main != *now.Main {
+		s.Main = nil
+	}
+	if s.Control != nil && now.Control != nil && *s.Control != *now.Control {
+		s.Control = nil
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,8 @@ type Service struct {
 	// StartTimeout and StopTimeout are TimeoutStartSec= and TimeoutStopSec=, RunTimeout
 	// RuntimeMaxSec=; [verdict.Never] for none.
 	StartTimeout, StopTimeout, RunTimeout time.Duration
+	// HasSockets is whether socket units pass file descriptors to it, too.
+	HasSockets bool
 	// ReloadSignal is the number of ReloadSignal=; 0 when unknown.
 	ReloadSignal int
 }
@@ -65,6 +68,9 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		StartTimeout: p.timeout("TimeoutStartUSec"), StopTimeout: p.timeout("TimeoutStopUSec"), RunTimeout: p.timeout("RuntimeMaxUSec"),
 		Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
 	}
+	s.HasSockets = slices.ContainsFunc(value[[]string](p, "TriggeredBy"), func(unit string) bool {
+		return strings.HasSuffix(unit, ".socket")
+	})
 	u := &s.Now
 	*u = verdict.Unit{
 		Name: name, Type: value[string](p, "Type"), NotifyAccess: value[string](p, "NotifyAccess"),

@@ -10,95 +10,83 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
+const (
+	// refusedFor is how long a refused claim waits for the thread to send again, which it does at
+	// once if it gets a processor.
+	refusedFor = 2 * time.Second
+	// refusedMax is how many wait at most.
+	refusedMax = 256
+)
+
 // claims makes one datagram of two sends: sd_notify(3) sends as another process, and when the kernel
 // refuses that, at once again as itself (systemd: pid_notify_with_fds_internal).
 type claims struct {
 	// onlyFailed keeps back datagrams that have arrived: the programs let one pass behind a
 	// refused claim.
 	onlyFailed bool
-	// held are in order; the first is a claim that was refused, behind which the thread may send again.
-	held  []item
-	since time.Time
-	out   []item // reused
+	refused    []item // that wait, the oldest first
+	since      []time.Time
+	out        []item // reused
 }
 
-// refusedMax is how many records wait with a refused claim at most.
-const refusedMax = 256
-
-// pass takes the next records, and returns what can be shown now, in order, and how many sends it
-// has dropped. What it returns holds until the next call.
+// pass takes the next records, and returns what can be shown now, and how many sends it has dropped.
+// A refused claim comes behind others if its thread does not send again. What it returns holds until
+// the next call.
 func (c *claims) pass(all []item) (shown []item, dropped uint64) {
 	c.out = c.out[:0]
 	for _, it := range all {
-		switch {
-		case len(c.held) > 0:
-			c.held = append(c.held, it)
-			dropped += c.release(len(c.held) > refusedMax)
-		case isRefused(it):
-			c.held, c.since = append(c.held, it), time.Now()
-		default:
-			dropped += c.show(it)
+		if it.send == nil {
+			c.out = append(c.out, it)
+			continue
 		}
-	}
-	return c.out, dropped
-}
-
-// waitedLong says that it is time to give up what is held.
-func (c *claims) waitedLong() bool {
-	return len(c.held) > 0 && time.Since(c.since) > heldFor
-}
-
-// giveUp shows all that is held: the thread has not sent again.
-func (c *claims) giveUp() (shown []item, dropped uint64) {
-	c.out = c.out[:0]
-	for len(c.held) > 0 {
-		dropped += c.release(true)
-	}
-	return c.out, dropped
-}
-
-// release shows what is held up to a refused claim whose thread has not sent since. With anyway, the
-// first of them is not waited for.
-func (c *claims) release(anyway bool) (dropped uint64) {
-	for len(c.held) > 0 {
-		first, rest := c.held[0], c.held[1:]
-		if isRefused(first) {
-			next := slices.IndexFunc(rest, func(it item) bool {
-				return it.send != nil && it.send.Event.Sender.TID == first.send.Event.Sender.TID
-			})
-			if next < 0 && !anyway {
-				c.since = time.Now()
-				return dropped
-			}
-			if next >= 0 && repeats(&rest[next].send.Event, &first.send.Event) {
-				e := first.send.Event.Clone()
-				rest[next].send.Event.Refused = &events.Refused{Claimed: *e.Claimed, Errno: e.Result.Errno}
-				c.held = rest
+		e := &it.send.Event
+		i := slices.IndexFunc(c.refused, func(r item) bool { return r.send.Event.Sender.TID == e.Sender.TID })
+		if i >= 0 {
+			before := &c.refused[i].send.Event
+			if repeats(e, before) {
+				claim := before.Clone()
+				e.Refused = &events.Refused{Claimed: *claim.Claimed, Errno: claim.Result.Errno}
+				c.remove(i)
 				dropped++
-				continue
+			} else {
+				c.show(i)
 			}
-			anyway = false
 		}
-		c.held = rest
-		dropped += c.show(first)
+		switch {
+		case isRefused(e):
+			if len(c.refused) == refusedMax {
+				c.show(0)
+			}
+			c.refused, c.since = append(c.refused, it), append(c.since, time.Now())
+		case c.onlyFailed && !e.Result.Failed():
+			dropped++
+		default:
+			c.out = append(c.out, it)
+		}
 	}
-	c.held = nil
-	return dropped
+	return c.out, dropped
 }
 
-// show adds what is to be shown to out.
-func (c *claims) show(it item) (dropped uint64) {
-	if c.onlyFailed && it.send != nil && !it.send.Event.Result.Failed() {
-		return 1
+// giveUp returns those whose threads have not sent again for long, or all that wait.
+func (c *claims) giveUp(all bool) []item {
+	c.out = c.out[:0]
+	for len(c.refused) > 0 && (all || time.Since(c.since[0]) > refusedFor) {
+		c.show(0)
 	}
-	c.out = append(c.out, it)
-	return 0
+	return c.out
+}
+
+func (c *claims) show(i int) {
+	c.out = append(c.out, c.refused[i])
+	c.remove(i)
+}
+
+func (c *claims) remove(i int) {
+	c.refused, c.since = slices.Delete(c.refused, i, i+1), slices.Delete(c.since, i, i+1)
 }
 
 // isRefused reports whether a send has failed that claimed credentials.
-func isRefused(it item) bool {
-	return it.send != nil && it.send.Event.Claimed != nil && it.send.Event.Result.Errno != ""
-}
+func isRefused(e *events.Event) bool { return e.Claimed != nil && e.Result.Errno != "" }
 
 // repeats reports whether a send says the same as a refused one of its thread, without a claim. What a
 // refused one says is not always known.

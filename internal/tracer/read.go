@@ -26,7 +26,7 @@ const (
 )
 
 // Read waits for the next datagram and returns it, or what became of one, or a report
-// of losses. Events come in kernel order. A datagram is returned within a fifth of a
+// of losses. Events come in kernel order, but for refused claims (see claims). A datagram is returned within a fifth of a
 // second after it was sent, and at once if it is the first for a second.
 //
 // The error is [ErrFlushed] after Flush or Stop, when all that was captured before
@@ -67,10 +67,8 @@ func (t *Tracer) ReadOrIdle() (Item, error) {
 				return Item{}, err
 			}
 		}
-		if t.pending != nil || t.claims.waitedLong() {
-			if err := t.passClaims(t.claims.giveUp()); err != nil {
-				return Item{}, err
-			}
+		if err := t.deliver(t.claims.giveUp(t.pending != nil)); err != nil {
+			return Item{}, err
 		}
 		if t.idle {
 			t.idle = false

@@ -92,6 +92,9 @@ func text(e *events.Event) string {
 	for _, fd := range e.FDs {
 		fmt.Fprintf(&b, " +%s", fd.Type)
 	}
+	if e.Refused != nil {
+		fmt.Fprintf(&b, " (%s in the name of [%d])", e.Refused.Errno, e.Refused.PID)
+	}
 	if e.Claimed != nil && e.Claimed.PID != e.Sender.PID {
 		fmt.Fprintf(&b, " (in the name of [%d])", e.Claimed.PID)
 	}

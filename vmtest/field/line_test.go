@@ -29,6 +29,7 @@ type sent struct {
 	address, say string
 	fds          []string
 	errno        string
+	refused      string // why it was not let claim to be as
 }
 
 // short is how a scenario writes it down.
@@ -45,7 +46,10 @@ func (s *sent) String() string {
 
 func (s *sent) head(address string) string {
 	as := ""
-	if s.as != "" {
+	switch {
+	case s.refused != "":
+		as = " (" + s.refused + " as " + s.as + ")"
+	case s.as != "":
 		as = " as " + s.as
 	}
 	to := s.to
@@ -103,6 +107,9 @@ func (s *stage) describe(e *events.Event) *sent {
 	d := &sent{
 		seq: e.Seq, from: e.Sender.Comm, address: changing.ReplaceAllString(string(e.Socket.Address), "$1<n>"), errno: e.Result.Errno,
 		say: s.withoutNumbers(e, string(e.Payload)),
+	}
+	if r := e.Refused; r != nil {
+		d.as, d.refused = s.commOf(e, r.NSPID), r.Errno
 	}
 	if c := e.Claimed; c != nil && c.NSPID != e.Sender.NSPID && c.PID != e.Sender.PID {
 		d.as = s.commOf(e, c.NSPID)

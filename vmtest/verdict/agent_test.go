@@ -191,6 +191,9 @@ type agent struct {
 }
 
 // define writes a unit file. %A in its lines is the command of an agent, to which its name is added.
+// logged is how many lines of systemd's are shown of a test that has failed.
+const logged = 50
+
 func define(t *testing.T, m *pid1.Systemd, name string, lines ...string) *unit {
 	t.Helper()
 	u := &unit{m: m, name: name, came: make(map[string]*agent)}
@@ -203,6 +206,10 @@ func define(t *testing.T, m *pid1.Systemd, name string, lines ...string) *unit {
 	}
 	go u.accept(l)
 	t.Cleanup(func() {
+		if t.Failed() {
+			log := strings.Split(m.Console.About(name+".service"), "\n")
+			t.Logf("what systemd said last of it:\n%s", strings.Join(log[max(0, len(log)-logged):], "\n"))
+		}
 		_, _ = m.Systemctl(await.Context(t), "kill", "--signal=KILL", name+".service")
 		l.Close()
 	})

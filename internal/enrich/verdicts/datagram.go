@@ -40,6 +40,8 @@ type datagram struct {
 	// that no status of theirs was heeded.
 	later []string
 	last  bool
+	// assumed says that how much was stored before was told by [datagram.store].
+	assumed bool
 
 	judged judged
 }
@@ -227,6 +229,20 @@ func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Servic
 	return after
 }
 
+// store adds to a unit behind a datagram how much is stored then, if nothing in it was stored before: one
+// that was is not stored again (systemd: service_add_fd_store). It reports whether it did.
+func (d *datagram) store(verdicts []verdict.Verdict, before, after *verdict.Unit) bool {
+	if before == nil || after == nil || before.FDStored == nil || after.FDStored != nil || after.FDStoreMax == nil ||
+		d.said.FDs == nil || !slices.ContainsFunc(verdicts, func(v verdict.Verdict) bool {
+		return v.Assignment.Key == "FDSTORE" && v.Outcome == verdict.Heeded
+	}) {
+		return false
+	}
+	stored := min(*before.FDStored+uint32(*d.said.FDs), *after.FDStoreMax)
+	after.FDStored = &stored
+	return true
+}
+
 // tell gives the stage the verdict.
 func (m *message) tell(v *events.Verdict) {
 	m.mu.Lock()
@@ -275,7 +291,7 @@ func (d *datagram) decide(m *manager, before *verdict.Unit, now *systemd1.Servic
 	for i, v := range verdicts {
 		lines[i] = events.LineVerdict{
 			Assignment: v.Assignment, Outcome: events.Outcome(v.Outcome.String()), Rule: v.Rule, Reason: v.Reason, Cure: v.Cure,
-			Likely: v.Likely || d.likely, Confirmed: seen.lines[i],
+			Likely: v.Likely || d.likely || d.assumed && v.Assignment.Key == "FDSTORE", Confirmed: seen.lines[i],
 		}
 	}
 	return lines, after

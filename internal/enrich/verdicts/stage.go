@@ -74,12 +74,29 @@ func New(receipts bool) *Stage {
 		ctx: ctx, stop: stop, receipts: receipts, managers: make(map[uint32]*manager),
 		roots: make(map[string]rooted), bySeq: make(map[uint64]*message),
 	}
-	// The system's is asked most, and what it signals is known from the beginning.
-	const scope = "/" + identity.InitScope
-	if pid := s.managerOf(scope); pid != 0 {
-		s.manager(pid, scope, field.SystemSocket)
+	// What they signal is known from the beginning then.
+	for _, scope := range cgroupfs.Named(identity.InitScope, groupsMax) {
+		if pid := s.managerOf(scope); pid != 0 && len(s.managers) < managersMax {
+			s.manager(pid, scope, socketOf(path.Dir(scope)))
+		}
 	}
 	return s
+}
+
+const (
+	// groupsMax is how many control groups are looked through for service managers.
+	groupsMax = 4096
+	// managersMax is how many service managers are connected to before they have received anything.
+	managersMax = 64
+)
+
+// socketOf is the notify socket of the service manager that has its root at a control group.
+func socketOf(root string) events.Address {
+	uid, ofUser := strings.CutPrefix(strings.TrimSuffix(path.Base(root), ".service"), "user@")
+	if ofUser {
+		return events.Address("/run/user/" + uid + "/systemd/notify")
+	}
+	return field.SystemSocket
 }
 
 // Close ends all questions.

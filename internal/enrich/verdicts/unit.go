@@ -3,8 +3,10 @@
 package verdicts
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/sdtrace/sdtrace/internal/proc"
@@ -62,24 +64,25 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		// Another run, of which everything was seen if it began since; or another main process of
 		// the same.
 		if !slices.ContainsFunc(batch, func(d *datagram) bool { return d.leadsTo(now.Now.MainPID) }) {
-			u.after, u.recent = u.fresh(m, now), nil
+			u.after, u.recent = u.fresh(m, now, batch[0]), nil
 		}
 		u.run = now.MainStarted
 	}
+	entered := m.entered(u.name)
 	units := make([]aligned, len(batch))
 	for i, d := range batch {
-		bound := d.bound(now, renamed)
+		bound := max(d.bound(now, renamed), d.forkedFor(entered))
 		at := now.At(bound, d.since)
 		m.tell(at, now, d)
 		tellStored(at, now, batch[i:])
 		units[i] = aligned{d, bound, at}
 	}
 	manager := verdict.Manager{Version: m.conn.Version, PID: m.pid}
-	entered := m.conn.States(u.name)
 	from, base := u.begin(m, now, entered, units[0])
 	all := append(slices.Clone(u.recent), units...)
 	a := alignment{
 		manager: manager, batch: all, entered: since(entered, now, from.Since), timeout: now.StartTimeout, kind: now.Now.Type,
+		open: len(beyond) > 0,
 	}
 	// It was over, and has been started since with the sender in it: a process is forked just before the
 	// state is entered in which it runs, and nothing is read in between.
@@ -87,21 +90,28 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		from = a.entered[0]
 	}
 	var states []systemd1.State
-	if first := units[0].bound; first < m.conn.Since && now.Changed >= first {
+	if first := all[0].bound; first < m.conn.Since && now.Changed >= first {
 		// Not all states were signalled that it has entered since, so only the first one is known.
-		states = append([]systemd1.State{from}, make([]systemd1.State, len(batch)-1)...)
-		u.recent = nil
+		states = make([]systemd1.State, len(all))
+		states[0] = from
 	} else {
-		states = a.align(from, cmp.Or(base, units[0].unit))[len(u.recent):]
-		u.recent, u.from, u.base = all, from, base
-		if len(u.recent) > batchMax {
-			u.recent = nil
-		}
+		states = a.align(from, cmp.Or(base, all[0].unit))
+	}
+	states = states[len(u.recent):]
+	u.recent, u.from, u.base = all, from, base
+	if len(u.recent) > batchMax {
+		u.recent = nil
 	}
 	led := u.lead(manager, batch, units, states, now)
-	before := u.after
+	before, assumed := u.after, false
 	for i, d := range batch {
-		before = d.finish(m, withState(fill(units[i].unit, before, led), states[i]), now)
+		if i == 0 || states[i].Since != states[i-1].Since {
+			before = enter(before, states[i])
+		}
+		d.assumed = assumed && units[i].unit.FDStored == nil
+		at := withState(fill(units[i].unit, before, led), states[i])
+		before = d.finish(m, at, now)
+		assumed = d.store(d.judged.verdicts, at, before) || d.assumed
 	}
 	// What the service manager tells is what counts; the rest was followed.
 	after := now.Now
@@ -136,7 +146,6 @@ func (u *unit) begin(
 			from = state
 		}
 	}
-	u.remember(m, from)
 	// The first state after a unit was loaded is not signalled.
 	if from.Sub == "" && first.unit.SubState != "" {
 		from = systemd1.State{Sub: first.unit.SubState, Since: bound - 1}
@@ -184,40 +193,76 @@ func lastStatus(batch []*datagram, now *systemd1.Service) int {
 	return -1
 }
 
-// remember takes the processes of a unit in a state from what the service manager has signalled, where
-// they are not known.
-func (u *unit) remember(m *manager, in systemd1.State) {
-	if in.Main == nil && in.Control == nil {
-		return
-	}
-	after := verdict.Unit{Name: u.name}
-	if u.after != nil {
-		after = *u.after
-	}
-	for _, of := range []struct {
-		to   **uint32
-		told *uint32
-	}{{&after.MainPID, in.Main}, {&after.ControlPID, in.Control}} {
-		if of.told == nil || *of.to != nil {
-			continue
-		}
-		pid := *of.told
-		*of.to = &pid
-		if pid != 0 {
-			*of.to, _ = m.host(pid)
+// entered are the states that a unit has entered, as they were signalled, with processes in the initial
+// pid namespace.
+func (m *manager) entered(name string) []systemd1.State {
+	states := m.conn.States(name)
+	for i := range states {
+		for _, told := range []**uint32{&states[i].Main, &states[i].Control} {
+			if pid := *told; pid != nil && *pid != 0 {
+				*told, _ = m.host(*pid)
+				if *told == nil {
+					gone := uint32(over)
+					*told = &gone
+				}
+			}
 		}
 	}
-	u.after = &after
+	return states
 }
 
-// fresh is what is followed of a unit at the beginning of a run: nothing, or that it has not said
-// STOPPING=1 yet.
-func (u *unit) fresh(m *manager, now *systemd1.Service) *verdict.Unit {
-	if now.MainStarted < m.began {
+// over is a process that has sent nothing and is not there any more, and so none that a datagram is from
+// or names. It is larger than any process id (kernel: PID_MAX_LIMIT).
+const over = 1 << 31
+
+// fresh is what is followed of a unit at the beginning of a run, if the first datagram is of that run:
+// nothing, or that it has not said STOPPING=1 yet, and how much is stored.
+func (u *unit) fresh(m *manager, now *systemd1.Service, first *datagram) *verdict.Unit {
+	isOfRun := now.LatestMain != nil && *now.LatestMain == first.event.Sender.PID || first.born > now.MainStarted
+	if now.MainStarted < m.began || !isOfRun {
 		return nil
 	}
 	no := false
-	return &verdict.Unit{Name: u.name, Stopping: &no}
+	return &verdict.Unit{Name: u.name, Stopping: &no, FDStored: storedAtStart(now)}
+}
+
+// storedAtStart is how much was stored when the main process was started, which has got all of it
+// (sd_listen_fds(3)); nil when that cannot be told any more.
+func storedAtStart(now *systemd1.Service) *uint32 {
+	if now.LatestMain == nil || now.HasSockets {
+		return nil
+	}
+	p, err := proc.Open(int(*now.LatestMain))
+	if err != nil {
+		return nil
+	}
+	defer p.Close()
+	environ, err := p.Read("environ")
+	if err != nil || !isWhole(environ) {
+		return nil
+	}
+	text, passed := proc.Variable(environ, "LISTEN_FDS")
+	if !passed {
+		return new(uint32)
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return nil
+	}
+	stored := uint32(n)
+	return &stored
+}
+
+// isWhole reports whether an environment block holds variables only: some programs write their title
+// over it.
+func isWhole(environ []byte) bool {
+	rest, ended := bytes.CutSuffix(environ, []byte{0})
+	for variable := range bytes.SplitSeq(rest, []byte{0}) {
+		if bytes.IndexByte(variable, '=') <= 0 {
+			return false
+		}
+	}
+	return ended
 }
 
 // bound is when the service manager read a datagram at the earliest. renamed says that the main process
@@ -239,6 +284,17 @@ func (d *datagram) bound(now *systemd1.Service, renamed bool) time.Duration {
 		}
 	}
 	return at
+}
+
+// forkedFor is just after a unit has entered the state for which the sender was forked as the main process:
+// nothing that it says can have been read before. It is 0 when that is not known.
+func (d *datagram) forkedFor(entered []systemd1.State) time.Duration {
+	for _, state := range slices.Backward(entered) {
+		if state.Sub == "start" && state.Main != nil && *state.Main == d.event.Sender.PID {
+			return state.Since + 1
+		}
+	}
+	return 0
 }
 
 // tell adds to a unit what its properties do not tell at once.
@@ -303,7 +359,10 @@ var everything = led{true, true, true, true, true, true}
 func (u *unit) lead(manager verdict.Manager, batch []*datagram, units []aligned, states []systemd1.State, now *systemd1.Service) led {
 	at := u.after
 	for i, d := range batch {
-		at = d.lead(manager, withState(fill(units[i].unit, at, everything), states[i]))
+		if i == 0 || states[i].Since != states[i-1].Since {
+			at = enter(at, states[i])
+		}
+		_, at = d.lead(manager, withState(fill(units[i].unit, at, everything), states[i]))
 	}
 	n := &now.Now
 	return led{
