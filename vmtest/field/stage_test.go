@@ -162,6 +162,10 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 	s.began, s.lines, s.app = now(), nil, nil
 	s.logged = len(s.m.Console.String())
 	for _, next := range want {
+		if text, ok := strings.CutPrefix(next, maybe); ok {
+			s.follows(t, ctx, text)
+			continue
+		}
 		got := s.follow(t, ctx, next)
 		s.lines = append(s.lines, got)
 		if got.short() != next && got.String() != next {
@@ -188,6 +192,19 @@ func (s *stage) play(t *testing.T, scenario *scenario, want, wantLost []string) 
 		t.Errorf("%s: what is lost (-want +got):\n%s", scenario.name, diff)
 	}
 	return s.lines
+}
+
+// maybe is before what a program says or does not, as it comes.
+const maybe = "(maybe) "
+
+// follows adds a line for what may have been sent by now, and whatever else was.
+func (s *stage) follows(t *testing.T, ctx context.Context, want string) {
+	t.Helper()
+	came := s.drawCurtain(t, ctx)
+	if len(came) == 0 || len(came) == 1 && came[0].short() == want {
+		came = []line{{at: now().Sub(s.began), text: maybe + want}}
+	}
+	s.lines = append(s.lines, came...)
 }
 
 // printed is what units have printed since the last time.
