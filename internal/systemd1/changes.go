@@ -29,6 +29,7 @@ type changed struct {
 	latest uint64 // the value of all at the latest signal
 	states []State
 	next   State // with what was told of the service before the unit
+	frozen bool  // ever
 }
 
 // State is a state that a unit has entered.
@@ -39,6 +40,10 @@ type State struct {
 	// Main and Control are the main and the control process that were told in it, in the service
 	// manager's pid namespace; 0 for none. They are absent (nil) if none was told, or more than one.
 	Main, Control *uint32
+	// NotifyAccess is what was told of that first, "" if nothing was, as systemd before 254 does not.
+	NotifyAccess string
+	// HadJob is whether a job was there for the unit (Job=) when it was entered; nil if that was not told.
+	HadJob *bool
 }
 
 const (
@@ -85,10 +90,18 @@ func (u *changed) note(kind string, now properties) {
 	switch kind {
 	case "org.freedesktop.systemd1.Service":
 		u.next.Main, u.next.Control = pointer[uint32](now, "MainPID"), pointer[uint32](now, "ControlPID")
+		u.next.NotifyAccess = value[string](now, "NotifyAccess")
 	case "org.freedesktop.systemd1.Unit":
+		if state, ok := now["FreezerState"].Value().(string); ok && state != "running" {
+			u.frozen = true
+		}
 		s := u.next
 		s.Sub, s.Since = value[string](now, "SubState"), now.time("StateChangeTimestampMonotonic")
 		u.next = State{}
+		if job, ok := now["Job"].Value().([]any); ok && len(job) > 0 {
+			had := job[0] != uint32(0)
+			s.HadJob = &had
+		}
 		if s.Sub == "" {
 			return
 		}
@@ -135,6 +148,16 @@ func (m *Manager) States(unit string) []State {
 		return slices.Clone(u.states)
 	}
 	return nil
+}
+
+// WasFrozen reports whether a unit was told to be frozen, or about to be or not to be, since the
+// connection was made.
+func (m *Manager) WasFrozen(unit string) bool {
+	c := &m.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u, ok := c.of[pathOf(unit)]
+	return ok && u.frozen
 }
 
 // unitPath is what is before the name of a unit in its object's path.

@@ -42,7 +42,12 @@ type Service struct {
 	HasSockets bool
 	// ReloadSignal is the number of ReloadSignal=; 0 when unknown.
 	ReloadSignal int
+
+	version int
 }
+
+// overridesAccess is the version of systemd from which on NOTIFYACCESS= counts.
+const overridesAccess = 254
 
 // Service asks for a service. Process ids are in the service manager's pid namespace: host translates
 // one to the initial pid namespace and says when that process was started, by CLOCK_MONOTONIC, or
@@ -66,7 +71,7 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		Active: p.time("ActiveEnterTimestampMonotonic"), MainStarted: p.time("ExecMainStartTimestampMonotonic"),
 		MainExited: p.time("ExecMainExitTimestampMonotonic"), Pinged: p.time("WatchdogTimestampMonotonic"),
 		StartTimeout: p.timeout("TimeoutStartUSec"), StopTimeout: p.timeout("TimeoutStopUSec"), RunTimeout: p.timeout("RuntimeMaxUSec"),
-		Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
+		version: m.Version, Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
 	}
 	s.HasSockets = slices.ContainsFunc(value[[]string](p, "TriggeredBy"), func(unit string) bool {
 		return strings.HasSuffix(unit, ".socket")
@@ -146,10 +151,10 @@ func (s *Service) At(at time.Duration, said func(key string) bool) *verdict.Unit
 	switch {
 	case u.ControlPID == nil:
 	case *u.ControlPID != 0 && (s.ControlStarted == 0 || s.ControlStarted >= at),
-		*u.ControlPID == 0 && !hasNoControl(u.SubState):
+		*u.ControlPID == 0 && !HasNoControl(u.SubState, u.Type):
 		u.ControlPID = nil
 	}
-	if said("NOTIFYACCESS") {
+	if said("NOTIFYACCESS") && s.version >= overridesAccess {
 		u.NotifyAccess = ""
 	}
 	if said("WATCHDOG_USEC") {
@@ -164,11 +169,14 @@ func (s *Service) At(at time.Duration, said func(key string) bool) *verdict.Unit
 	return &u
 }
 
-// hasNoControl reports whether a service that is in a state has no control process as long as it is.
-func hasNoControl(state string) bool {
+// HasNoControl reports whether a service of a type that is in a state has no control process as long as
+// it is.
+func HasNoControl(state, kind string) bool {
 	switch state {
 	case "running", "exited", "reload-signal", "reload-notify", "dead", "failed":
 		return true
+	case "start":
+		return kind != "" && kind != "forking"
 	}
 	return false
 }

@@ -17,12 +17,11 @@ import (
 type alignment struct {
 	manager verdict.Manager
 	batch   []aligned
-	// entered are the states that the unit has entered since, in order, and timeout is after how long
-	// it leaves one of waiting by itself.
+	// entered are the states that the unit has entered since, in order.
 	entered []systemd1.State
-	timeout time.Duration
-	// kind is the unit's Type=.
-	kind string
+	// now is what the service manager has told then, and began when it was seen first.
+	now   *systemd1.Service
+	began time.Duration
 	// open says that datagrams behind these may have led on.
 	open bool
 
@@ -46,6 +45,10 @@ type aligned struct {
 	*datagram
 	bound time.Duration
 	unit  *verdict.Unit
+	// state is the one that it was read in, Sub is "" when that is not known, and enters says that
+	// nothing else was read in it before.
+	state  systemd1.State
+	enters bool
 }
 
 const (
@@ -55,21 +58,25 @@ const (
 	batchMax = 64
 )
 
-// align returns the states before the datagrams, given the one that the unit was in at first; Sub is ""
-// for one that is not known.
-func (a *alignment) align(from systemd1.State, unit *verdict.Unit) []systemd1.State {
-	states := make([]systemd1.State, len(a.batch))
+// align finds the states of the datagrams, given the one that the unit was in at first.
+func (a *alignment) align(from systemd1.State, unit *verdict.Unit) {
+	a.forget()
 	if from.Sub == "" || len(a.batch) > batchMax {
-		return states
+		return
 	}
 	a.states = make([]step, len(a.batch))
 	a.step(0, from, unit)
 	if a.tries <= triesMax {
 		for i, s := range a.states {
-			states[i] = s.State
+			a.batch[i].state = s.State
 		}
 	}
-	return states
+}
+
+func (a *alignment) forget() {
+	for i := range a.batch {
+		a.batch[i].state = systemd1.State{}
+	}
 }
 
 // step goes on with the datagram i, in a state.
@@ -95,13 +102,13 @@ func (a *alignment) step(i int, state systemd1.State, before *verdict.Unit) {
 	// It entered the next state before it was read.
 	if len(next) > 0 && a.happens(state, next[0]) && (a.batch[i].read == 0 || next[0].Since < a.batch[i].read) &&
 		(i == 0 || next[0].Since >= a.batch[i-1].bound) {
-		a.step(i, next[0], enter(before, next[0]))
+		a.step(i, next[0], a.enter(before, next[0]))
 	}
 	// It was read in this state.
 	if len(next) > 0 && next[0].Since < a.batch[i].bound {
 		return
 	}
-	at := withState(fill(a.batch[i].unit, before, everything), state)
+	at := fill(withState(a.batch[i].unit, state), before, everything)
 	verdicts, after := a.batch[i].lead(a.manager, at)
 	a.way = append(a.way, step{state, verdicts})
 	switch {
@@ -109,12 +116,12 @@ func (a *alignment) step(i int, state systemd1.State, before *verdict.Unit) {
 	case after.SubState == "": // it may lead anywhere
 		a.step(i+1, state, after)
 		if len(next) > 0 && next[0].Since >= a.batch[i].bound {
-			a.step(i+1, next[0], enter(after, next[0]))
+			a.step(i+1, next[0], a.enter(after, next[0]))
 		}
 	case after.SubState == state.Sub:
 		a.step(i+1, state, after)
-	case len(next) > 0 && next[0].Sub == after.SubState && next[0].Since >= a.batch[i].bound:
-		a.step(i+1, next[0], enter(after, next[0]))
+	case len(next) > 0 && next[0].Sub == after.SubState && next[0].Since >= a.batch[i].bound && !isByCommand(next[0]):
+		a.step(i+1, next[0], a.enter(after, next[0]))
 	}
 	a.way = a.way[:len(a.way)-1]
 }
@@ -139,42 +146,87 @@ func saysTheSame(a, b verdict.Verdict) bool {
 
 // happens reports whether a unit can go from one state to another without a datagram that says so.
 func (a *alignment) happens(from, to systemd1.State) bool {
-	timedOut := to.Since-from.Since >= a.timeout
+	timedOut := to.Since-from.Since >= a.now.StartTimeout
 	switch to.Sub {
 	case "reload-notify":
 		return false
+	case "reload":
+		return !isKnown(to.Control, 0) // that of ExecReload=
 	case "running", "start-post":
 		switch from.Sub {
 		case "start":
-			return a.kind != "notify" && a.kind != "notify-reload"
+			return a.now.Now.Type != "notify" && a.now.Now.Type != "notify-reload"
+		case "reload":
+			return timedOut || !isKnown(from.Control, 0)
 		case "reload-signal", "reload-notify":
 			return timedOut
 		}
+	case "stop-sigterm":
+		// Nobody has asked for it, and the main process is there.
+		byItself := from.Sub == "running" && isKnown(to.HadJob, false) && to.Main != nil && *to.Main != 0 && a.now.RunTimeout == verdict.Never
+		return !byItself
 	}
 	return true
 }
 
-// withState returns a unit that is in a state, with the processes that were told of that, where they are
-// not known.
+// isByCommand reports whether ExecReload= has led to a state.
+func isByCommand(state systemd1.State) bool {
+	return state.Sub == "reload" && state.Control != nil && *state.Control != 0
+}
+
+func isKnown[T comparable](v *T, to T) bool { return v != nil && *v == to }
+
+// withState returns a unit that is in a state.
 func withState(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 	in := *u
 	in.SubState, in.ReloadBegan = state.Sub, nil
 	if state.Sub == "reload-signal" {
 		in.ReloadBegan = &state.Since
 	}
-	take(&in.MainPID, state.Main, true)
-	take(&in.ControlPID, state.Control, true)
+	if in.ControlPID == nil && systemd1.HasNoControl(state.Sub, u.Type) {
+		in.ControlPID = new(uint32)
+	}
 	return &in
 }
 
-// enter returns what was followed of a unit with the processes that were told of a state that it enters.
-func enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
-	if u == nil || state.Main == nil && state.Control == nil {
+// enter returns what was followed of a unit with what is known of a state that it enters.
+func (a *alignment) enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
+	if state.Sub == "" {
 		return u
 	}
+	if u == nil {
+		u = &verdict.Unit{Name: a.now.Now.Name}
+	}
 	in := *u
+	in.SubState = state.Sub
 	in.MainPID, in.ControlPID = cmp.Or(state.Main, u.MainPID), cmp.Or(state.Control, u.ControlPID)
+	in.NotifyAccess = cmp.Or(state.NotifyAccess, u.NotifyAccess)
+	in.Deadline = a.deadline(state)
 	return &in
+}
+
+// deadline is when the timeout of a state is over that was entered; nil when unknown.
+func (a *alignment) deadline(state systemd1.State) *time.Duration {
+	if state.Since < a.began {
+		return nil // it may have been extended
+	}
+	timeout := verdict.Never
+	switch state.Sub {
+	case "start", "reload-signal", "reload-notify":
+		timeout = a.now.StartTimeout
+	case "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill":
+		timeout = a.now.StopTimeout
+	case "running":
+		if a.now.RunTimeout != verdict.Never {
+			return nil
+		}
+	default:
+		return nil
+	}
+	if timeout != verdict.Never {
+		timeout += state.Since
+	}
+	return &timeout
 }
 
 // lead is where the datagram leads to by the rules, if its sender was there, and by which verdicts.

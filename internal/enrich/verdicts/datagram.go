@@ -187,17 +187,14 @@ func (d *datagram) since(key string) bool {
 
 // areQuiet reports whether nothing that datagrams say changes what a service manager tells of a unit.
 func areQuiet(batch []*datagram) bool {
-	for _, d := range batch {
-		if d.said.Text == nil {
-			return false
-		}
-		for _, l := range d.said.Text.Lines {
-			if l.Text != "WATCHDOG=1" && l.Text != "BARRIER=1" {
-				return false
-			}
-		}
-	}
-	return true
+	return !slices.ContainsFunc(batch, func(d *datagram) bool { return !isQuiet(d.said.Text) })
+}
+
+// isQuiet reports whether a text, nil when unknown, holds pings and barriers only.
+func isQuiet(text *events.Text) bool {
+	return text != nil && !slices.ContainsFunc(text.Lines, func(l events.Line) bool {
+		return l.Text != "WATCHDOG=1" && l.Text != "BARRIER=1"
+	})
 }
 
 // finish is the verdict, given the unit's state before and what the service manager tells now, either
@@ -284,7 +281,7 @@ func (d *datagram) decide(m *manager, before *verdict.Unit, now *systemd1.Servic
 		verdicts, after, seen = assume(&yes, &no)
 	case seen.contradicted && before != nil && before.Stopping == nil:
 		verdicts, after, seen = assume(&no, &yes)
-	case !seen.contradicted:
+	case !seen.contradicted && (d.said.Gone == nil || before != nil && before.Stopping == nil):
 		verdicts, after, seen = assume(nil, nil)
 	}
 	lines := make([]events.LineVerdict, len(verdicts))

@@ -26,6 +26,8 @@ const (
 	// gather is how long datagrams are gathered before the service manager is asked about all
 	// of them at once.
 	gather = 20 * time.Millisecond
+	// gathers is how often that is done while there are pings only, which lead to nothing else.
+	gathers = 5
 	// questionCost is about what a question for a unit takes of a service manager's time, of which a
 	// tenth is spent at most.
 	questionCost = 2 * time.Millisecond
@@ -177,13 +179,25 @@ func (m *manager) run(ctx context.Context) {
 // rest waits until something may be asked, and reports whether the context goes on.
 func (m *manager) rest(ctx context.Context) bool {
 	for {
-		if !pause(ctx, gather) {
-			return false
+		for range gathers {
+			if !pause(ctx, gather) {
+				return false
+			}
+			if !m.waitsQuietly() {
+				break
+			}
 		}
 		if m.budget.Allows(proc.BootTime()) {
 			return true
 		}
 	}
+}
+
+// waitsQuietly reports whether nothing waits that changes what the service manager tells.
+func (m *manager) waitsQuietly() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !slices.ContainsFunc(m.queue, func(msg *message) bool { return !isQuiet(msg.event.TextOf()) })
 }
 
 // lives reports whether the process is there still.

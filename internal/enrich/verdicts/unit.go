@@ -73,43 +73,52 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 	for i, d := range batch {
 		bound := max(d.bound(now, renamed), d.forkedFor(entered))
 		at := now.At(bound, d.since)
-		m.tell(at, now, d)
+		tell(at, now)
 		tellStored(at, now, batch[i:])
-		units[i] = aligned{d, bound, at}
+		if at.Frozen == nil && bound > m.conn.Since && !m.conn.WasFrozen(u.name) {
+			at.Frozen = new(bool)
+		}
+		units[i] = aligned{datagram: d, bound: bound, unit: at}
 	}
-	manager := verdict.Manager{Version: m.conn.Version, PID: m.pid}
-	from, base := u.begin(m, now, entered, units[0])
+	from, base := u.begin(now, entered, units[0])
 	all := append(slices.Clone(u.recent), units...)
 	a := alignment{
-		manager: manager, batch: all, entered: since(entered, now, from.Since), timeout: now.StartTimeout, kind: now.Now.Type,
-		open: len(beyond) > 0,
+		manager: verdict.Manager{Version: m.conn.Version, PID: m.pid}, batch: all,
+		entered: since(entered, now, from.Since), now: now, began: m.began, open: len(beyond) > 0,
 	}
 	// It was over, and has been started since with the sender in it: a process is forked just before the
 	// state is entered in which it runs, and nothing is read in between.
 	if isOver(from.Sub) && len(a.entered) > 0 && all[0].born > from.Since {
 		from = a.entered[0]
 	}
-	var states []systemd1.State
+	base = cmp.Or(base, all[0].unit)
+	entersFirst := len(u.recent) == 0 && from.Since > u.asked // nothing was said in this state before
+	if entersFirst {
+		base = a.enter(base, from)
+	}
 	if first := all[0].bound; first < m.conn.Since && now.Changed >= first {
 		// Not all states were signalled that it has entered since, so only the first one is known.
-		states = make([]systemd1.State, len(all))
-		states[0] = from
+		a.forget()
+		all[0].state = from
 	} else {
-		states = a.align(from, cmp.Or(base, all[0].unit))
+		a.align(from, base)
 	}
-	states = states[len(u.recent):]
+	for i := range all {
+		all[i].enters = i == 0 && entersFirst || i > 0 && all[i].state.Since != all[i-1].state.Since
+	}
+	units = all[len(u.recent):]
 	u.recent, u.from, u.base = all, from, base
 	if len(u.recent) > batchMax {
 		u.recent = nil
 	}
-	led := u.lead(manager, batch, units, states, now)
+	led := u.lead(&a, units)
 	before, assumed := u.after, false
 	for i, d := range batch {
-		if i == 0 || states[i].Since != states[i-1].Since {
-			before = enter(before, states[i])
+		if units[i].enters {
+			before = a.enter(before, units[i].state)
 		}
 		d.assumed = assumed && units[i].unit.FDStored == nil
-		at := withState(fill(units[i].unit, before, led), states[i])
+		at := fill(withState(units[i].unit, units[i].state), before, led)
 		before = d.finish(m, at, now)
 		assumed = d.store(d.judged.verdicts, at, before) || d.assumed
 	}
@@ -126,7 +135,7 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 // later, and what was known of it: before the recent ones if there are any, which may have been read
 // later than that. Sub is "" when it is not known.
 func (u *unit) begin(
-	m *manager, now *systemd1.Service, entered []systemd1.State, first aligned,
+	now *systemd1.Service, entered []systemd1.State, first aligned,
 ) (from systemd1.State, base *verdict.Unit) {
 	bound := first.bound
 	if u.asked != 0 && u.asked < bound {
@@ -298,7 +307,7 @@ func (d *datagram) forkedFor(entered []systemd1.State) time.Duration {
 }
 
 // tell adds to a unit what its properties do not tell at once.
-func (m *manager) tell(u *verdict.Unit, now *systemd1.Service, d *datagram) {
+func tell(u *verdict.Unit, now *systemd1.Service) {
 	if pid := u.MainPID; pid != nil && *pid != 0 && now.ReloadSignal != 0 {
 		if p, err := proc.Open(int(*pid)); err == nil {
 			if s, err := p.Status(); err == nil {
@@ -308,28 +317,12 @@ func (m *manager) tell(u *verdict.Unit, now *systemd1.Service, d *datagram) {
 			p.Close()
 		}
 	}
-	// A timeout that was extended before it was followed ends nobody knows when.
-	if now.Changed < m.began || now.Changed >= d.sent {
-		return
+	if u.Watchdog != nil && *u.Watchdog == 0 {
+		u.WatchdogDeadline = &never
 	}
-	timeout := verdict.Never
-	switch u.SubState {
-	case "start", "reload-signal", "reload-notify":
-		timeout = now.StartTimeout
-	case "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill":
-		timeout = now.StopTimeout
-	case "running":
-		if now.RunTimeout != verdict.Never {
-			return
-		}
-	default:
-		return
-	}
-	if timeout != verdict.Never {
-		timeout += now.Changed
-	}
-	u.Deadline = &timeout
 }
+
+var never = verdict.Never
 
 // tellStored adds how much is stored before some datagrams, if that is less than fits in behind them,
 // too: then there was room all the time.
@@ -356,15 +349,15 @@ type led struct{ main, control, access, watchdog, stored, status bool }
 var everything = led{true, true, true, true, true, true}
 
 // lead follows datagrams from where the unit was, and compares.
-func (u *unit) lead(manager verdict.Manager, batch []*datagram, units []aligned, states []systemd1.State, now *systemd1.Service) led {
+func (u *unit) lead(a *alignment, units []aligned) led {
 	at := u.after
-	for i, d := range batch {
-		if i == 0 || states[i].Since != states[i-1].Since {
-			at = enter(at, states[i])
+	for _, d := range units {
+		if d.enters {
+			at = a.enter(at, d.state)
 		}
-		_, at = d.lead(manager, withState(fill(units[i].unit, at, everything), states[i]))
+		_, at = d.lead(a.manager, fill(withState(d.unit, d.state), at, everything))
 	}
-	n := &now.Now
+	n := &a.now.Now
 	return led{
 		main: same(at.MainPID, n.MainPID), control: same(at.ControlPID, n.ControlPID),
 		access: at.NotifyAccess != "" && at.NotifyAccess == n.NotifyAccess, watchdog: same(at.Watchdog, n.Watchdog),
