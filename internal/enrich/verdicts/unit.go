@@ -59,7 +59,6 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		u.led = u.after
 		return
 	}
-	renamed := batch[0].since("MAINPID") || batch[0].since("MAINPIDFD")
 	if u.run != now.MainStarted {
 		// Another run, of which everything was seen if it began since; or another main process of
 		// the same.
@@ -68,7 +67,34 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		}
 		u.run = now.MainStarted
 	}
-	entered := m.entered(u.name)
+	a := alignment{
+		manager: verdict.Manager{Version: m.conn.Version, PID: m.pid}, now: now, began: m.began, open: len(beyond) > 0,
+	}
+	units := u.align(m, &a, batch)
+	led := u.lead(&a, units)
+	before, assumed := u.after, false
+	for _, d := range units {
+		if d.enters {
+			before = a.enter(before, d.state)
+		}
+		d.assumed = assumed && d.unit.FDStored == nil
+		at := fill(withState(d.unit, d.state), before, led)
+		before = d.finish(m, at, now)
+		assumed = d.store(d.judged.verdicts, at, before) || d.assumed
+	}
+	// What the service manager tells is what counts; the rest was followed.
+	after := now.Now
+	if before != nil {
+		after.Stopping, after.Deadline, after.WatchdogDeadline = before.Stopping, before.Deadline, before.WatchdogDeadline
+	}
+	u.after, u.led, u.asked = &after, before, asked
+	u.state = systemd1.State{Sub: now.Now.SubState, Since: now.Changed}
+}
+
+// align finds what is known of the unit before each of some datagrams, and the state that it was in.
+func (u *unit) align(m *manager, a *alignment, batch []*datagram) []aligned {
+	now, entered := a.now, m.entered(u.name)
+	renamed := batch[0].since("MAINPID") || batch[0].since("MAINPIDFD")
 	units := make([]aligned, len(batch))
 	for i, d := range batch {
 		bound := max(d.bound(now, renamed), d.forkedFor(entered))
@@ -81,54 +107,36 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		units[i] = aligned{datagram: d, bound: bound, unit: at}
 	}
 	from, base := u.begin(now, entered, units[0])
-	all := append(slices.Clone(u.recent), units...)
-	a := alignment{
-		manager: verdict.Manager{Version: m.conn.Version, PID: m.pid}, batch: all,
-		entered: since(entered, now, from.Since), now: now, began: m.began, open: len(beyond) > 0,
-	}
+	a.batch, a.entered = append(slices.Clone(u.recent), units...), since(entered, now, from.Since)
+	first := &a.batch[0]
 	// It was over, and has been started since with the sender in it: a process is forked just before the
 	// state is entered in which it runs, and nothing is read in between.
-	if isOver(from.Sub) && len(a.entered) > 0 && all[0].born > from.Since {
+	if isOver(from.Sub) && len(a.entered) > 0 && first.born > from.Since {
 		from = a.entered[0]
 	}
-	base = cmp.Or(base, all[0].unit)
+	base = cmp.Or(base, first.unit)
 	entersFirst := len(u.recent) == 0 && from.Since > u.asked // nothing was said in this state before
 	if entersFirst {
 		base = a.enter(base, from)
 	}
-	if first := all[0].bound; first < m.conn.Since && now.Changed >= first {
+	if first.bound < m.conn.Since && now.Changed >= first.bound {
 		// Not all states were signalled that it has entered since, so only the first one is known.
 		a.forget()
-		all[0].state = from
+		first.state = from
 	} else {
 		a.align(from, base)
 	}
-	for i := range all {
-		all[i].enters = i == 0 && entersFirst || i > 0 && all[i].state.Since != all[i-1].state.Since
+	first.enters = entersFirst
+	for i := range a.batch[1:] {
+		before, d := a.batch[i].state, &a.batch[i+1]
+		d.enters = before.Sub != "" && d.state.Since != before.Since
 	}
-	units = all[len(u.recent):]
-	u.recent, u.from, u.base = all, from, base
+	units = a.batch[len(u.recent):]
+	u.recent, u.from, u.base = a.batch, from, base
 	if len(u.recent) > batchMax {
 		u.recent = nil
 	}
-	led := u.lead(&a, units)
-	before, assumed := u.after, false
-	for i, d := range batch {
-		if units[i].enters {
-			before = a.enter(before, units[i].state)
-		}
-		d.assumed = assumed && units[i].unit.FDStored == nil
-		at := fill(withState(units[i].unit, units[i].state), before, led)
-		before = d.finish(m, at, now)
-		assumed = d.store(d.judged.verdicts, at, before) || d.assumed
-	}
-	// What the service manager tells is what counts; the rest was followed.
-	after := now.Now
-	if before != nil {
-		after.Stopping, after.Deadline, after.WatchdogDeadline = before.Stopping, before.Deadline, before.WatchdogDeadline
-	}
-	u.after, u.led, u.asked = &after, before, asked
-	u.state = systemd1.State{Sub: now.Now.SubState, Since: now.Changed}
+	return units
 }
 
 // begin returns the state that the unit was in before datagrams, of which the first was read at a time or
@@ -158,6 +166,9 @@ func (u *unit) begin(
 	// The first state after a unit was loaded is not signalled.
 	if from.Sub == "" && first.unit.SubState != "" {
 		from = systemd1.State{Sub: first.unit.SubState, Since: bound - 1}
+		if from.Sub == "start" {
+			from.Since = max(now.Left, now.MainStarted)
+		}
 	}
 	return from, u.after
 }
