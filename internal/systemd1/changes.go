@@ -28,15 +28,18 @@ type changes struct {
 type changed struct {
 	latest uint64 // the value of all at the latest signal
 	states []State
-	next   State // with what was told of the service before the unit
-	frozen bool  // ever
+	first  dbus.Sequence // of the first of states
+	next   State         // with what was told of the service before the unit
+	frozen bool          // ever
 }
 
 // State is a state that a unit has entered.
 type State struct {
-	// Sub is its SubState, Since when it was entered, by CLOCK_MONOTONIC.
-	Sub   string
-	Since time.Duration
+	// Sub is its SubState, Since when it was entered, by CLOCK_MONOTONIC. With Before that was when or
+	// before the connection was made, which is Since then.
+	Sub    string
+	Since  time.Duration
+	Before bool
 	// Main and Control are the main and the control process that were told in it, in the service
 	// manager's pid namespace; 0 for none. They are absent (nil) if none was told, or more than one.
 	Main, Control *uint32
@@ -46,12 +49,11 @@ type State struct {
 	HadJob *bool
 }
 
-const (
-	// unitsMax is how many units are told apart, more than a large host has.
-	unitsMax = 16384
-	// statesMax is how many states of a unit are remembered.
-	statesMax = 16
-)
+// unitsMax is how many units are told apart, more than a large host has.
+const unitsMax = 16384
+
+// StatesMax is how many states of a unit are remembered, the latest ones.
+const StatesMax = 32
 
 // DeliverSignal is called in the order in which signals and answers come, before the next of them.
 func (c *changes) DeliverSignal(_, name string, s *dbus.Signal) {
@@ -81,7 +83,32 @@ func (c *changes) DeliverSignal(_, name string, s *dbus.Signal) {
 	if !ok {
 		return
 	}
-	unit.note(kind, now)
+	if unit.note(kind, now); len(unit.states) == 1 && unit.first == dbus.NoSequence {
+		unit.first = s.Sequence
+	}
+}
+
+// list takes note of the states that units were in when the answer with that number was given, to a question
+// that was asked at a time.
+func (c *changes) list(units []systemd.UnitStatus, at dbus.Sequence, asked time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, listed := range units {
+		unit := c.of[listed.Path]
+		switch {
+		case unit == nil && len(c.of) >= unitsMax:
+			return
+		case unit == nil:
+			unit = &changed{latest: c.before}
+			if c.of == nil {
+				c.of = make(map[dbus.ObjectPath]*changed)
+			}
+			c.of[listed.Path] = unit
+		case len(unit.states) > 0 && unit.first < at:
+			continue // what was signalled is known from then on
+		}
+		unit.states = slices.Insert(unit.states, 0, State{Sub: listed.SubState, Since: asked, Before: true})
+	}
 }
 
 // note takes note of properties that have changed: those of the service come before those of the unit
@@ -109,7 +136,7 @@ func (u *changed) note(kind string, now properties) {
 			u.states[n-1].tell(s)
 			return
 		}
-		if len(u.states) == statesMax {
+		if len(u.states) == StatesMax {
 			u.states = slices.Delete(u.states, 0, 1)
 		}
 		u.states = append(u.states, s)
@@ -138,7 +165,8 @@ func (m *Manager) Changes(unit string) uint64 {
 	return c.before
 }
 
-// States returns the latest states that a unit has entered since the connection was made, in order.
+// States returns the state that a unit was in when the connection was made, and the latest ones that it has
+// entered since, in order.
 // Between two of them it was in no other one but for moments in which nothing else was looked at.
 func (m *Manager) States(unit string) []State {
 	c := &m.changes

@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
@@ -37,7 +38,7 @@ type Manager struct {
 	Version int
 	// PID is the service manager in the caller's pid namespace.
 	PID int
-	// Since is when the connection was there, by CLOCK_MONOTONIC: what was signalled earlier is not known.
+	// Since is when the connection was there, by CLOCK_MONOTONIC: what has changed before is not known.
 	Since time.Duration
 
 	changes changes
@@ -54,7 +55,6 @@ func Connect(ctx context.Context, pid int, notify events.Address) (*Manager, err
 		return nil, fmt.Errorf("connecting to the service manager %d: %w", pid, err)
 	}
 	version, err := m.greet(ctx)
-	m.Since = proc.Monotonic()
 	if err == nil {
 		m.Version, err = parseVersion(version)
 	}
@@ -62,7 +62,25 @@ func Connect(ctx context.Context, pid int, notify events.Address) (*Manager, err
 		m.Close()
 		return nil, fmt.Errorf("asking the service manager %d for its version: %w", pid, err)
 	}
+	if err := m.list(ctx); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("asking the service manager %d for its services: %w", pid, err)
+	}
 	return m, nil
+}
+
+// list asks for the states of all services at once.
+func (m *Manager) list(ctx context.Context) error {
+	asked := proc.Monotonic()
+	answer := m.conn.Object(busName, managerPath).CallWithContext(ctx, "org.freedesktop.systemd1.Manager.ListUnitsByPatterns", 0,
+		[]string{}, []string{"*.service"})
+	var units []systemd.UnitStatus
+	if err := answer.Store(&units); err != nil {
+		return err
+	}
+	m.changes.list(units, answer.ResponseSequence, asked)
+	m.Since = proc.Monotonic()
+	return nil
 }
 
 const (

@@ -10,12 +10,14 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
 
 	"github.com/sdtrace/sdtrace/internal/await"
@@ -71,10 +73,13 @@ func TestWhereNobodyListensTheErrorSaysSo(t *testing.T) {
 
 // A connection can end at any byte of an answer: the service manager is killed, or the capture ends.
 func TestAConnectionThatEndsWithinAnAnswerIsAnError(t *testing.T) {
-	answer := encode(t, answerTo(1, "257.13"))
-	for n := range len(answer) + 1 {
-		if err := connectTo(t, answer[:n]); (err == nil) != (n == len(answer)) {
-			t.Errorf("%d of %d bytes: %v", n, len(answer), err)
+	all := &server{most: math.MaxInt}
+	if err := connectTo(t, all); err != nil {
+		t.Fatal(err)
+	}
+	for n := range all.said {
+		if err := connectTo(t, &server{most: n}); err == nil {
+			t.Errorf("connected after %d of %d bytes", n, all.said)
 		}
 	}
 }
@@ -96,15 +101,15 @@ func TestASignalOfABusThatIsNotThereIsNoHarm(t *testing.T) {
 			if body != nil {
 				signal.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(body...))
 			}
-			if err := connectTo(t, append(encode(t, signal), encode(t, answerTo(1, "257.13"))...)); err != nil {
+			if err := connectTo(t, &server{most: math.MaxInt, first: &signal}); err != nil {
 				t.Errorf("%s %v: %v", name, body, err)
 			}
 		}
 	}
 }
 
-// connectTo connects to who says that to the first question, and then ends the connection.
-func connectTo(t *testing.T, say []byte) error {
+// connectTo connects to a server, and leaves it again.
+func connectTo(t *testing.T, s *server) error {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("unix", filepath.Join(dir, "private"))
@@ -112,7 +117,7 @@ func connectTo(t *testing.T, say []byte) error {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- serve(l, say) }()
+	go func() { served <- s.serve(l) }()
 	m, err := Connect(await.Context(t), os.Getpid(), events.Address(filepath.Join(dir, "notify")))
 	if err == nil {
 		m.Close()
@@ -123,8 +128,15 @@ func connectTo(t *testing.T, say []byte) error {
 	return err
 }
 
-// serve lets a client in, waits for its first question, says something, and ends the connection.
-func serve(l net.Listener, say []byte) error {
+// server answers what a service manager is asked at first.
+type server struct {
+	most  int           // how many bytes it says before it ends the connection
+	first *dbus.Message // what it says before it answers; nil for nothing
+	said  int           // how many bytes it has said
+}
+
+// serve lets a client in and answers until that has left.
+func (s *server) serve(l net.Listener) error {
 	defer l.Close()
 	conn, err := l.Accept()
 	if err != nil {
@@ -132,10 +144,60 @@ func serve(l net.Listener, say []byte) error {
 	}
 	defer conn.Close()
 	in := bufio.NewReader(conn)
+	if err := letIn(in, conn); err != nil {
+		return err
+	}
+	if s.first != nil {
+		if err := s.say(conn, s.first); err != nil {
+			return err
+		}
+	}
+	for s.said < s.most {
+		question, err := dbus.DecodeMessage(in)
+		if err != nil {
+			return nil // it has left
+		}
+		var value any
+		switch member, _ := question.Headers[dbus.FieldMember].Value().(string); member {
+		case "Get":
+			value = dbus.MakeVariant("257.13")
+		case "ListUnitsByPatterns":
+			value = []systemd.UnitStatus{}
+		default:
+			continue
+		}
+		answer := dbus.Message{
+			Type: dbus.TypeMethodReply,
+			Headers: map[dbus.HeaderField]dbus.Variant{
+				dbus.FieldReplySerial: dbus.MakeVariant(question.Serial()),
+				dbus.FieldSignature:   dbus.MakeVariant(dbus.SignatureOf(value)),
+			},
+			Body: []any{value},
+		}
+		if err := s.say(conn, &answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) say(to io.Writer, m *dbus.Message) error {
+	var out bytes.Buffer
+	if err := m.EncodeTo(&out, binary.LittleEndian); err != nil {
+		return err
+	}
+	text := out.Bytes()[:min(out.Len(), s.most-s.said)]
+	s.said += len(text)
+	_, err := to.Write(text)
+	return err
+}
+
+// letIn is the service manager's part in the authentication.
+func letIn(in *bufio.Reader, out io.Writer) error {
 	if _, err := in.ReadByte(); err != nil { // of the credentials
 		return err
 	}
-	for begun := false; !begun; {
+	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
 			return err
@@ -143,38 +205,12 @@ func serve(l net.Listener, say []byte) error {
 		reply := "OK 0123456789abcdef0123456789abcdef\r\n"
 		switch fields := strings.Fields(line); {
 		case fields[0] == "BEGIN":
-			begun, reply = true, ""
+			return nil
 		case len(fields) == 1:
 			reply = "REJECTED EXTERNAL\r\n"
 		}
-		if _, err := io.WriteString(conn, reply); err != nil {
+		if _, err := io.WriteString(out, reply); err != nil {
 			return err
 		}
 	}
-	if _, err := in.ReadByte(); err != nil { // of the question
-		return err
-	}
-	_, err = conn.Write(say)
-	return err
-}
-
-// answerTo is the answer to the question with that number whose only value is text.
-func answerTo(serial uint32, text string) dbus.Message {
-	return dbus.Message{
-		Type: dbus.TypeMethodReply,
-		Headers: map[dbus.HeaderField]dbus.Variant{
-			dbus.FieldReplySerial: dbus.MakeVariant(serial),
-			dbus.FieldSignature:   dbus.MakeVariant(dbus.SignatureOf(dbus.MakeVariant(text))),
-		},
-		Body: []any{dbus.MakeVariant(text)},
-	}
-}
-
-func encode(t *testing.T, m dbus.Message) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	if err := m.EncodeTo(&out, binary.LittleEndian); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
 }

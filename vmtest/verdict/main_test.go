@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/systemd1"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
@@ -86,5 +88,36 @@ func TestEveryServiceManagerIsAskedWhereverItIs(t *testing.T) {
 		if got := buses[m].Version; got != m.Major {
 			t.Errorf("systemd %s says it is %d", m.Version, got)
 		}
+	}
+}
+
+// What a service was in when sdtrace came is known without a question about it.
+func TestTheStatesOfServicesAreKnownFromTheBeginning(t *testing.T) {
+	if len(managers) == 0 {
+		t.Skip("not declared: needs root, and a minute")
+	}
+	for _, m := range managers {
+		t.Run(m.Version, func(t *testing.T) {
+			t.Parallel()
+			u := define(t, m, "early", "Type=notify", "NotifyAccess=all", "ExecStart=%A main")
+			running(t, u)
+			bus, err := systemd1.Connect(await.Context(t), m.PID(), "/run/systemd/notify")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer bus.Close()
+			u.agent(t, "main").do(t, order{Send: []byte("STOPPING=1")})
+			u.await(t, "stop-sigterm")
+			if err := bus.Sync(await.Context(t)); err != nil {
+				t.Fatal(err)
+			}
+			var subs []string
+			for _, state := range bus.States("early.service") {
+				subs = append(subs, state.Sub)
+			}
+			if !slices.Equal(subs, []string{"running", "stop-sigterm"}) {
+				t.Errorf("it was in %q", subs)
+			}
+		})
 	}
 }

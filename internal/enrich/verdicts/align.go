@@ -181,7 +181,10 @@ func withState(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 	in := *u
 	in.SubState, in.ReloadBegan = state.Sub, nil
 	if state.Sub == "reload-signal" {
-		in.ReloadBegan = &state.Since
+		// The signal was sent before the state was entered, and the service may have said when it
+		// got it (systemd: service_enter_reload_signal).
+		began := state.Since - sendLag
+		in.ReloadBegan = &began
 	}
 	if in.ControlPID == nil && systemd1.HasNoControl(state.Sub, u.Type) {
 		in.ControlPID = new(uint32)
@@ -207,7 +210,7 @@ func (a *alignment) enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 
 // deadline is when the timeout of a state is over that was entered; nil when unknown.
 func (a *alignment) deadline(state systemd1.State) *time.Duration {
-	if state.Since < a.began {
+	if state.Before || state.Since < a.began {
 		return nil // it may have been extended
 	}
 	timeout := verdict.Never

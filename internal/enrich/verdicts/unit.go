@@ -101,12 +101,12 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) []aligned {
 		at := now.At(bound, d.since)
 		tell(at, now)
 		tellStored(at, now, batch[i:])
-		if at.Frozen == nil && bound > m.conn.Since && !m.conn.WasFrozen(u.name) {
-			at.Frozen = new(bool)
+		if isKnown(now.Now.Frozen, false) && bound > m.conn.Since && !m.conn.WasFrozen(u.name) {
+			at.Frozen = now.Now.Frozen
 		}
 		units[i] = aligned{datagram: d, bound: bound, unit: at}
 	}
-	from, base := u.begin(now, entered, units[0])
+	from, base := u.begin(now, entered, m.conn.Since, units[0])
 	a.batch, a.entered = append(slices.Clone(u.recent), units...), since(entered, now, from.Since)
 	first := &a.batch[0]
 	// It was over, and has been started since with the sender in it: a process is forked just before the
@@ -119,11 +119,14 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) []aligned {
 	if entersFirst {
 		base = a.enter(base, from)
 	}
-	if first.bound < m.conn.Since && now.Changed >= first.bound {
+	switch {
+	case first.bound < m.conn.Since && now.Changed >= first.bound:
 		// Not all states were signalled that it has entered since, so only the first one is known.
 		a.forget()
 		first.state = from
-	} else {
+	case len(entered) == systemd1.StatesMax && from.Since < entered[0].Since:
+		a.forget() // some are not remembered any more
+	default:
 		a.align(from, base)
 	}
 	first.enters = entersFirst
@@ -143,7 +146,7 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) []aligned {
 // later, and what was known of it: before the recent ones if there are any, which may have been read
 // later than that. Sub is "" when it is not known.
 func (u *unit) begin(
-	now *systemd1.Service, entered []systemd1.State, first aligned,
+	now *systemd1.Service, entered []systemd1.State, connected time.Duration, first aligned,
 ) (from systemd1.State, base *verdict.Unit) {
 	bound := first.bound
 	if u.asked != 0 && u.asked < bound {
@@ -159,11 +162,10 @@ func (u *unit) begin(
 		return systemd1.State{Sub: now.Now.SubState, Since: now.Changed}, u.after
 	}
 	for _, state := range entered {
-		if state.Since < bound {
+		if state.Since < bound && (!state.Before || connected < bound) {
 			from = state
 		}
 	}
-	// The first state after a unit was loaded is not signalled.
 	if from.Sub == "" && first.unit.SubState != "" {
 		from = systemd1.State{Sub: first.unit.SubState, Since: bound - 1}
 		if from.Sub == "start" {
@@ -186,7 +188,7 @@ func isOver(state string) bool {
 // that it is in now.
 func since(entered []systemd1.State, now *systemd1.Service, at time.Duration) (states []systemd1.State) {
 	for _, state := range entered {
-		if state.Since > at {
+		if state.Since > at && !state.Before {
 			states = append(states, state)
 		}
 	}
