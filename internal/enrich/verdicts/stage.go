@@ -74,8 +74,9 @@ func New(receipts bool) *Stage {
 		ctx: ctx, stop: stop, receipts: receipts, managers: make(map[uint32]*manager),
 		roots: make(map[string]rooted), bySeq: make(map[uint64]*message),
 	}
-	// What they signal is known from the beginning then.
-	for _, scope := range cgroupfs.Named(identity.InitScope, groupsMax) {
+	// What they signal is known from the beginning then, of the system's in any case.
+	scopes := append([]string{"/" + identity.InitScope}, cgroupfs.Named(identity.InitScope, groupsMax)...)
+	for _, scope := range scopes {
 		if pid := s.managerOf(scope); pid != 0 && len(s.managers) < managersMax {
 			s.manager(pid, scope, socketOf(path.Dir(scope)))
 		}
