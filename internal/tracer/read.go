@@ -23,6 +23,8 @@ const (
 	// case that a program was preempted in the very moment before.
 	quietIntervals = 25
 	sleepInterval  = time.Second
+	// countInterval is how often it is looked for losses at most, which takes several system calls.
+	countInterval = 100 * time.Millisecond
 )
 
 // Read waits for the next datagram and returns it, or what became of one, or a report
@@ -140,7 +142,7 @@ func (t *Tracer) patience() time.Time {
 	}
 	until := time.Now().Add(patience)
 	if !t.deadline.IsZero() && t.deadline.Before(until) {
-		return t.deadline
+		return t.deadline.Add(time.Millisecond) // the reader waits for whole ones, rounded down
 	}
 	return until
 }

@@ -10,8 +10,12 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-// lost reports what was lost since the last report, nil if nothing was.
+// lost reports what was lost since the last report, nil if nothing was, or it was looked for a moment ago.
 func (t *Tracer) lost() (*events.Lost, error) {
+	if t.pending == nil && time.Since(t.counted) < countInterval {
+		return nil, nil
+	}
+	t.counted = time.Now()
 	stats, err := t.Stats()
 	if err != nil {
 		return nil, err

@@ -106,6 +106,7 @@ type Tracer struct {
 	claims   claims
 	seq      uint64
 	reported events.Lost
+	counted  time.Time // when it was looked for losses last
 	pending  error
 	clock    bootClock
 	exes     exeCache
