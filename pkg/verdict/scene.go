@@ -155,7 +155,11 @@ func (s *scene) takes() string {
 		pid  *uint32
 		name string
 	}{{s.unit.MainPID, "main process"}, {s.unit.ControlPID, "control process"}} {
-		if p.pid != nil && *p.pid != 0 && (p.pid == s.unit.MainPID || s.unit.NotifyAccess == "exec") {
+		switch {
+		case p.pid == nil || *p.pid == 0 || p.pid != s.unit.MainPID && s.unit.NotifyAccess != "exec":
+		case *p.pid == Over:
+			who = append(who, "the "+p.name+", which is over")
+		default:
 			who = append(who, fmt.Sprintf("%d, the %s", *p.pid, p.name))
 		}
 	}

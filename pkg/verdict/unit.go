@@ -14,7 +14,7 @@ type Unit struct {
 	// NotifyAccess is who may send: "none", "main", "exec" or "all", with what NOTIFYACCESS= has
 	// changed.
 	NotifyAccess string
-	// MainPID and ControlPID are in the initial pid namespace; 0 for none.
+	// MainPID and ControlPID are in the initial pid namespace; 0 for none, or [Over].
 	MainPID, ControlPID *uint32
 	// SubState is the state, such as "start" or "running".
 	SubState string
@@ -41,6 +41,10 @@ type Unit struct {
 	// StartPost is whether it has an ExecStartPost=.
 	StartPost *bool
 }
+
+// Over is a process id for one that is over and of which nothing else is known: no datagram is from it,
+// and none names it. It is larger than any process id (kernel: PID_MAX_LIMIT).
+const Over uint32 = 1 << 31
 
 // Never is a deadline that does not come.
 const Never = time.Duration(1<<63 - 1)

@@ -122,6 +122,16 @@ func TestWhatIsSaidOfANewerSystemdIsLikely(t *testing.T) {
 }
 
 // Judge must not change what it is given: who keeps it compares the two.
+func TestAProcessThatIsOverIsSaidWithoutANumber(t *testing.T) {
+	u := unit("start")
+	u.MainPID = ptr(verdict.Over)
+	verdicts, _ := verdict.Judge(datagram("READY=1"), verdict.Manager{Version: 257, PID: 1}, u)
+	const want = "it counts as from 7, and NotifyAccess=main takes the main process, which is over"
+	if got := verdicts[0]; got.Outcome != verdict.Ignored || got.Reason != want {
+		t.Errorf("%s: %s", got.Outcome, got.Reason)
+	}
+}
+
 func TestTheUnitBeforeStaysAsItIs(t *testing.T) {
 	u := unit("start")
 	_, after := verdict.Judge(datagram("READY=1\nSTATUS=up"), verdict.Manager{Version: 257}, u)

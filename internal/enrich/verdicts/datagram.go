@@ -212,12 +212,7 @@ func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Servic
 		v.Named = m.process(main.PID)
 		v.Named.Unit = main.Unit
 	}
-	if before != nil && before.MainPID != nil {
-		v.MainBefore = m.process(*before.MainPID)
-	}
-	if after != nil && after.MainPID != nil {
-		v.MainAfter = m.process(*after.MainPID)
-	}
+	v.MainBefore, v.MainAfter = m.mainOf(before), m.mainOf(after)
 	if v.Contradicted() {
 		m.refuted = append(m.refuted, refuted{d, v, time.Now().Add(refutedAfter)})
 		return after
@@ -245,6 +240,14 @@ func (m *message) tell(v *events.Verdict) {
 	m.mu.Lock()
 	m.verdict = v
 	m.mu.Unlock()
+}
+
+// mainOf names the main process of a unit, nil when it is not known.
+func (m *manager) mainOf(u *verdict.Unit) *events.Process {
+	if u == nil || u.MainPID == nil || *u.MainPID == verdict.Over {
+		return nil
+	}
+	return m.process(*u.MainPID)
 }
 
 // process names a process.

@@ -216,7 +216,7 @@ func lastStatus(batch []*datagram, now *systemd1.Service) int {
 }
 
 // entered are the states that a unit has entered, as they were signalled, with processes in the initial
-// pid namespace.
+// pid namespace. One that is not there any more has sent nothing, or its number would be known.
 func (m *manager) entered(name string) []systemd1.State {
 	states := m.conn.States(name)
 	for i := range states {
@@ -224,18 +224,14 @@ func (m *manager) entered(name string) []systemd1.State {
 			if pid := *told; pid != nil && *pid != 0 {
 				*told, _ = m.host(*pid)
 				if *told == nil {
-					gone := uint32(over)
-					*told = &gone
+					over := verdict.Over
+					*told = &over
 				}
 			}
 		}
 	}
 	return states
 }
-
-// over is a process that has sent nothing and is not there any more, and so none that a datagram is from
-// or names. It is larger than any process id (kernel: PID_MAX_LIMIT).
-const over = 1 << 31
 
 // fresh is what is followed of a unit at the beginning of a run, if the first datagram is of that run:
 // nothing, or that it has not said STOPPING=1 yet, and how much is stored.
