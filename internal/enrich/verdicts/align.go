@@ -163,16 +163,19 @@ func (a *alignment) happens(from, to systemd1.State) bool {
 		}
 	case "stop-sigterm":
 		// Nobody has asked for it, and the main process is there.
-		byItself := from.Sub == "running" && isKnown(to.HadJob, false) && to.Main != nil && *to.Main != 0 && a.now.RunTimeout == verdict.Never
-		return !byItself
+		alone := isKnown(to.HadJob, false) && isThere(to.Main)
+		return from.Sub != "running" || !alone || a.now.RunTimeout != verdict.Never
 	}
 	return true
 }
 
 // isByCommand reports whether ExecReload= has led to a state.
 func isByCommand(state systemd1.State) bool {
-	return state.Sub == "reload" && state.Control != nil && *state.Control != 0
+	return state.Sub == "reload" && isThere(state.Control)
 }
+
+// isThere reports whether a process is known to be one.
+func isThere(pid *uint32) bool { return pid != nil && *pid != 0 }
 
 func isKnown[T comparable](v *T, to T) bool { return v != nil && *v == to }
 

@@ -173,7 +173,7 @@ func (d *datagram) name(m *manager, now *systemd1.Service) {
 
 // leadsTo reports whether the datagram names a process that is the main one now.
 func (d *datagram) leadsTo(main *uint32) bool {
-	return main != nil && *main != 0 && d.said.Main != nil && d.said.Main.PID == *main
+	return isThere(main) && d.said.Main != nil && d.said.Main.PID == *main
 }
 
 // since reports whether the datagram, or one behind it, has an assignment with a key.

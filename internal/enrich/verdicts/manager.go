@@ -79,7 +79,8 @@ func newManager(pid uint32, cgroup string, address events.Address, receipts bool
 		panic(err) // only for a size that is not positive
 	}
 	m := &manager{
-		pid: pid, address: address, receipts: receipts, seen: seen, looks: make(map[uint32]look), began: proc.Monotonic(), units: units, kick: make(chan struct{}, 1),
+		pid: pid, address: address, receipts: receipts, seen: seen, began: proc.Monotonic(),
+		units: units, looks: make(map[uint32]look), kick: make(chan struct{}, 1),
 	}
 	if path.Base(cgroup) == identity.InitScope {
 		m.root, m.hasRoot = strings.TrimSuffix(path.Dir(cgroup), "/"), true

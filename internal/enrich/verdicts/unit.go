@@ -221,8 +221,8 @@ func (m *manager) entered(name string) []systemd1.State {
 	states := m.conn.States(name)
 	for i := range states {
 		for _, told := range []**uint32{&states[i].Main, &states[i].Control} {
-			if pid := *told; pid != nil && *pid != 0 {
-				*told, _ = m.host(*pid)
+			if isThere(*told) {
+				*told, _ = m.host(**told)
 				if *told == nil {
 					over := verdict.Over
 					*told = &over
@@ -292,7 +292,7 @@ func (d *datagram) bound(now *systemd1.Service, renamed bool) time.Duration {
 	}
 	// Its sender is the main process, or was it, which was started and the state entered, in which that
 	// is running, before anything else was looked at (systemd: service_enter_start).
-	if main := now.LatestMain; main != nil && *main == d.event.Sender.PID && *main != 0 && now.MainStarted != 0 {
+	if main := now.LatestMain; isThere(main) && *main == d.event.Sender.PID && now.MainStarted != 0 {
 		at = max(at, now.MainStarted+1)
 		if now.Left >= now.MainStarted {
 			at = max(at, now.Left+1)
@@ -317,7 +317,7 @@ func (d *datagram) forkedFor(entered []systemd1.State) time.Duration {
 
 // tell adds to a unit what its properties do not tell at once.
 func tell(u *verdict.Unit, now *systemd1.Service) {
-	if pid := u.MainPID; pid != nil && *pid != 0 && now.ReloadSignal != 0 {
+	if pid := u.MainPID; isThere(pid) && now.ReloadSignal != 0 {
 		if p, err := proc.Open(int(*pid)); err == nil {
 			if s, err := p.Status(); err == nil {
 				handled := (s.Caught|s.Blocked)&(1<<(now.ReloadSignal-1)) != 0
