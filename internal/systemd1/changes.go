@@ -40,8 +40,9 @@ type State struct {
 	Sub    string
 	Since  time.Duration
 	Before bool
-	// Main and Control are the main and the control process that were told in it, in the service
-	// manager's pid namespace; 0 for none. They are absent (nil) if none was told, or more than one.
+	// Main and Control are the main process that was told in it first, and the control process, in the
+	// service manager's pid namespace; 0 for none. They are absent (nil) if none was told, and Control
+	// also if it was more than one.
 	Main, Control *uint32
 	// NotifyAccess is what was told of that first, "" if nothing was, as systemd before 254 does not.
 	NotifyAccess string
@@ -143,11 +144,8 @@ func (u *changed) note(kind string, now properties) {
 	}
 }
 
-// tell takes note of the processes that are told in the same state.
+// tell takes note of the control process that is told in the same state: another one of several commands.
 func (s *State) tell(now State) {
-	if s.Main != nil && now.Main != nil && *s.Main != *now.Main {
-		s.Main = nil
-	}
 	if s.Control != nil && now.Control != nil && *s.Control != *now.Control {
 		s.Control = nil
 	}
