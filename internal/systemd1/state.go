@@ -154,13 +154,15 @@ func (s *Service) At(at time.Duration, said func(key string) bool) *verdict.Unit
 		*u.ControlPID == 0 && !HasNoControl(u.SubState, u.Type):
 		u.ControlPID = nil
 	}
-	if said("NOTIFYACCESS") && s.version >= overridesAccess {
+	// What it has said is gone with the run (systemd: service_enter_dead, service_start).
+	another := s.Left >= at || s.Changed >= at && IsOver(s.Now.SubState)
+	if (said("NOTIFYACCESS") || another) && s.version >= overridesAccess {
 		u.NotifyAccess = ""
 	}
-	if said("WATCHDOG_USEC") {
+	if said("WATCHDOG_USEC") || another {
 		u.Watchdog = nil
 	}
-	if said("FDSTORE") || said("FDSTOREREMOVE") {
+	if said("FDSTORE") || said("FDSTOREREMOVE") || another {
 		u.FDStored = nil
 		if u.FDStoreMax != nil && *u.FDStoreMax == 0 {
 			u.FDStored = u.FDStoreMax
@@ -177,6 +179,15 @@ func HasNoControl(state, kind string) bool {
 		return true
 	case "start":
 		return kind != "" && kind != "forking"
+	}
+	return false
+}
+
+// IsOver reports whether a unit has no processes in a state.
+func IsOver(state string) bool {
+	switch state {
+	case "dead", "failed", "auto-restart", "auto-restart-queued", "dead-before-auto-restart", "failed-before-auto-restart":
+		return true
 	}
 	return false
 }

@@ -30,7 +30,7 @@ var texts = []rule{
 		when:   func(s *scene) bool { return !slices.Contains([]string{"none", "main", "exec", "all"}, s.line.Value) },
 		reason: "\"$value\" is no NotifyAccess=, and what an earlier NOTIFYACCESS= has changed is undone",
 		cure:   "send none, main, exec or all",
-		then:   func(s *scene) { s.unit.NotifyAccess = "" },
+		then:   func(s *scene) { s.unit.NotifyAccess = s.unit.ConfiguredAccess },
 	},
 	{
 		id: "N1", key: "NOTIFYACCESS", source: reads, outcome: NoEffect,

@@ -14,6 +14,8 @@ type Unit struct {
 	// NotifyAccess is who may send: "none", "main", "exec" or "all", with what NOTIFYACCESS= has
 	// changed.
 	NotifyAccess string
+	// ConfiguredAccess is NotifyAccess= without that. No property tells, once it is changed.
+	ConfiguredAccess string
 	// MainPID and ControlPID are in the initial pid namespace; 0 for none, or [Over].
 	MainPID, ControlPID *uint32
 	// SubState is the state, such as "start" or "running".

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/verdict"
 	"github.com/sdtrace/sdtrace/vmtest"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
@@ -68,6 +69,7 @@ func TestRandomMessagesLeadWhereTheyArePredictedTo(t *testing.T) {
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	t.Cleanup(func() { t.Log(&randomLive) })
 	for _, m := range managers {
 		t.Run(m.Version, func(t *testing.T) {
 			t.Parallel()
@@ -92,7 +94,9 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 	withChild(starting)(t, u)
 	u.stopping = false
 	state := u.state(t)
-	var said []string
+	state.ConfiguredAccess = "all"
+	var lines []string
+	var said []message
 	unknown := 0
 	for range inOneLife {
 		from := u.agent(t, []string{"main", "child"}[r.IntN(2)])
@@ -107,14 +111,12 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 				unknown++
 			}
 		}
-		said = append(said, line)
+		lines = append(lines, line)
+		said = append(said, message{o.Send, from.host, proc.BootTime(), verdicts})
 		// All descriptors are different ones.
 		if after.FDStored == nil {
 			stored = min(storeMax, stored+uint32(o.FDs))
 			after.FDStored = &stored
-		}
-		if after.NotifyAccess == "" {
-			after.NotifyAccess = "all" // the unit file's
 		}
 		from.do(t, o)
 		state = after
@@ -122,7 +124,13 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 	u.agent(t, "main").do(t, order{Barrier: true})
 	got, want := followed(u.state(t), m.Major), followed(state, m.Major)
 	if diff := gocmp.Diff(want, got); diff != "" || unknown > 0 {
-		t.Errorf("%d unknown; where it led (-predicted +systemd):\n%s%s", unknown, diff, strings.Join(said, "\n"))
+		t.Errorf("%d unknown; where it led (-predicted +systemd):\n%s%s", unknown, diff, strings.Join(lines, "\n"))
+	}
+	for i, message := range said {
+		for _, other := range randomLive.compare(t, m, message) {
+			t.Logf("message %d of %d (main %d child %d): %s\n%s", i, message.pid, u.agent(t, "main").host, u.agent(t, "child").host, other, strings.Join(lines, "\n"))
+			break
+		}
 	}
 	// Not by systemctl kill: systemd 262 kills the control group (cgroup.kill), and then the kernel now and
 	// then what is forked into it for the next life (Linux 6.18: cgroup_post_fork).

@@ -37,8 +37,8 @@ func TestAServiceManagerInAUserNamespaceIsAsked(t *testing.T) {
 		if out, err := run.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		said := said{uint32(nested.PID), "READY=1\nSTATUS=" + status}
-		for _, l := range live.of(t, said, 0, 0).Lines {
+		said := message{payload: []byte("READY=1\nSTATUS=" + status)}
+		for _, l := range live.take(t, nested.PID, said).Lines {
 			if l.Outcome != events.Heeded || l.Confirmed == nil || !*l.Confirmed {
 				t.Errorf("%s=%s: %s (%s), confirmed %v", l.Key, l.Value, l.Outcome, l.Reason, l.Confirmed)
 			}

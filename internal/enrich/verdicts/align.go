@@ -5,6 +5,7 @@ package verdicts
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sdtrace/sdtrace/internal/systemd1"
@@ -17,8 +18,11 @@ import (
 type alignment struct {
 	manager verdict.Manager
 	batch   []aligned
-	// entered are the states that the unit has entered since, in order.
-	entered []systemd1.State
+	// all are the states that the unit has entered, as far as they are known, and entered those since the
+	// first of the datagrams, in order.
+	all, entered []systemd1.State
+	// runs are those of all with which a run of the unit has begun.
+	runs []systemd1.State
 	// now is what the service manager has told then, and began when it was seen first.
 	now   *systemd1.Service
 	began time.Duration
@@ -195,7 +199,70 @@ func withState(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 	return &in
 }
 
-// enter returns what was followed of a unit with what is known of a state that it enters.
+// into returns what was followed of a unit until behind a datagram with what is known of the way to another.
+func (a *alignment) into(u *verdict.Unit, before, d *aligned) *verdict.Unit {
+	switch {
+	case d.enters:
+		return a.through(u, before.state, d.state)
+	case d.state.Sub != "" && d.state.Since == before.state.Since:
+		return u
+	}
+	for _, run := range a.runs {
+		switch {
+		case run.Since <= before.bound || d.read != 0 && run.Since >= d.read:
+		case max(d.bound, d.born) <= run.Since, before.datagram != nil && before.born >= run.Since:
+			return nil // it may have begun before, after or between them
+		default:
+			// What processes of the run before have said was read before their end.
+			begun := newRun(a.now.Now.Name)
+			u = a.enter(&begun, run)
+		}
+	}
+	return u
+}
+
+// through returns what was followed of a unit in a state with what is known of those on the way to another.
+func (a *alignment) through(u *verdict.Unit, from, to systemd1.State) *verdict.Unit {
+	for _, state := range a.all {
+		if state.Since > from.Since && state.Since < to.Since && !state.Before {
+			u = a.enter(u, state)
+		}
+	}
+	return a.enter(u, to)
+}
+
+// runsOf are the states with which runs of a unit have begun, in order.
+func runsOf(entered []systemd1.State, now *systemd1.Service) (runs []systemd1.State) {
+	from := ""
+	for _, state := range entered {
+		if !state.Before && begins(from, state.Sub) {
+			runs = append(runs, state)
+		}
+		from = state.Sub
+	}
+	if now.Left != 0 && (len(runs) == 0 || runs[len(runs)-1].Since < now.Left) {
+		runs = append(runs, systemd1.State{Since: now.Left})
+	}
+	return runs
+}
+
+// begins reports whether a run of a unit begins with a state after another one, "" for an unknown one. Some
+// states in between may not have been signalled.
+func begins(from, to string) bool {
+	switch to {
+	case "condition":
+		return true
+	case "start-pre":
+		return from != "condition"
+	case "start":
+		return from != "condition" && from != "start-pre"
+	case "start-post", "running", "exited":
+		return systemd1.IsOver(from) || strings.HasPrefix(from, "stop") || strings.HasPrefix(from, "final")
+	}
+	return false
+}
+
+// enter returns what was followed of a unit with what is known of a state that it enters next.
 func (a *alignment) enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 	if state.Sub == "" {
 		return u
@@ -204,11 +271,26 @@ func (a *alignment) enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 		u = &verdict.Unit{Name: a.now.Now.Name}
 	}
 	in := *u
+	if begins(u.SubState, state.Sub) {
+		in = newRun(u.Name)
+	}
+	in.ControlPID = cmp.Or(state.Control, in.ControlPID)
+	// A datagram that has led there may have said more: the state is told before all of it is done (systemd:
+	// job_finish_and_invalidate).
+	if u.SubState != state.Sub {
+		in.MainPID, in.NotifyAccess = cmp.Or(state.Main, in.MainPID), cmp.Or(state.NotifyAccess, in.NotifyAccess)
+	}
 	in.SubState = state.Sub
-	in.MainPID, in.ControlPID = cmp.Or(state.Main, u.MainPID), cmp.Or(state.Control, u.ControlPID)
-	in.NotifyAccess = cmp.Or(state.NotifyAccess, u.NotifyAccess)
 	in.Deadline = a.deadline(state)
 	return &in
+}
+
+// newRun is what is known of a unit that begins to start: what it has said is gone (systemd: service_start).
+func newRun(name string) verdict.Unit {
+	no, none, errno := false, "", 0
+	return verdict.Unit{
+		Name: name, Stopping: &no, StatusText: &none, StatusErrno: &errno, StatusBusError: &none, StatusVarlinkError: &none,
+	}
 }
 
 // deadline is when the timeout of a state is over that was entered; nil when unknown.

@@ -33,7 +33,7 @@ type unit struct {
 	base   *verdict.Unit
 	// state is the one that the unit was in at asked.
 	state systemd1.State
-	// run is when the main process of the run was started that after is about.
+	// run is when the run began that after is about.
 	run time.Duration
 }
 
@@ -59,24 +59,21 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		u.led = u.after
 		return
 	}
-	if u.run != now.MainStarted {
-		// Another run, of which everything was seen if it began since; or another main process of
-		// the same.
-		if !slices.ContainsFunc(batch, func(d *datagram) bool { return d.leadsTo(now.Now.MainPID) }) {
-			u.after, u.recent = u.fresh(m, now, batch[0]), nil
+	if u.run != now.Left {
+		if isOfRun(now, batch[0]) {
+			u.after, u.recent = u.fresh(m, now), nil
 		}
-		u.run = now.MainStarted
+		u.run = now.Left
 	}
 	a := alignment{
 		manager: verdict.Manager{Version: m.conn.Version, PID: m.pid}, now: now, began: m.began, open: len(beyond) > 0,
 	}
-	units := u.align(m, &a, batch)
-	led := u.lead(&a, units)
+	units, latest := u.align(m, &a, batch)
+	led := u.lead(&a, units, latest)
 	before, assumed := u.after, false
-	for _, d := range units {
-		if d.enters {
-			before = a.enter(before, d.state)
-		}
+	for i := range units {
+		d := &units[i]
+		before, latest = a.into(before, latest, d), d
 		d.assumed = assumed && d.unit.FDStored == nil
 		at := fill(withState(d.unit, d.state), before, led)
 		before = d.finish(m, at, now)
@@ -91,33 +88,40 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 	u.state = systemd1.State{Sub: now.Now.SubState, Since: now.Changed}
 }
 
-// align finds what is known of the unit before each of some datagrams, and the state that it was in.
-func (u *unit) align(m *manager, a *alignment, batch []*datagram) []aligned {
+// align finds what is known of the unit before each of some datagrams, and the state that it was in. latest is
+// the one before them.
+func (u *unit) align(m *manager, a *alignment, batch []*datagram) (units []aligned, latest *aligned) {
 	now, entered := a.now, m.entered(u.name)
 	renamed := batch[0].since("MAINPID") || batch[0].since("MAINPIDFD")
-	units := make([]aligned, len(batch))
+	configured := configuredAccess(entered)
+	units = make([]aligned, len(batch))
 	for i, d := range batch {
 		bound := max(d.bound(now, renamed), d.forkedFor(entered))
 		at := now.At(bound, d.since)
+		at.ConfiguredAccess = configured
 		tell(at, now)
-		tellStored(at, now, batch[i:])
+		if now.Left < bound {
+			tellStored(at, now, batch[i:])
+		}
 		if isKnown(now.Now.Frozen, false) && bound > m.conn.Since && !m.conn.WasFrozen(u.name) {
 			at.Frozen = now.Now.Frozen
 		}
 		units[i] = aligned{datagram: d, bound: bound, unit: at}
 	}
+	a.all, a.runs = entered, runsOf(entered, now)
+	latest = &aligned{bound: u.asked, state: u.state}
 	from, base := u.begin(now, entered, m.conn.Since, units[0])
 	a.batch, a.entered = append(slices.Clone(u.recent), units...), since(entered, now, from.Since)
 	first := &a.batch[0]
 	// It was over, and has been started since with the sender in it: a process is forked just before the
 	// state is entered in which it runs, and nothing is read in between.
-	if isOver(from.Sub) && len(a.entered) > 0 && first.born > from.Since {
+	if systemd1.IsOver(from.Sub) && len(a.entered) > 0 && first.born > from.Since {
 		from = a.entered[0]
 	}
 	base = cmp.Or(base, first.unit)
 	entersFirst := len(u.recent) == 0 && from.Since > u.asked // nothing was said in this state before
 	if entersFirst {
-		base = a.enter(base, from)
+		base = a.through(base, u.state, from)
 	}
 	switch {
 	case first.bound < m.conn.Since && now.Changed >= first.bound:
@@ -129,17 +133,20 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) []aligned {
 	default:
 		a.align(from, base)
 	}
-	first.enters = entersFirst
+	first.enters = len(u.recent) == 0 && first.state.Sub != "" && first.state.Since > u.asked
 	for i := range a.batch[1:] {
 		before, d := a.batch[i].state, &a.batch[i+1]
-		d.enters = before.Sub != "" && d.state.Since != before.Since
+		d.enters = before.Sub != "" && d.state.Sub != "" && d.state.Since != before.Since
+	}
+	if n := len(u.recent); n > 0 {
+		latest = &a.batch[n-1]
 	}
 	units = a.batch[len(u.recent):]
 	u.recent, u.from, u.base = a.batch, from, base
 	if len(u.recent) > batchMax {
 		u.recent = nil
 	}
-	return units
+	return units, latest
 }
 
 // begin returns the state that the unit was in before datagrams, of which the first was read at a time or
@@ -175,13 +182,20 @@ func (u *unit) begin(
 	return from, u.after
 }
 
-// isOver reports whether a unit has no processes in a state.
-func isOver(state string) bool {
-	switch state {
-	case "dead", "failed", "auto-restart", "auto-restart-queued", "dead-before-auto-restart", "failed-before-auto-restart":
-		return true
+// configuredAccess is NotifyAccess= of a unit that has entered states, without what it has said; "" when that is not
+// known.
+func configuredAccess(entered []systemd1.State) (access string) {
+	from := ""
+	for _, state := range entered {
+		if told := state.NotifyAccess; told != "" && begins(from, state.Sub) {
+			if access != "" && access != told {
+				return "" // another unit file was loaded
+			}
+			access = told
+		}
+		from = state.Sub
 	}
-	return false
+	return access
 }
 
 // since are those of the states that a unit has entered which it has entered after a time, with the one
@@ -233,15 +247,19 @@ func (m *manager) entered(name string) []systemd1.State {
 	return states
 }
 
-// fresh is what is followed of a unit at the beginning of a run, if the first datagram is of that run:
-// nothing, or that it has not said STOPPING=1 yet, and how much is stored.
-func (u *unit) fresh(m *manager, now *systemd1.Service, first *datagram) *verdict.Unit {
-	isOfRun := now.LatestMain != nil && *now.LatestMain == first.event.Sender.PID || first.born > now.MainStarted
-	if now.MainStarted < m.began || !isOfRun {
+// isOfRun reports whether a datagram was sent in the latest run of a unit.
+func isOfRun(now *systemd1.Service, d *datagram) bool {
+	return d.born > now.Left || isKnown(now.LatestMain, d.event.Sender.PID) && now.MainStarted > now.Left
+}
+
+// fresh is what is followed of a unit at the beginning of its latest run; nil if that has not been seen.
+func (u *unit) fresh(m *manager, now *systemd1.Service) *verdict.Unit {
+	if now.Left < m.began {
 		return nil
 	}
-	no := false
-	return &verdict.Unit{Name: u.name, Stopping: &no, FDStored: storedAtStart(now)}
+	run := newRun(u.name)
+	run.FDStored = storedAtStart(now)
+	return &run
 }
 
 // storedAtStart is how much was stored when the main process was started, which has got all of it
@@ -352,18 +370,17 @@ func tellStored(u *verdict.Unit, now *systemd1.Service, batch []*datagram) {
 
 // led says of which properties of a unit one knows where they were led to by datagrams: to what the
 // service manager tells now.
-type led struct{ main, control, access, watchdog, stored, status bool }
+type led struct{ main, control, access, watchdog, stored, status, errno, bus, varlink bool }
 
 // everything is what is taken over when it is only asked where datagrams lead to.
-var everything = led{true, true, true, true, true, true}
+var everything = led{true, true, true, true, true, true, true, true, true}
 
 // lead follows datagrams from where the unit was, and compares.
-func (u *unit) lead(a *alignment, units []aligned) led {
+func (u *unit) lead(a *alignment, units []aligned, latest *aligned) led {
 	at := u.after
-	for _, d := range units {
-		if d.enters {
-			at = a.enter(at, d.state)
-		}
+	for i := range units {
+		d := &units[i]
+		at, latest = a.into(at, latest, d), d
 		_, at = d.lead(a.manager, fill(withState(d.unit, d.state), at, everything))
 	}
 	n := &a.now.Now
@@ -371,6 +388,8 @@ func (u *unit) lead(a *alignment, units []aligned) led {
 		main: same(at.MainPID, n.MainPID), control: same(at.ControlPID, n.ControlPID),
 		access: at.NotifyAccess != "" && at.NotifyAccess == n.NotifyAccess, watchdog: same(at.Watchdog, n.Watchdog),
 		stored: same(at.FDStored, n.FDStored), status: same(at.StatusText, n.StatusText),
+		errno: same(at.StatusErrno, n.StatusErrno), bus: same(at.StatusBusError, n.StatusBusError),
+		varlink: same(at.StatusVarlinkError, n.StatusVarlinkError),
 	}
 }
 
@@ -388,6 +407,9 @@ func fill(at, followed *verdict.Unit, to led) *verdict.Unit {
 	take(&u.Watchdog, followed.Watchdog, to.watchdog)
 	take(&u.FDStored, followed.FDStored, to.stored)
 	take(&u.StatusText, followed.StatusText, to.status)
+	take(&u.StatusErrno, followed.StatusErrno, to.errno)
+	take(&u.StatusBusError, followed.StatusBusError, to.bus)
+	take(&u.StatusVarlinkError, followed.StatusVarlinkError, to.varlink)
 	if u.NotifyAccess == "" && to.access {
 		u.NotifyAccess = followed.NotifyAccess
 	}
