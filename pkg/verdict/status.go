@@ -7,13 +7,27 @@ import "slices"
 // same reports whether what is known is this already.
 func same[T comparable](known *T, value T) bool { return known != nil && *known == value }
 
+// StatusText is the status of a unit once STATUS= with a value was read: "" for one that is no UTF-8 as
+// systemd takes it (systemd: service_notify_message, utf8_is_valid).
+func StatusText(value string) string {
+	if !isUTF8(value) {
+		return ""
+	}
+	return value
+}
+
+func showStatus(s *scene) {
+	text := StatusText(s.line.Value)
+	s.unit.StatusText = &text
+}
+
 var texts = []rule{
 	{
 		id: "S2", key: "STATUS", source: reads, outcome: Ignored,
 		when:   func(s *scene) bool { return !isUTF8(s.line.Value) },
 		reason: "it is no UTF-8, and the status before it is gone, too",
 		cure:   "send the status in UTF-8",
-		then:   func(s *scene) { s.unit.StatusText = new(string) },
+		then:   showStatus,
 	},
 	{
 		id: "S1", key: "STATUS", source: reads, outcome: NoEffect,
@@ -23,7 +37,7 @@ var texts = []rule{
 	{
 		id: "S0", key: "STATUS", source: reads, outcome: Heeded,
 		reason: "it is the status now",
-		then:   func(s *scene) { text := s.line.Value; s.unit.StatusText = &text },
+		then:   showStatus,
 	},
 	{
 		id: "N2", key: "NOTIFYACCESS", source: reads, outcome: NoEffect,

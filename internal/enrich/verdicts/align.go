@@ -23,6 +23,8 @@ type alignment struct {
 	all, entered []systemd1.State
 	// runs are those of all with which a run of the unit has begun.
 	runs []systemd1.State
+	// given is what the main process of the latest run was given.
+	given given
 	// now is what the service manager has told then, and began when it was seen first.
 	now   *systemd1.Service
 	began time.Duration
@@ -214,7 +216,7 @@ func (a *alignment) into(u *verdict.Unit, before, d *aligned) *verdict.Unit {
 			return nil // it may have begun before, after or between them
 		default:
 			// What processes of the run before have said was read before their end.
-			begun := newRun(a.now.Now.Name)
+			begun := a.begin(run.Since)
 			u = a.enter(&begun, run)
 		}
 	}
@@ -272,7 +274,7 @@ func (a *alignment) enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 	}
 	in := *u
 	if begins(u.SubState, state.Sub) {
-		in = newRun(u.Name)
+		in = a.begin(state.Since)
 	}
 	in.ControlPID = cmp.Or(state.Control, in.ControlPID)
 	// A datagram that has led there may have said more: the state is told before all of it is done (systemd:
@@ -285,11 +287,19 @@ func (a *alignment) enter(u *verdict.Unit, state systemd1.State) *verdict.Unit {
 	return &in
 }
 
+// begin is what is known of the unit when a run begins.
+func (a *alignment) begin(since time.Duration) verdict.Unit {
+	if since < a.now.Left {
+		return newRun(a.now.Now.Name, given{})
+	}
+	return newRun(a.now.Now.Name, a.given)
+}
+
 // newRun is what is known of a unit that begins to start: what it has said is gone (systemd: service_start).
-func newRun(name string) verdict.Unit {
+func newRun(name string, given given) verdict.Unit {
 	no, none, errno := false, "", 0
 	return verdict.Unit{
-		Name: name, Stopping: &no, StatusText: &none, StatusErrno: &errno, StatusBusError: &none, StatusVarlinkError: &none,
+		Name: name, FDStored: given.stored, Watchdog: given.watchdog, Stopping: &no, StatusText: &none, StatusErrno: &errno, StatusBusError: &none, StatusVarlinkError: &none,
 	}
 }
 

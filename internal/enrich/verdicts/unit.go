@@ -33,8 +33,11 @@ type unit struct {
 	base   *verdict.Unit
 	// state is the one that the unit was in at asked.
 	state systemd1.State
-	// run is when the run began that after is about.
-	run time.Duration
+	// run is when the run began that after is about, and given what its main process was given, which has
+	// been looked at as this one.
+	run    time.Duration
+	given  given
+	looked uint32
 }
 
 // judge finds the verdicts on datagrams in the order in which they were sent. now is what the service
@@ -59,6 +62,8 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 		u.led = u.after
 		return
 	}
+	entered := m.entered(u.name)
+	u.look(now, entered)
 	if u.run != now.Left {
 		if isOfRun(now, batch[0]) {
 			u.after, u.recent = u.fresh(m, now), nil
@@ -67,6 +72,7 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 	}
 	a := alignment{
 		manager: verdict.Manager{Version: m.conn.Version, PID: m.pid}, now: now, began: m.began, open: len(beyond) > 0,
+		all: entered, runs: runsOf(entered, now), given: u.given,
 	}
 	units, latest := u.align(m, &a, batch)
 	led := u.lead(&a, units, latest)
@@ -91,7 +97,7 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 // align finds what is known of the unit before each of some datagrams, and the state that it was in. latest is
 // the one before them.
 func (u *unit) align(m *manager, a *alignment, batch []*datagram) (units []aligned, latest *aligned) {
-	now, entered := a.now, m.entered(u.name)
+	now, entered := a.now, a.all
 	renamed := batch[0].since("MAINPID") || batch[0].since("MAINPIDFD")
 	configured := configuredAccess(entered)
 	units = make([]aligned, len(batch))
@@ -108,9 +114,13 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) (units []align
 		}
 		units[i] = aligned{datagram: d, bound: bound, unit: at}
 	}
-	a.all, a.runs = entered, runsOf(entered, now)
 	latest = &aligned{bound: u.asked, state: u.state}
 	from, base := u.begin(now, entered, m.conn.Since, units[0])
+	for _, state := range entered {
+		if state.Sub == from.Sub && state.Since == from.Since {
+			from = state // with what was told in it
+		}
+	}
 	a.batch, a.entered = append(slices.Clone(u.recent), units...), since(entered, now, from.Since)
 	first := &a.batch[0]
 	// It was over, and has been started since with the sender in it: a process is forked just before the
@@ -222,7 +232,7 @@ func lastStatus(batch []*datagram, now *systemd1.Service) int {
 		if d.said.Text == nil {
 			return len(batch)
 		}
-		if status, ok := d.said.Text.Lookup("STATUS"); ok && status == *now.Now.StatusText {
+		if status, ok := d.said.Text.Lookup("STATUS"); ok && verdict.StatusText(status) == *now.Now.StatusText {
 			return i
 		}
 	}
@@ -257,36 +267,61 @@ func (u *unit) fresh(m *manager, now *systemd1.Service) *verdict.Unit {
 	if now.Left < m.began {
 		return nil
 	}
-	run := newRun(u.name)
-	run.FDStored = storedAtStart(now)
+	run := newRun(u.name, u.given)
 	return &run
 }
 
-// storedAtStart is how much was stored when the main process was started, which has got all of it
-// (sd_listen_fds(3)); nil when that cannot be told any more.
-func storedAtStart(now *systemd1.Service) *uint32 {
-	if now.LatestMain == nil || now.HasSockets {
-		return nil
+// given is what the main process of a run was given when it was started; nil when that is not known.
+type given struct {
+	stored   *uint32        // how many file descriptors were in the store (sd_listen_fds(3))
+	watchdog *time.Duration // the watchdog's interval, 0 for none (sd_watchdog_enabled(3))
+}
+
+// look finds what the main process of the latest run was given, once for each.
+func (u *unit) look(now *systemd1.Service, entered []systemd1.State) {
+	if u.run != now.Left {
+		u.given, u.looked = given{}, 0
 	}
-	p, err := proc.Open(int(*now.LatestMain))
+	for _, state := range entered {
+		// Another one than the service manager has started may have another environment.
+		if state.Since < now.Left || state.Before || !isThere(state.Main) || *state.Main == u.looked {
+			continue
+		}
+		if same(state.Main, now.LatestMain) {
+			u.given, u.looked = givenTo(*state.Main, now.HasSockets), *state.Main
+		}
+		return
+	}
+}
+
+// givenTo reads what a main process was given in its environment.
+func givenTo(pid uint32, hasSockets bool) (g given) {
+	p, err := proc.Open(int(pid))
 	if err != nil {
-		return nil
+		return g
 	}
 	defer p.Close()
 	environ, err := p.Read("environ")
 	if err != nil || !isWhole(environ) {
-		return nil
+		return g
 	}
-	text, passed := proc.Variable(environ, "LISTEN_FDS")
-	if !passed {
-		return new(uint32)
+	number := func(name string, bits int) (n uint64, ok bool) {
+		text, passed := proc.Variable(environ, name)
+		if !passed {
+			return 0, true
+		}
+		n, err := strconv.ParseUint(text, 10, bits)
+		return n, err == nil
 	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
-		return nil
+	if n, ok := number("LISTEN_FDS", 32); ok && !hasSockets {
+		stored := uint32(n)
+		g.stored = &stored
 	}
-	stored := uint32(n)
-	return &stored
+	if usec, ok := number("WATCHDOG_USEC", 63); ok && usec <= uint64(verdict.Never/time.Microsecond) {
+		interval := time.Duration(usec) * time.Microsecond
+		g.watchdog = &interval
+	}
+	return g
 }
 
 // isWhole reports whether an environment block holds variables only: some programs write their title
