@@ -30,7 +30,9 @@ type changed struct {
 	states []State
 	first  dbus.Sequence // of the first of states
 	next   State         // with what was told of the service before the unit
-	frozen bool          // ever
+	// mainStarted is when the main process was started that was told with it, by CLOCK_MONOTONIC.
+	mainStarted time.Duration
+	frozen      bool // ever
 }
 
 // State is a state that a unit has entered.
@@ -119,6 +121,7 @@ func (u *changed) note(kind string, now properties) {
 	case "org.freedesktop.systemd1.Service":
 		u.next.Main, u.next.Control = pointer[uint32](now, "MainPID"), pointer[uint32](now, "ControlPID")
 		u.next.NotifyAccess = value[string](now, "NotifyAccess")
+		u.mainStarted = now.time("ExecMainStartTimestampMonotonic")
 	case "org.freedesktop.systemd1.Unit":
 		if state, ok := now["FreezerState"].Value().(string); ok && state != "running" {
 			u.frozen = true
@@ -126,6 +129,10 @@ func (u *changed) note(kind string, now properties) {
 		s := u.next
 		s.Sub, s.Since = value[string](now, "SubState"), now.time("StateChangeTimestampMonotonic")
 		u.next = State{}
+		if u.mainStarted > s.Since {
+			// The service has said more since it entered the state, before this was told.
+			s.Main, s.NotifyAccess = nil, ""
+		}
 		if job, ok := now["Job"].Value().([]any); ok && len(job) > 0 {
 			had := job[0] != uint32(0)
 			s.HadJob = &had

@@ -43,8 +43,8 @@ type Stage interface {
 	Do(*events.Record)
 	// Wake is when Due is to be asked next; the zero time is never.
 	Wake() time.Time
-	// Due returns what the stage itself has to tell at a time, which is Wake or later. It
-	// goes through the stages behind this one, and must stay as it is until it was yielded.
+	// Due returns what the stage itself has to tell at a time, which is Wake or later, and of
+	// which all records have passed that were made before. It goes through the stages behind this one, and must stay as it is until it was yielded.
 	Due(now time.Time) []events.Record
 }
 
@@ -139,13 +139,18 @@ func (c *Capture) next() (*events.Record, error) {
 			return &c.current, nil
 		}
 		wake := c.wake()
-		if !wake.IsZero() {
-			if now := c.now(); !now.Before(wake) {
-				c.askStages(now)
-				continue
-			}
+		if !wake.IsZero() && !c.seen.Before(wake) {
+			c.askStages(c.seen)
+			continue
 		}
+		// Taken before the source is found to have nothing: what a stage is asked at is a time of which it
+		// has seen all.
+		now := c.clock.Now()
 		r, err := c.source.Next(wake)
+		if isDry(err) && !wake.IsZero() && !now.Before(wake) {
+			c.askStages(now)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -155,6 +160,9 @@ func (c *Capture) next() (*events.Record, error) {
 		return &c.current, nil
 	}
 }
+
+// isDry reports whether the error says that a source has nothing, for now or any more.
+func isDry(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) }
 
 // pass takes a record through the stages from one on.
 func (c *Capture) pass(r *events.Record, from int) {
@@ -171,14 +179,6 @@ func (c *Capture) wake() (first time.Time) {
 		}
 	}
 	return first
-}
-
-// now is the time of the stream: while there is more to read, the wall clock is ahead of it.
-func (c *Capture) now() time.Time {
-	if c.source.Ready() {
-		return c.seen
-	}
-	return c.clock.Now()
 }
 
 func (c *Capture) askStages(now time.Time) {

@@ -19,6 +19,10 @@ import (
 // main process's, are later bounds.
 const sendLag = 100 * time.Millisecond
 
+// sendLagMax is how long that can be on a machine that has much more to do than it can: what would
+// contradict a verdict only if it is not so long contradicts nothing.
+const sendLagMax = 5 * time.Second
+
 // datagram is one that waits for its verdict, with what is known of its sender by now.
 type datagram struct {
 	*message
@@ -30,6 +34,8 @@ type datagram struct {
 	// sent is when the send began, by CLOCK_MONOTONIC, at the earliest, and started when the
 	// process did that it counts as from, by CLOCK_BOOTTIME; 0 when unknown.
 	sent, started time.Duration
+	// surely is when the send had not begun yet for sure, however long the sender had no processor.
+	surely time.Duration
 	// born is when the sender's process was started, by CLOCK_MONOTONIC.
 	born time.Duration
 	// ended is when the send had ended, by CLOCK_MONOTONIC.
@@ -83,8 +89,9 @@ func (m *manager) datagram(msg *message) *datagram {
 	switch {
 	case e.Result.Latency != 0:
 		d.sent = end - e.Result.Latency
+		d.surely = d.sent
 	default:
-		d.sent = max(end-sendLag, time.Duration(s.StartTime)-offset)
+		d.sent, d.surely = max(end-sendLag, d.born), max(end-sendLagMax, d.born)
 	}
 	if receipt != nil {
 		d.read = e.BootTime - offset + receipt.Time.Sub(e.Time)
@@ -140,7 +147,7 @@ func (d *datagram) lives(m *manager) bool {
 // name looks at the process that MAINPID= names, now that the unit is as it is.
 func (d *datagram) name(m *manager, now *systemd1.Service) {
 	pid, named := d.said.MainPID()
-	if !named {
+	if !named || d.passesMain(m) {
 		return
 	}
 	d.said.Main = new(verdict.Process)
@@ -171,9 +178,25 @@ func (d *datagram) name(m *manager, now *systemd1.Service) {
 	}
 }
 
-// leadsTo reports whether the datagram names a process that is the main one now.
-func (d *datagram) leadsTo(main *uint32) bool {
-	return isThere(main) && d.said.Main != nil && d.said.Main.PID == *main
+// passesMain reports whether a pidfd that came with the datagram says which process the main one is to be.
+func (d *datagram) passesMain(m *manager) bool {
+	if d.said.Text == nil || m.conn.Version < passesMainSince {
+		return false
+	}
+	value, says := d.said.Text.Lookup("MAINPIDFD")
+	return says && value == "1"
+}
+
+// passesMainSince is the version of systemd from which on MAINPIDFD= counts.
+const passesMainSince = 257
+
+// nameByEffect is the process that the pidfd of a datagram refers to if that is seen by what came of it.
+func (d *datagram) nameByEffect(before *verdict.Unit, now *systemd1.Service) {
+	if before == nil || now == nil || !isThere(now.Now.MainPID) || before.MainPID == nil || *before.MainPID == *now.Now.MainPID ||
+		d.again("MAINPID") || d.again("MAINPIDFD") {
+		return
+	}
+	d.said.Main = &verdict.Process{PID: *now.Now.MainPID, Unit: now.Now.Name}
 }
 
 // since reports whether the datagram, or one behind it, has an assignment with a key.
@@ -202,6 +225,9 @@ func isQuiet(text *events.Text) bool {
 func (d *datagram) finish(m *manager, before *verdict.Unit, now *systemd1.Service) *verdict.Unit {
 	if before == nil && d.known && d.unit == "" || before == nil && d.unit != "" {
 		before = &verdict.Unit{Name: d.unit}
+	}
+	if d.passesMain(m) {
+		d.nameByEffect(before, now)
 	}
 	lines, after := d.decide(m, before, now)
 	v := &events.Verdict{
@@ -327,11 +353,11 @@ func (d *datagram) effect(now *systemd1.Service) effect {
 		switch key := v.Assignment.Key; {
 		case key == "READY" || key == "RELOADING" || key == "STOPPING":
 			moves := before.SubState != "" && after.SubState != before.SubState
-			refuted = moves && now.Changed < d.sent
-			shown = moves && !refuted && (after.SubState == now.Now.SubState || key == "READY" && now.Active >= d.sent)
+			refuted = moves && now.Changed < d.surely
+			shown = moves && now.Changed >= d.sent && (after.SubState == now.Now.SubState || key == "READY" && now.Active >= d.sent)
 		case key == "WATCHDOG" && v.Assignment.Value == "1":
 			shown = now.Pinged >= d.sent
-			refuted = !shown && settled
+			refuted = settled && now.Pinged < d.surely
 		case d.again(key):
 		case key == "STATUS":
 			shown = now.Now.StatusText != nil && *now.Now.StatusText == v.Assignment.Value

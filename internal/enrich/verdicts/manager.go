@@ -254,7 +254,7 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 		return err
 	}
 	var units []*judging
-	var beyond []*message
+	var beyond []string
 	// What the service manager tells is the outcome of all that it has read by then. So all of
 	// that has to be here, what came while it was asked, too.
 	for again := askAgain; ; again-- {
@@ -268,12 +268,15 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 				return err
 			}
 		}
-		more := m.takeUntil(ctx, time.Now())
+		more, all := m.takeUntil(ctx, time.Now())
+		if beyond = nil; !all {
+			beyond = events.Keys() // anything may have been said, and read
+		}
 		if len(more) == 0 {
 			break
 		}
 		if again == 0 || !m.asks(units) {
-			beyond = more
+			beyond = append(beyond, keysOf(more)...)
 			m.giveBack(more)
 			break
 		}
@@ -281,7 +284,7 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 	}
 	m.awaitReceipts(ctx, batch)
 	for _, u := range units {
-		m.finish(u, keysOf(beyond))
+		m.finish(u, beyond)
 	}
 	return nil
 }
@@ -391,23 +394,25 @@ func (m *manager) finish(j *judging, beyond []string) {
 	j.unit.judge(m, j.batch, beyond, j.now, j.asked)
 }
 
-// takeUntil waits until all that was sent before a time is here, and takes it.
-func (m *manager) takeUntil(ctx context.Context, at time.Time) (more []*message) {
-	for until := time.Now().Add(streamWithin); m.seen().Before(at) && time.Now().Before(until); {
-		if !pause(ctx, pollEvery) {
-			return nil
+// takeUntil waits until all that was sent before a time is here, and takes it. all is false when the stream is
+// too far behind.
+func (m *manager) takeUntil(ctx context.Context, at time.Time) (more []*message, all bool) {
+	for until := time.Now().Add(streamWithin); m.seen().Before(at); {
+		if !time.Now().Before(until) || !pause(ctx, pollEvery) {
+			break
 		}
 	}
+	all = !m.seen().Before(at)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.queue) > 0 && m.queue[0].event.Time.Before(at) {
 		more, m.queue = append(more, m.queue[0]), m.queue[1:]
 	}
-	return more
+	return more, all
 }
 
-// streamWithin is how long the stream may be behind what happens at most.
-const streamWithin = 100 * time.Millisecond
+// streamWithin is how long is waited at most for a stream that is behind what happens.
+const streamWithin = time.Second
 
 // awaitReceipts waits a moment for the receipts of datagrams that have been read.
 func (m *manager) awaitReceipts(ctx context.Context, batch []*message) {
