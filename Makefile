@@ -137,12 +137,15 @@ test: packages
 # SDTRACE_LONG=1: floods of millions instead of thousands.
 .PHONY: prove
 prove: packages
-	go run ./vmtest/run -tier boot,2,1 -times 3 -beside 'test-native*10,floods,fuzz-long' -busy -timeout 90m \
+	go run ./vmtest/run -tier boot,2,1 -times 3 -beside 'test-native*10,floods,random,fuzz-long' -busy -timeout 90m \
 		-results vmtest/results/prove -write docs/proof.md
 
-.PHONY: floods fuzz-long
+.PHONY: floods random fuzz-long
 floods: packages
 	SDTRACE_LONG=1 go test -count=1 -p 1 -timeout 60m $(ALONE)
+# A million messages of two processes of a service, on each version of systemd a quarter.
+random: packages
+	SDTRACE_LONG=1 go test -count=1 -timeout 2h -run TestRandomMessages -v ./vmtest/verdict
 fuzz-long:
 	$(MAKE) --no-print-directory fuzz FUZZTIME=100000x
 
