@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -201,6 +202,25 @@ func (p Process) OpenPath(path string) (fd int, stat unix.Stat_t, err error) {
 		return -1, stat, err
 	}
 	return fd, stat, nil
+}
+
+// ReadPath reads what a regular file holds at the beginning, up to a number of bytes, at a path as the
+// process sees it. The error is [os.ErrInvalid] for another kind of file.
+func (p Process) ReadPath(path string, most int) ([]byte, error) {
+	fd, stat, err := p.OpenPath(path)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, os.ErrInvalid
+	}
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, int64(most)))
 }
 
 // Sockets returns the inode numbers of the sockets that the process has open and that are

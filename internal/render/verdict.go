@@ -65,22 +65,24 @@ var outcomes = []struct {
 	{events.Ignored, "IGNORED", styleFailure},
 	{events.NoEffect, "NO EFFECT", styleYellow},
 	{events.Unknown, "UNKNOWN", styleDim},
+	{events.Heeded, "HEEDED", styleYellow},
 }
 
-// appendOutcome appends what is not heeded, and why: once for the whole datagram, or by its keys.
+// appendOutcome appends what is not heeded, or could be better, and why: once for the whole datagram, or by
+// its keys.
 func (t Text) appendOutcome(b []byte, v *events.Verdict) []byte {
 	if v.Pending {
 		return b // more comes
 	}
 	whole, all := v.Whole()
 	for _, o := range outcomes {
-		if all && whole.Outcome == o.outcome {
+		if all && whole.Outcome == o.outcome && isToldOf(whole) {
 			b = t.appendReason(b, o.style, o.word, "", whole)
 			continue
 		}
 		var said []string
 		for _, l := range v.Lines {
-			if all || l.Outcome != o.outcome || slices.Contains(said, l.Reason) {
+			if all || l.Outcome != o.outcome || !isToldOf(l) || slices.Contains(said, l.Reason) {
 				continue
 			}
 			said = append(said, l.Reason)
@@ -98,6 +100,9 @@ func (t Text) appendOutcome(b []byte, v *events.Verdict) []byte {
 	}
 	return b
 }
+
+// isToldOf reports whether there is something to say of a verdict.
+func isToldOf(l events.LineVerdict) bool { return l.Outcome != events.Heeded || l.Cure != "" }
 
 // keysOf are the keys of the lines on which the verdict is the same, each once.
 func keysOf(v *events.Verdict, like events.LineVerdict) string {

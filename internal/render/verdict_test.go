@@ -23,6 +23,8 @@ func TestTheVerdictStandsOnTheLineOfTheEvent(t *testing.T) {
 	cured.Cure = "set NotifyAccess=all"
 	likely := cured
 	likely.Likely, likely.Cure = true, ""
+	partly := lineVerdict("FDSTORE", events.Heeded, "not all of 2 file descriptors are stored")
+	partly.Cure = "set FileDescriptorStoreMax= higher"
 	refuted := lineVerdict("READY", events.Heeded, "the service has started")
 	refuted.Confirmed = eventtest.Ptr(false)
 	for _, tc := range []struct {
@@ -35,6 +37,11 @@ func TestTheVerdictStandsOnTheLineOfTheEvent(t *testing.T) {
 			"ignored", "READY=1",
 			events.Verdict{Lines: []events.LineVerdict{cured}},
 			"       READY=1 IGNORED: it counts as from 7734, and NotifyAccess=main takes 7650, the main process; set NotifyAccess=all",
+		},
+		{
+			"heeded in part", "FDSTORE=1",
+			events.Verdict{Lines: []events.LineVerdict{partly}},
+			"       FDSTORE=1 HEEDED: not all of 2 file descriptors are stored; set FileDescriptorStoreMax= higher",
 		},
 		{
 			"ignored, as it seems", "READY=1",

@@ -80,6 +80,7 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 	*u = verdict.Unit{
 		Name: name, Type: value[string](p, "Type"), NotifyAccess: value[string](p, "NotifyAccess"),
 		SubState:   value[string](p, "SubState"),
+		PIDFile:    value[string](p, "PIDFile"),
 		FDStoreMax: pointer[uint32](p, "FileDescriptorStoreMax"), FDStored: pointer[uint32](p, "NFileDescriptorStore"),
 		StatusText: pointer[string](p, "StatusText"), StatusBusError: pointer[string](p, "StatusBusError"),
 		StatusVarlinkError: pointer[string](p, "StatusVarlinkError"),

@@ -104,6 +104,15 @@ var mainPIDs = []rule{
 		reason: "MAINPIDFDID= is that of another process",
 	},
 	{
+		// The file is read when ExecReload= or ExecStartPost= has ended (systemd: service_sigchld_event).
+		id: "D21p", key: mainKeys, source: "service_load_pid_file", outcome: Heeded, then: setMain,
+		when: func(s *scene) bool {
+			return s.newMain().Unit == s.unit.Name && s.unit.PIDFileNames != nil && *s.unit.PIDFileNames != s.newMain().PID
+		},
+		reason: "it is the main process now, but $pidfile names $named: if it does when ExecReload= ends, that is the main process again",
+		cure:   "write the process id into the file of PIDFile= before sending MAINPID=, or do without PIDFile=",
+	},
+	{
 		id: "D21", key: mainKeys, source: suits, outcome: Heeded, then: setMain,
 		when:   func(s *scene) bool { return s.newMain().Unit == s.unit.Name },
 		reason: "it is the main process now",

@@ -196,6 +196,10 @@ func (s *scene) word(name string) string {
 		return s.unit.Type
 	case "pid":
 		return strconv.FormatUint(uint64(s.datagram.PID), 10)
+	case "pidfile":
+		return s.unit.PIDFile
+	case "named":
+		return strconv.FormatUint(uint64(*s.unit.PIDFileNames), 10)
 	case "takes":
 		return s.takes()
 	case "fds":

@@ -40,6 +40,10 @@ type Unit struct {
 	// StatusText, StatusErrno, StatusBusError and StatusVarlinkError are what it has said last.
 	StatusText, StatusBusError, StatusVarlinkError *string
 	StatusErrno                                    *int
+	// PIDFile is PIDFile=, and PIDFileNames the process id in it, in the initial pid namespace; nil also when
+	// there is none.
+	PIDFile      string
+	PIDFileNames *uint32
 	// StartPost is whether it has an ExecStartPost=.
 	StartPost *bool
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -466,6 +467,27 @@ func (m *manager) host(pid uint32) (*uint32, time.Duration) {
 		return &host, 0
 	}
 	return &host, time.Duration(stat.StartTicks+1)*proc.Tick - suspended()
+}
+
+// namedIn is the process that a PID file of the service manager's names, nil for none.
+func (m *manager) namedIn(path string) *uint32 {
+	p, err := proc.Open(int(m.pid))
+	if err != nil {
+		return nil
+	}
+	defer p.Close()
+	const enough = 64
+	text, err := p.ReadPath(path, enough)
+	if err != nil {
+		return nil
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.ParseUint(strings.TrimSpace(line), 10, 31)
+	if err != nil || pid == 0 {
+		return nil
+	}
+	host, _ := m.host(uint32(pid))
+	return host
 }
 
 // sendersMax is how many processes are remembered that may be over.

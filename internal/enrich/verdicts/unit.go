@@ -105,6 +105,9 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) (units []align
 		bound := max(d.bound(now, renamed), d.forkedFor(entered))
 		at := now.At(bound, d.since)
 		at.ConfiguredAccess = configured
+		if _, names := d.said.MainPID(); names && at.PIDFile != "" {
+			at.PIDFileNames = m.namedIn(at.PIDFile)
+		}
 		tell(at, now)
 		if now.Left < bound {
 			tellStored(at, now, batch[i:])
