@@ -62,6 +62,9 @@ const NotifySocket = "/shared/manager.sock"
 // patience bounds what never happens: an emulated machine beside others that are busy has needed two minutes.
 const patience = 10 * time.Minute
 
+// settings are for an emulated machine, which takes its time, the more so beside other tests.
+const settings = "[Manager]\nDefaultTimeoutStartSec=10min\n"
+
 // bootTarget is reached at once: the default target would start services that
 // nobody needs here.
 const bootTarget = "[Unit]\nDefaultDependencies=no\n"
@@ -372,7 +375,7 @@ func playBoot(args []string) error {
 		}
 	}
 	// What container runtimes look for.
-	if err := makeAll(mkdir, "dev/pts", "dev/shm", "dev/mqueue", "run/systemd/system"); err != nil {
+	if err := makeAll(mkdir, "dev/pts", "dev/shm", "dev/mqueue", "run/systemd/system", "run/systemd/system.conf.d"); err != nil {
 		return err
 	}
 	if err := do(
@@ -386,6 +389,9 @@ func playBoot(args []string) error {
 		return err
 	}
 	if err := os.WriteFile("run/systemd/system/boot.target", []byte(bootTarget), 0o644); err != nil {
+		return err
+	}
+	if err := os.WriteFile("run/systemd/system.conf.d/machine.conf", []byte(settings), 0o644); err != nil {
 		return err
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
