@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/enrich/names"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/render"
+	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 )
 
@@ -25,12 +27,15 @@ func newSocketsCommand() *cobra.Command {
 		Short: "List the notify sockets of this host, and who is to use them",
 		Long: `sockets lists, at this moment, in every network namespace, each datagram socket
 that is or could be a notify socket, with the processes that hold it and how many
-datagrams wait in it, and each process with NOTIFY_SOCKET in its environment, with
-what that leads to from this process's root directory and network namespace.
+datagrams wait in it, and each process with NOTIFY_SOCKET in its environment (as that was
+when the process was executed), with what that leads to from this process's root
+directory and network namespace, and whether this process's user may send there.
+A service that has written over its environment is listed with ?.
 
 A socket counts when its name is that of a notify socket (…/systemd/notify,
 /run/host/notify, …/notify.sock, …/notify/notify), or when some process's
-NOTIFY_SOCKET leads to it. Without root the list is not complete, and says so.`,
+NOTIFY_SOCKET leads to it. The exit status is 1 when something may not be looked at,
+as without root: the list is not complete then.`,
 		Example: `  sudo sdtrace sockets                   two tables
   sudo sdtrace sockets --tree            by unit and container
   sudo sdtrace sockets -o json | jq 'select(.type=="client" and .state!="ok")'
@@ -75,15 +80,24 @@ func listSockets(cmd *cobra.Command, options inventory.Options, output string, t
 	if len(inv.Sockets) == 0 && len(inv.Clients) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sdtrace: no notify socket, and no process with NOTIFY_SOCKET")
 	}
-	if inv.Unreadable > 0 {
-		hint := ""
-		if os.Geteuid() != 0 {
-			hint = ": run it as root"
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: %d processes or network namespaces could not be looked at%s\n",
-			inv.Unreadable, hint)
+	return unreadable(inv.Unreadable)
+}
+
+// unreadable is an error that says what could not be looked at, nil for nothing.
+func unreadable(names []string) error {
+	if len(names) == 0 {
+		return nil
 	}
-	return nil
+	const most = 5
+	list := events.Escape(strings.Join(names[:min(most, len(names))], ", "))
+	if len(names) > most {
+		list += fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	hint := ""
+	if os.Geteuid() != 0 {
+		hint = "; run it as root"
+	}
+	return fmt.Errorf("this is not all: not allowed to look at %s%s", list, hint)
 }
 
 // hostNetNS is the network namespace of process 1, 0 when that cannot be told.

@@ -184,6 +184,21 @@ func Variable(environ []byte, name string) (value string, ok bool) {
 	return "", false
 }
 
+// IsEnvironment reports whether an environment block holds variables only: some programs write their title
+// over it (setproctitle(3bsd)), and others clear it.
+func IsEnvironment(block []byte) bool {
+	if len(block) == 0 {
+		return true
+	}
+	rest, ended := bytes.CutSuffix(block, []byte{0})
+	for variable := range bytes.SplitSeq(rest, []byte{0}) {
+		if bytes.IndexByte(variable, '=') <= 0 {
+			return false
+		}
+	}
+	return ended
+}
+
 // OpenPath opens a path, as O_PATH, as the process sees it (openat2(2), RESOLVE_IN_ROOT).
 func (p Process) OpenPath(path string) (fd int, stat unix.Stat_t, err error) {
 	root, err := p.Open("root", unix.O_PATH|unix.O_DIRECTORY)

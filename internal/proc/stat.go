@@ -24,6 +24,8 @@ type Stat struct {
 	State byte
 	// StartTicks is when it was started, in [Tick] of CLOCK_BOOTTIME.
 	StartTicks uint64
+	// IsKernel is set for a kernel thread (kernel: PF_KTHREAD), which has no files and no environment.
+	IsKernel bool
 }
 
 // ParseStat reads the content of the file; ok is false if it is not like one.
@@ -34,12 +36,17 @@ func ParseStat(content []byte) (stat Stat, ok bool) {
 		return Stat{}, false
 	}
 	fields := strings.Fields(string(content[end+1:]))
-	const startTime = 22 - 3
+	const flags, startTime = 9 - 3, 22 - 3
 	if len(fields) <= startTime {
 		return Stat{}, false
 	}
 	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
-	return Stat{string(content[open+1 : end]), fields[0][0], ticks}, err == nil
+	if err != nil {
+		return Stat{}, false
+	}
+	const kernelThread = 0x00200000
+	bits, err := strconv.ParseUint(fields[flags], 10, 64)
+	return Stat{string(content[open+1 : end]), fields[0][0], ticks, bits&kernelThread != 0}, err == nil
 }
 
 // StartedAt reports whether the process was started at that time, in nanoseconds of

@@ -5,6 +5,7 @@ package proc
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -17,6 +18,11 @@ type Status struct {
 	NSPID int
 	// UID is the real user: the one who chose the arguments, also of a set-user-ID program.
 	UID uint32
+	// FSUID, FSGID and Groups are the user and the groups as whom it uses files, and Effective are its
+	// effective capabilities, bit N for capability N.
+	FSUID, FSGID uint32
+	Groups       []uint32
+	Effective    uint64
 	// Blocked and Caught are the signals that its main thread blocks and that the process catches,
 	// bit N-1 for signal N.
 	Blocked, Caught uint64
@@ -44,6 +50,21 @@ func ParseStatus(content []byte) (Status, error) {
 			var uid uint64
 			uid, err = strconv.ParseUint(fields[0], 10, 32)
 			s.UID, hasUID = uint32(uid), true
+			if err == nil {
+				s.FSUID, err = lastID(fields)
+			}
+		case "Gid":
+			s.FSGID, err = lastID(fields)
+		case "Groups":
+			for _, field := range fields {
+				var gid uint64
+				if gid, err = strconv.ParseUint(field, 10, 32); err != nil {
+					break
+				}
+				s.Groups = append(s.Groups, uint32(gid))
+			}
+		case "CapEff":
+			s.Effective, err = strconv.ParseUint(fields[0], 16, 64)
 		case "SigBlk":
 			s.Blocked, err = strconv.ParseUint(fields[0], 16, 64)
 		case "SigCgt":
@@ -78,4 +99,35 @@ func ParseCgroups(content []byte) (all []Cgroup) {
 		}
 	}
 	return all
+}
+
+// lastID is the last of the real, effective, saved and file system ids.
+func lastID(fields []string) (uint32, error) {
+	id, err := strconv.ParseUint(fields[len(fields)-1], 10, 32)
+	return uint32(id), err
+}
+
+// Maps reports whether a user and a group exist in the user namespace of the process (user_namespaces(7)).
+func (p Process) Maps(uid, gid uint32) (bool, error) {
+	for file, id := range map[string]uint32{"uid_map": uid, "gid_map": gid} {
+		content, err := p.Read(file)
+		if err != nil {
+			return false, err
+		}
+		if !isMapped(content, id) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// isMapped reports whether an id is one of those outside that a map names.
+func isMapped(content []byte, id uint32) bool {
+	for line := range bytes.Lines(content) {
+		var inside, outside, length uint64
+		if n, _ := fmt.Sscan(string(line), &inside, &outside, &length); n == 3 && uint64(id) >= outside && uint64(id)-outside < length {
+			return true
+		}
+	}
+	return false
 }

@@ -6,10 +6,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
@@ -36,13 +38,13 @@ func Sockets(w io.Writer, inv *inventory.Inventory, hostNetNS uint64) error {
 		}
 	}
 	if len(inv.Clients) > 0 {
-		fmt.Fprintln(table, "PROCESS\tBELONGS TO\tNETNS\tNOTIFY_SOCKET\tLEADS TO")
+		fmt.Fprintln(table, "PROCESS\tBELONGS TO\tNETNS\tNOTIFY_SOCKET\tWATCHDOG\tLEADS TO")
 	}
 	holders := holdersOf(inv)
 	for i := range inv.Clients {
 		c := &inv.Clients[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", events.Escape(c.String()), groupOf(&c.Process), netnsName(c.NetNS, hostNetNS),
-			events.Escape(c.NotifySocket), leadsTo(c, holders))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", events.Escape(c.String()), groupOf(&c.Process), netnsName(c.NetNS, hostNetNS),
+			notifySocket(c), watchdogColumn(c.Watchdog), leadsTo(c, holders))
 	}
 	return table.Flush()
 }
@@ -77,7 +79,11 @@ func SocketTree(w io.Writer, inv *inventory.Inventory) error {
 	holders := holdersOf(inv)
 	for i := range inv.Clients {
 		c := &inv.Clients[i]
-		add(c.Process, fmt.Sprintf("notifies %s: %s", events.Escape(c.NotifySocket), leadsTo(c, holders)))
+		leaf := fmt.Sprintf("notifies %s: %s", notifySocket(c), leadsTo(c, holders))
+		if c.Watchdog != nil {
+			leaf += ", watchdog " + watchdogColumn(c.Watchdog)
+		}
+		add(c.Process, leaf)
 	}
 	groups := make(map[string][]*branch)
 	for _, b := range processes {
@@ -189,8 +195,48 @@ func leadsTo(c *inventory.Client, holders map[uint32][]inventory.Process) string
 		return "another machine"
 	case inventory.ClientInvalid:
 		return "NOT AN ADDRESS"
+	case inventory.ClientDenied:
+		return "NOT ALLOWED: " + refusal(c)
+	case inventory.ClientOverwritten:
+		return "unknown: it has written over its environment"
 	}
 	return "unknown"
+}
+
+// refusal says what a client may not do.
+func refusal(c *inventory.Client) string {
+	who := "it"
+	if c.UID != nil {
+		who = fmt.Sprintf("uid %d", *c.UID)
+	}
+	what := "search"
+	if c.Denied.IsSocket {
+		what = "write to"
+	}
+	return fmt.Sprintf("%s may not %s %s (%s %d:%d)", who, what, c.Denied.Path, c.Denied.Mode, c.Denied.UID, c.Denied.GID)
+}
+
+// notifySocket is the value of a client's NOTIFY_SOCKET.
+func notifySocket(c *inventory.Client) string {
+	if c.State == inventory.ClientOverwritten {
+		return "?"
+	}
+	return events.Escape(c.NotifySocket)
+}
+
+// watchdogColumn is how often a client is to send pings, and what is wrong about that.
+func watchdogColumn(w *inventory.Watchdog) string {
+	switch {
+	case w == nil:
+		return "-"
+	case w.State == inventory.WatchdogInvalid:
+		return "INVALID"
+	}
+	interval := time.Duration(min(*w.USec, math.MaxInt64/1000)) * time.Microsecond
+	if w.State == inventory.WatchdogOther {
+		return fmt.Sprintf("%s OF PID %d", interval, *w.PID)
+	}
+	return interval.String()
 }
 
 // holderList names the holders; of many only the first.

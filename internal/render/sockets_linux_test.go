@@ -48,8 +48,26 @@ func example() *inventory.Inventory {
 }
 
 func TestTable(t *testing.T) {
+	inv := example()
+	usec, pid, uid := uint64(2e6), uint32(7), uint32(53)
+	longer := uint64(3e6)
+	inv.Clients[0].Watchdog = &inventory.Watchdog{State: inventory.WatchdogOK, USec: &usec}
+	inv.Clients[3].Watchdog = &inventory.Watchdog{State: inventory.WatchdogInvalid}
+	named := inventory.Process{PID: 903, Comm: "named"}
+	inv.Clients = append(
+		inv.Clients,
+		inventory.Client{Process: inventory.Process{PID: 902, Comm: "nginx", Identity: events.Identity{Unit: "nginx.service"}}, State: inventory.ClientOverwritten},
+		inventory.Client{
+			Process: named, NotifySocket: "/run/a/notify", State: inventory.ClientDenied, UID: &uid,
+			Denied: &inventory.Denied{Path: "/run/a", Mode: "0700"}, Watchdog: &inventory.Watchdog{State: inventory.WatchdogOther, USec: &longer, PID: &pid},
+		},
+		inventory.Client{
+			Process: named, NotifySocket: "/run/b/notify", State: inventory.ClientDenied,
+			Denied: &inventory.Denied{Path: "/run/b/notify", IsSocket: true, Mode: "0600", UID: 1, GID: 2},
+		},
+	)
 	var b strings.Builder
-	if err := render.Sockets(&b, example(), 40); err != nil {
+	if err := render.Sockets(&b, inv, 40); err != nil {
 		t.Fatal(err)
 	}
 	want := `
@@ -59,11 +77,14 @@ SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE  HELD BY
 /run/old/notify.sock         23     host   missing  -      -     -/10   sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
 @a\x00b\n/notify.sock        24     52     -        -      -     -      no process found
 
-PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  LEADS TO
-sdtrace[812]             web.service                      host   /run/systemd/notify            socket 21 of systemd[1] init.scope
-app\x1b[2J\xc2\x9b[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        socket 22 of sdtrace[812] web.service
-syncd[900]               user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  NOBODY LISTENS
-x[901]                   -                                -      @y                             unknown
+PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  WATCHDOG     LEADS TO
+sdtrace[812]             web.service                      host   /run/systemd/notify            2s           socket 21 of systemd[1] init.scope
+app\x1b[2J\xc2\x9b[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        -            socket 22 of sdtrace[812] web.service
+syncd[900]               user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  -            NOBODY LISTENS
+x[901]                   -                                -      @y                             INVALID      unknown
+nginx[902]               nginx.service                    -      ?                              -            unknown: it has written over its environment
+named[903]               -                                -      /run/a/notify                  3s OF PID 7  NOT ALLOWED: uid 53 may not search /run/a (0700 0:0)
+named[903]               -                                -      /run/b/notify                  -            NOT ALLOWED: it may not write to /run/b/notify (0600 1:2)
 `
 	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -48,13 +48,14 @@ func (n *Namespaces) AddOf(p proc.Process) error {
 }
 
 // AddMounted adds the namespaces that are bound to a name, as ip netns and docker do, whether
-// a process is in them or not. It returns how many could not be opened for want of a right.
-func (n *Namespaces) AddMounted() (denied int) {
+// a process is in them or not. It returns the paths of those that could not be opened for want of a
+// right.
+func (n *Namespaces) AddMounted() (denied []string) {
 	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		return !strings.HasPrefix(m.Root, "net:["), false
 	})
 	if err != nil {
-		return 0
+		return nil
 	}
 	for _, m := range mounts {
 		if inode, ok := proc.ParseInode([]byte(m.Root), "net"); ok && n.has(inode) {
@@ -64,7 +65,7 @@ func (n *Namespaces) AddMounted() (denied int) {
 		if err == nil {
 			n.add(fd)
 		} else if proc.IsDenied(err) {
-			denied++
+			denied = append(denied, m.Mountpoint)
 		}
 	}
 	return denied
@@ -103,8 +104,8 @@ type Listing struct {
 	// QueueLimits are net.unix.max_dgram_qlen now, by the inode number of the namespace;
 	// a namespace of which it is unknown is left out.
 	QueueLimits map[uint64]uint32
-	// Denied is how many namespaces could not be entered for want of a right.
-	Denied int
+	// Denied are the namespaces that could not be entered for want of a right, each as net:[inode].
+	Denied []string
 }
 
 // List lists the sockets of all the namespaces.
@@ -123,7 +124,7 @@ func (n *Namespaces) listInto(ctx context.Context, l *Listing) error {
 			if !proc.IsDenied(err) {
 				return fmt.Errorf("entering network namespace %d: %w", inode, err)
 			}
-			l.Denied++
+			l.Denied = append(l.Denied, fmt.Sprintf("net:[%d]", inode))
 			continue
 		}
 		sockets, err := Here()

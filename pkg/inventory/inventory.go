@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sdtrace/sdtrace/internal/access"
 	"github.com/sdtrace/sdtrace/internal/enrich/machines"
 	"github.com/sdtrace/sdtrace/internal/field"
 	"github.com/sdtrace/sdtrace/internal/sockdiag"
@@ -24,9 +25,10 @@ type Inventory struct {
 	// Clients are the processes that have NOTIFY_SOCKET in their environment, in
 	// the order of their ids.
 	Clients []Client
-	// Unreadable is how many processes and network namespaces could not be looked
-	// at for want of a right: what they hold is missing.
-	Unreadable int
+	// Unreadable are the processes and network namespaces that could not be looked at for want of a
+	// right, sorted: what they hold is missing. They are named as comm[pid], by the path that a
+	// namespace is bound to, or as net:[inode].
+	Unreadable []string
 }
 
 // Socket is a bound AF_UNIX datagram socket.
@@ -99,17 +101,56 @@ type Process struct {
 }
 
 // Client is a process with NOTIFY_SOCKET in its environment, as that was when it
-// was executed.
+// was executed; or one that may have it, and has written over its environment.
 type Client struct {
 	Process
-	// NotifySocket is the value, of any bytes.
+	// NotifySocket is the value, of any bytes; "" in state ClientOverwritten.
 	NotifySocket string `json:"-"`
-	// State says what it leads to from the process's root directory and network
-	// namespace; "" where that could not be found out.
+	// State says what it leads to for the process: from its root directory and network
+	// namespace, with its user, groups and capabilities; "" where that could not be found out.
 	State ClientState `json:"state,omitempty"`
-	// Inode is the socket that it leads to, in state ClientOK.
+	// Inode is the socket that it leads to, in state ClientOK, and in state ClientDenied if there is
+	// one.
 	Inode uint32 `json:"inode,omitempty"`
+	// UID is the user as whom it uses files; nil when that is unknown.
+	UID *uint32 `json:"uid,omitempty"`
+	// Denied is what it may not use, in state ClientDenied.
+	Denied *Denied `json:"denied,omitempty"`
+	// Watchdog is what WATCHDOG_PID and WATCHDOG_USEC say; nil without WATCHDOG_USEC.
+	Watchdog *Watchdog `json:"watchdog,omitempty"`
 }
+
+// Denied is a directory that a process may not search, or a socket that it may not write to.
+type Denied struct {
+	// Path is where the process sees it.
+	Path events.Address `json:"path"`
+	// IsSocket is whether it is the socket.
+	IsSocket bool `json:"socket"`
+	// Mode holds the permission bits, in octal: "0700". UID and GID are the owner's, of the host.
+	Mode string `json:"mode"`
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
+}
+
+// Watchdog is what the environment of a process says of pings (sd_watchdog_enabled(3)).
+type Watchdog struct {
+	// State is what sd_watchdog_enabled(3) makes of it.
+	State WatchdogState `json:"state"`
+	// USec is WATCHDOG_USEC, in microseconds: a ping is due in each half of it. nil if it is no number.
+	USec *uint64 `json:"usec,omitempty"`
+	// PID is WATCHDOG_PID, in the process's own pid namespace; nil if it is missing, or no process id.
+	PID *uint32 `json:"pid,omitempty"`
+}
+
+// WatchdogState is whether a process is to send pings by its environment.
+type WatchdogState string
+
+// The states.
+const (
+	WatchdogOK      WatchdogState = "ok"      // it is
+	WatchdogOther   WatchdogState = "other"   // WATCHDOG_PID is another process: it is not
+	WatchdogInvalid WatchdogState = "invalid" // no numbers
+)
 
 // ClientState is what a process's NOTIFY_SOCKET leads to.
 type ClientState string
@@ -123,6 +164,10 @@ const (
 	ClientWrongType ClientState = "wrong_type" // a stream or seqpacket socket: EPROTOTYPE
 	ClientVsock     ClientState = "vsock"      // not on this machine
 	ClientInvalid   ClientState = "invalid"    // no address that sd_notify(3) takes
+	ClientDenied    ClientState = "denied"     // permissions: EACCES
+	// ClientOverwritten is for the first process of a service or container that has written over its
+	// environment, as programs do that set a title: what was in it is not known.
+	ClientOverwritten ClientState = "overwritten"
 )
 
 // Options say what to look for.
@@ -139,12 +184,12 @@ func Take(ctx context.Context, options Options) (*Inventory, error) {
 }
 
 func take(ctx context.Context, options Options, listQueues queueLister) (*Inventory, error) {
-	s := &scan{holders: make(map[uint32][]holder)}
+	s := &scan{holders: make(map[uint32][]holder), attempts: make(map[attempt]*access.Denied)}
 	defer s.namespaces.Close()
 	if err := s.processes(ctx); err != nil {
 		return nil, err
 	}
-	s.unreadable += s.namespaces.AddMounted()
+	s.unreadable = append(s.unreadable, s.namespaces.AddMounted()...)
 	if err := s.listSockets(ctx, listQueues); err != nil {
 		return nil, err
 	}
@@ -161,7 +206,7 @@ func take(ctx context.Context, options Options, listQueues queueLister) (*Invent
 func (s *scan) choose(all bool) map[uint32]*Socket {
 	pointedAt := make(map[uint32]bool)
 	for _, c := range s.clients {
-		if c.State == ClientOK {
+		if c.Inode != 0 {
 			pointedAt[c.Inode] = true
 		}
 	}
@@ -194,6 +239,7 @@ func (s *scan) describe(of *sockdiag.Socket, notify bool) *Socket {
 }
 
 func (s *scan) inventory(wanted map[uint32]*Socket, all bool) *Inventory {
+	slices.Sort(s.unreadable)
 	inv := &Inventory{Clients: s.clientList(), Unreadable: s.unreadable}
 	for inode, socket := range wanted {
 		holders := s.holders[inode]

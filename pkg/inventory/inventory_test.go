@@ -14,28 +14,31 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/eventtest"
 	"github.com/sdtrace/sdtrace/internal/holdertest"
 	"github.com/sdtrace/sdtrace/internal/osthread"
+	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
-// What this test binary is told by its environment when it is another process.
-const (
-	// count: say how much an inventory could not look at.
-	roleEnv = "SDTRACE_INVENTORY_ROLE"
-)
+// roleEnv tells this test binary that it is another process: "unreadable" says what an inventory could not look
+// at.
+const roleEnv = "SDTRACE_INVENTORY_ROLE"
 
 func TestMain(m *testing.M) {
 	holdertest.Main()
-	if os.Getenv(roleEnv) == "count" {
+	if os.Getenv(roleEnv) == "unreadable" {
 		inv, err := inventory.Take(context.Background(), inventory.Options{})
 		if err != nil {
 			panic(err)
 		}
-		fmt.Println(inv.Unreadable)
+		for _, name := range inv.Unreadable {
+			fmt.Println(name)
+		}
 		return
 	}
 	os.Exit(m.Run())
@@ -353,18 +356,113 @@ func TestProcessesThatVanishAreNoError(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeLookedAtIsCounted(t *testing.T) {
+func TestWhatCannotBeLookedAtIsNamed(t *testing.T) {
 	holdertest.RequireRoot(t)
-	holdertest.Start(t, "/run/systemd/notify", nil)
+	p := holdertest.StartBy(t, "/run/systemd/notify", "sh", "-c", "echo ready; read x")
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{roleEnv + "=count"}
+	cmd.Env = []string{roleEnv + "=unreadable"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(out) == "0\n" {
-		t.Error("another user is told that nothing is unreadable")
+	names := strings.Split(string(out), "\n")
+	if !slices.Contains(names, fmt.Sprintf("sh[%d]", p.PID)) {
+		t.Errorf("another user is told that this is unreadable: %q", names)
+	}
+	kernel := func(name string) bool { return strings.HasPrefix(name, "kthreadd[") }
+	if slices.ContainsFunc(names, kernel) {
+		t.Error("a kernel thread is unreadable")
+	}
+}
+
+// TestAClientIsRefusedAsTheKernelWouldRefuseIt is about the process's own rights, not about the reader's.
+func TestAClientIsRefusedAsTheKernelWouldRefuseIt(t *testing.T) {
+	holdertest.RequireRoot(t)
+	d := holdertest.Dir(t)
+	if err := os.Chmod(d, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	closed := filepath.Join(d, "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	address := filepath.Join(closed, "notify.sock")
+	holdertest.Start(t, "", nil, address)
+	const waits = "echo ready; read x"
+	root := holdertest.StartBy(t, address, "sh", "-c", waits)
+	user := holdertest.StartBy(t, address, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", waits)
+	inv := take(t, inventory.Options{})
+	if c := clientOf(t, inv, root); c.State != inventory.ClientOK || c.Denied != nil {
+		t.Errorf("root: %q, %+v", c.State, c.Denied)
+	}
+	c := clientOf(t, inv, user)
+	want := &inventory.Denied{Path: events.Address(closed), Mode: "0700"}
+	if diff := cmp.Diff(want, c.Denied); diff != "" || c.State != inventory.ClientDenied || c.Inode == 0 || c.UID == nil || *c.UID != 65534 {
+		t.Errorf("%+v (-want +got):\n%s", c, diff)
+	}
+}
+
+func TestTheWatchdogIsWhatSdWatchdogEnabledMakesOfIt(t *testing.T) {
+	holdertest.RequireRoot(t)
+	for _, tc := range []struct {
+		variables []string
+		want      *inventory.Watchdog // its PID of another process if it is 1
+	}{
+		{nil, nil},
+		{[]string{"WATCHDOG_PID=1"}, nil},
+		{[]string{"WATCHDOG_USEC=2000000"}, &inventory.Watchdog{State: inventory.WatchdogOK, USec: eventtest.Ptr[uint64](2e6)}},
+		{
+			[]string{"WATCHDOG_USEC=2000000", "WATCHDOG_PID=1"},
+			&inventory.Watchdog{State: inventory.WatchdogOther, USec: eventtest.Ptr[uint64](2e6), PID: eventtest.Ptr[uint32](1)},
+		},
+		{[]string{"WATCHDOG_USEC=2s"}, &inventory.Watchdog{State: inventory.WatchdogInvalid}},
+		{[]string{"WATCHDOG_USEC=1", "WATCHDOG_PID=x"}, &inventory.Watchdog{State: inventory.WatchdogInvalid, USec: eventtest.Ptr[uint64](1)}},
+	} {
+		command := slices.Concat([]string{"env"}, tc.variables, []string{"sh", "-c", "echo ready; read x"})
+		p := holdertest.StartBy(t, "@nobody", command...)
+		if diff := cmp.Diff(tc.want, clientOf(t, take(t, inventory.Options{}), p).Watchdog); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", tc.variables, diff)
+		}
+	}
+	const own = `exec env WATCHDOG_USEC=1000 WATCHDOG_PID=$$ sh -c "echo ready; read x"`
+	p := holdertest.StartBy(t, "@nobody", "sh", "-c", own)
+	if w := clientOf(t, take(t, inventory.Options{}), p).Watchdog; w == nil || w.State != inventory.WatchdogOK || int(*w.PID) != p.PID {
+		t.Errorf("its own: %+v", w)
+	}
+}
+
+// Programs that set a title write over their environment. The first process of a service is listed, others are not.
+func TestAServiceThatHasWrittenOverItsEnvironmentIsListed(t *testing.T) {
+	holdertest.RequireRoot(t)
+	const overwrite = `import os, sys
+stat = open("/proc/self/stat").read().rsplit(")", 1)[1].split()
+start, end = int(stat[50 - 3]), int(stat[51 - 3])
+with open("/proc/self/mem", "r+b", buffering=0) as memory:
+    memory.seek(start)
+    memory.write(b"x" * (end - start))
+child = os.fork()
+if child == 0:
+    sys.stdin.read()
+    os._exit(0)
+print("ready", flush=True)
+sys.stdin.read()
+os.waitpid(child, 0)`
+	in := func(cgroup string) (listed []inventory.Client) {
+		cgroup = holdertest.Cgroup(t, cgroup)
+		holdertest.StartInCgroup(t, cgroup, "python3", "-c", overwrite)
+		for _, c := range take(t, inventory.Options{}).Clients {
+			if c.Cgroup == cgroup {
+				listed = append(listed, c)
+			}
+		}
+		return listed
+	}
+	if got := in("/title.service"); len(got) != 1 || got[0].State != inventory.ClientOverwritten || got[0].NotifySocket != "" {
+		t.Errorf("a service: %+v", got)
+	}
+	if got := in("/session-1.scope"); len(got) != 0 {
+		t.Errorf("a session: %+v", got)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/access"
 	"github.com/sdtrace/sdtrace/internal/identity"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/sockdiag"
@@ -27,13 +28,20 @@ type scan struct {
 
 	mu         sync.Mutex
 	clients    []client
+	attempts   map[attempt]*access.Denied
 	holders    map[uint32][]holder
-	unreadable int
+	unreadable []string
 }
 
 type client struct {
 	Client
 	file sockdiag.FileID // of the path that NOTIFY_SOCKET is; zero: not found
+}
+
+// attempt is who tries to reach a path.
+type attempt struct {
+	access.Who
+	path string
 }
 
 type holder struct {
@@ -47,14 +55,18 @@ func (s *scan) processes(ctx context.Context) error {
 		denied := proc.IsDenied(s.namespaces.AddOf(p))
 		denied = proc.IsDenied(s.addClient(p)) || denied
 		if denied {
-			s.countUnreadable()
+			s.addUnreadable(p)
 		}
 	})
 }
 
-func (s *scan) countUnreadable() {
+func (s *scan) addUnreadable(p proc.Process) {
+	stat, err := p.Stat() // everybody may
+	if err != nil || stat.IsKernel {
+		return
+	}
 	s.mu.Lock()
-	s.unreadable++
+	s.unreadable = append(s.unreadable, Process{PID: p.PID, Comm: stat.Comm}.String())
 	s.mu.Unlock()
 }
 
@@ -77,7 +89,7 @@ func (s *scan) listSockets(ctx context.Context, listQueues queueLister) error {
 	s.queues, _ = listQueues(ctx)
 	l := <-done
 	s.sockets, s.queueLimits = l.Sockets, l.QueueLimits
-	s.unreadable += l.Denied
+	s.unreadable = append(s.unreadable, l.Denied...)
 	return l.err
 }
 
@@ -98,23 +110,124 @@ func describe(p proc.Process) (Process, error) {
 
 // addClient looks for NOTIFY_SOCKET in the environment of a process.
 func (s *scan) addClient(p proc.Process) error {
-	value, ok, err := p.NotifySocket()
-	if err != nil || !ok {
+	environ, err := p.Read("environ")
+	if err != nil {
 		return err
+	}
+	value, ok := proc.Variable(environ, "NOTIFY_SOCKET")
+	if !ok && proc.IsEnvironment(environ) {
+		return nil
 	}
 	process, err := describe(p)
 	if err != nil {
 		return err
 	}
-	c := client{Client: Client{Process: process, NotifySocket: value, State: addressState(value)}}
-	if c.State == "" && value[0] == '/' {
-		c.State, c.file = lookAt(p, value)
+	c := client{Client: Client{Process: process, NotifySocket: value}}
+	switch {
+	case !ok && !isFirst(p, &process):
+		return nil
+	case !ok:
+		c.State = ClientOverwritten
+	default:
+		s.look(p, &c, environ)
 	}
 	s.mu.Lock()
 	s.clients = append(s.clients, c)
 	s.mu.Unlock()
 	return nil
 }
+
+// look finds what there is to know of a client but for the socket.
+func (s *scan) look(p proc.Process, c *client, environ []byte) {
+	c.State = addressState(c.NotifySocket)
+	c.Watchdog = watchdog(p, environ)
+	who, err := access.Of(p)
+	if err == nil {
+		uid := who.UID()
+		c.UID = &uid
+	}
+	if c.State != "" || c.NotifySocket[0] != '/' {
+		return
+	}
+	c.State, c.file = lookAt(p, c.NotifySocket)
+	if err != nil {
+		return
+	}
+	if denied := s.try(p, attempt{who, c.NotifySocket}); denied != nil {
+		c.Denied = &Denied{
+			Path: events.Address(denied.Path), IsSocket: denied.IsSocket, Mode: octal(denied.Mode), UID: denied.UID, GID: denied.GID,
+		}
+	}
+}
+
+// try finds out what refuses a process to reach a path: once for all that are alike.
+func (s *scan) try(p proc.Process, a attempt) *access.Denied {
+	s.mu.Lock()
+	denied, tried := s.attempts[a]
+	s.mu.Unlock()
+	if tried {
+		return denied
+	}
+	denied, err := access.Try(p, a.path)
+	if err != nil {
+		return nil // it is gone, or that is not ours to try
+	}
+	s.mu.Lock()
+	s.attempts[a] = denied
+	s.mu.Unlock()
+	return denied
+}
+
+// isFirst reports whether a process is the first one of a service or container: its parent belongs to
+// something else.
+func isFirst(p proc.Process, process *Process) bool {
+	if !strings.Contains(process.Cgroup+"/", ".service/") && process.Container == nil {
+		return false
+	}
+	status, err := p.Status()
+	if err != nil || status.PPID == 0 {
+		return err == nil
+	}
+	parent, err := proc.Open(status.PPID)
+	if err != nil {
+		return true
+	}
+	defer parent.Close()
+	cgroup, err := parent.Cgroup()
+	return err != nil || cgroup != process.Cgroup
+}
+
+// watchdog is what an environment says of pings, nil for nothing.
+func watchdog(p proc.Process, environ []byte) *Watchdog {
+	usec, ok := proc.Variable(environ, "WATCHDOG_USEC")
+	if !ok {
+		return nil
+	}
+	w := &Watchdog{State: WatchdogOK}
+	if n, err := strconv.ParseUint(usec, 10, 64); err == nil && n > 0 && n < 1<<64-1 {
+		w.USec = &n
+	} else {
+		w.State = WatchdogInvalid
+	}
+	text, ok := proc.Variable(environ, "WATCHDOG_PID")
+	if !ok {
+		return w // it is for every process
+	}
+	pid, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || pid == 0 {
+		w.State = WatchdogInvalid
+		return w
+	}
+	of := uint32(pid)
+	w.PID = &of
+	if status, err := p.Status(); err == nil && w.State == WatchdogOK && status.NSPID != int(pid) {
+		w.State = WatchdogOther
+	}
+	return w
+}
+
+// octal is how permission bits are written.
+func octal(mode uint32) string { return fmt.Sprintf("%04o", mode) }
 
 // lookAt says what is at a path as a process sees it: a state, or a socket's file.
 func lookAt(p proc.Process, path string) (ClientState, sockdiag.FileID) {
@@ -149,8 +262,18 @@ func addressState(value string) ClientState {
 	return ""
 }
 
-// resolveClients finds the sockets that clients mean.
+// resolveClients finds the sockets that clients mean, and which of these they may not reach.
 func (s *scan) resolveClients() {
+	s.findSockets()
+	for i := range s.clients {
+		if c := &s.clients[i]; c.Denied != nil {
+			c.State = ClientDenied
+		}
+	}
+}
+
+// findSockets finds the sockets that clients mean.
+func (s *scan) findSockets() {
 	type abstract struct {
 		netns uint64
 		name  events.Address
@@ -282,7 +405,7 @@ func fileSeenBy(p proc.Process, socket *sockdiag.Socket) *File {
 
 func newFile(state FileState, path events.Address, stat *unix.Stat_t) *File {
 	return &File{
-		State: state, Path: path, Mode: fmt.Sprintf("%04o", stat.Mode&0o7777), UID: &stat.Uid, GID: &stat.Gid,
+		State: state, Path: path, Mode: octal(stat.Mode & 0o7777), UID: &stat.Uid, GID: &stat.Gid,
 	}
 }
 

@@ -3,7 +3,6 @@
 package verdicts
 
 import (
-	"bytes"
 	"cmp"
 	"slices"
 	"strconv"
@@ -305,7 +304,7 @@ func givenTo(pid uint32, hasSockets bool) (g given) {
 	}
 	defer p.Close()
 	environ, err := p.Read("environ")
-	if err != nil || !isWhole(environ) {
+	if err != nil || !proc.IsEnvironment(environ) {
 		return g
 	}
 	number := func(name string, bits int) (n uint64, ok bool) {
@@ -325,18 +324,6 @@ func givenTo(pid uint32, hasSockets bool) (g given) {
 		g.watchdog = &interval
 	}
 	return g
-}
-
-// isWhole reports whether an environment block holds variables only: some programs write their title
-// over it.
-func isWhole(environ []byte) bool {
-	rest, ended := bytes.CutSuffix(environ, []byte{0})
-	for variable := range bytes.SplitSeq(rest, []byte{0}) {
-		if bytes.IndexByte(variable, '=') <= 0 {
-			return false
-		}
-	}
-	return ended
 }
 
 // bound is when the service manager read a datagram at the earliest. renamed says that the main process
