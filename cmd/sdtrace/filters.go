@@ -23,17 +23,23 @@ type filterFlags struct {
 
 func (f *filterFlags) register(set *pflag.FlagSet) {
 	m := &f.match
-	set.StringArrayVar(&m.Cgroups, "cgroup", nil, "senders in the cgroup `PATH` or below it")
-	set.StringArrayVarP(&m.Units, "unit", "u", nil, "senders in the systemd `UNIT` of the host, or MACHINE:UNIT; * and ? match any")
-	set.StringArrayVar(&m.Containers, "container", nil, "senders in the container `ID` or name")
-	set.UintSliceVarP(&f.pids, "pid", "p", nil, "the sending process `PID`")
-	set.StringArrayVar(&f.uids, "uid", nil, "senders of the user `UID` or name")
-	set.StringArrayVar(&m.Comms, "comm", nil, "senders of this process `NAME`")
-	set.StringArrayVar(&f.netns, "netns", nil, "senders in the network namespace `NS`: name, path or inode number")
+	f.registerProcesses(set, "senders")
 	set.StringArrayVar(&m.Sockets, "socket", nil, "datagrams to the socket `PATTERN`: a path or @abstract name; * and ? match any")
 	set.StringArrayVar(&m.Keys, "key", nil, "messages with an assignment to `KEY`")
 	set.BoolVar(&m.Failed, "failed", false, "sends that did not arrive")
 	set.BoolVar(&f.ignored, "ignored", false, "what the service manager ignored or what had no effect, and sends that did not arrive")
+}
+
+// registerProcesses registers the filters by what a process is; all is what such processes are called.
+func (f *filterFlags) registerProcesses(set *pflag.FlagSet, all string) {
+	m := &f.match
+	set.StringArrayVar(&m.Cgroups, "cgroup", nil, all+" in the cgroup `PATH` or below it")
+	set.StringArrayVarP(&m.Units, "unit", "u", nil, all+" in the systemd `UNIT` of the host, or MACHINE:UNIT; * and ? match any")
+	set.StringArrayVar(&m.Containers, "container", nil, all+" in the container `ID` or name")
+	set.UintSliceVarP(&f.pids, "pid", "p", nil, all+" with the id `PID`")
+	set.StringArrayVar(&f.uids, "uid", nil, all+" of the user `UID` or name")
+	set.StringArrayVar(&m.Comms, "comm", nil, all+" called `NAME`")
+	set.StringArrayVar(&f.netns, "netns", nil, all+" in the network namespace `NS`: name, path or inode number")
 }
 
 // resolve looks up what the user wrote by name. A network namespace that is named is one of this

@@ -20,6 +20,7 @@ import (
 
 func newSocketsCommand() *cobra.Command {
 	var options inventory.Options
+	var filters filterFlags
 	var output string
 	var tree bool
 	cmd := &cobra.Command{
@@ -35,10 +36,15 @@ A service that has written over its environment is listed with ?.
 A socket counts when its name is that of a notify socket (…/systemd/notify,
 /run/host/notify, …/notify.sock, …/notify/notify), or when some process's
 NOTIFY_SOCKET leads to it. The exit status is 1 when something may not be looked at,
-as without root: the list is not complete then.`,
+as without root: the list is not complete then.
+
+Filters choose processes, as those of a capture choose senders: they are combined with AND,
+repeated ones with OR. A socket is listed with the processes that hold it or lead to it.`,
 		Example: `  sudo sdtrace sockets                   two tables
   sudo sdtrace sockets --tree            by unit and container
   sudo sdtrace sockets -o json | jq 'select(.type=="client" and .state!="ok")'
+  sudo sdtrace sockets --unit nginx      what nginx.service is to notify
+  sudo sdtrace sockets --failed          who cannot reach what it is to notify
   sudo sdtrace sockets --all             every AF_UNIX datagram socket`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,7 +54,11 @@ as without root: the list is not complete then.`,
 			case tree && output == "json":
 				return usage(cmd, errors.New("--tree is text: it does not go with -o json"))
 			}
-			return listSockets(cmd, options, output, tree)
+			filter, err := newSocketFilter(cmd, &filters)
+			if err != nil {
+				return err
+			}
+			return listSockets(cmd, options, filter, output, tree)
 		},
 	}
 	set := cmd.Flags()
@@ -56,15 +66,19 @@ as without root: the list is not complete then.`,
 	set.BoolVar(&tree, "tree", false, "as a tree: unit or container, process, socket")
 	set.StringVarP(&output, "output", "o", "text", "output format: text or json (JSON Lines)")
 	set.BoolVar(&options.All, "all", false, "every bound AF_UNIX datagram socket, not only notify sockets")
+	filters.registerProcesses(set, "processes")
+	set.StringArrayVar(&filters.match.Sockets, "socket", nil, "the socket `PATTERN`: a path or @abstract name; * and ? match any")
+	set.BoolVar(&filters.match.Failed, "failed", false, "processes whose NOTIFY_SOCKET leads nowhere, or where they may not send")
 	return cmd
 }
 
-func listSockets(cmd *cobra.Command, options inventory.Options, output string, tree bool) error {
+func listSockets(cmd *cobra.Command, options inventory.Options, filter *socketFilter, output string, tree bool) error {
 	inv, err := inventory.Take(cmd.Context(), options)
 	if err != nil {
 		return err
 	}
 	nameContainers(inv)
+	filter.apply(inv)
 	out := cmd.OutOrStdout()
 	switch {
 	case output == "json":
@@ -78,7 +92,7 @@ func listSockets(cmd *cobra.Command, options inventory.Options, output string, t
 		return err
 	}
 	if len(inv.Sockets) == 0 && len(inv.Clients) == 0 {
-		fmt.Fprintln(cmd.ErrOrStderr(), "sdtrace: no notify socket, and no process with NOTIFY_SOCKET")
+		fmt.Fprintln(cmd.ErrOrStderr(), "sdtrace: no notify socket, and no process with NOTIFY_SOCKET"+filter.suffix())
 	}
 	return unreadable(inv.Unreadable)
 }

@@ -139,6 +139,24 @@ func (u *unitMatch) isMachine(name, alias string) bool {
 // isPattern reports whether the machine's name stands for any number of them.
 func (u *unitMatch) isPattern() bool { return strings.ContainsAny(u.machine, "*?") }
 
+// Filter judges events by what they say alone, such as those of a file.
+type Filter struct{ judge *afterwards }
+
+// Filter prepares the judgement. The error is an [OptionError] for what cannot match anything, or not so.
+func (m Match) Filter() (*Filter, error) {
+	judge, err := judgeAfterwards(m)
+	if err != nil {
+		return nil, err
+	}
+	return &Filter{judge}, nil
+}
+
+// MatchesAll reports whether every event matches.
+func (f *Filter) MatchesAll() bool { return f.judge.empty() }
+
+// Matches reports whether an event matches.
+func (f *Filter) Matches(e *events.Event) bool { return f.judge.matches(e) }
+
 // afterwards judges events of which there is only what was written down.
 type afterwards struct {
 	Match
