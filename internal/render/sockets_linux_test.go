@@ -50,7 +50,7 @@ func example() *inventory.Inventory {
 func TestTable(t *testing.T) {
 	inv := example()
 	usec, pid, uid := uint64(2e6), uint32(7), uint32(53)
-	longer := uint64(3e6)
+	longer := uint64(5400e6)
 	inv.Clients[0].Watchdog = &inventory.Watchdog{State: inventory.WatchdogOK, USec: &usec}
 	inv.Clients[3].Watchdog = &inventory.Watchdog{State: inventory.WatchdogInvalid}
 	named := inventory.Process{PID: 903, Comm: "named"}
@@ -77,14 +77,14 @@ SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE  HELD BY
 /run/old/notify.sock         23     host   missing  -      -     -/10   sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
 @a\x00b\n/notify.sock        24     52     -        -      -     -      no process found
 
-PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  WATCHDOG     LEADS TO
-sdtrace[812]             web.service                      host   /run/systemd/notify            2s           socket 21 of systemd[1] init.scope
-app\x1b[2J\xc2\x9b[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        -            socket 22 of sdtrace[812] web.service
-syncd[900]               user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  -            NOBODY LISTENS
-x[901]                   -                                -      @y                             INVALID      unknown
-nginx[902]               nginx.service                    -      ?                              -            unknown: it has written over its environment
-named[903]               -                                -      /run/a/notify                  3s OF PID 7  NOT ALLOWED: uid 53 may not search /run/a (0700 0:0)
-named[903]               -                                -      /run/b/notify                  -            NOT ALLOWED: it may not write to /run/b/notify (0600 1:2)
+PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  WATCHDOG        LEADS TO
+sdtrace[812]             web.service                      host   /run/systemd/notify            2s              socket 21 of systemd[1] init.scope
+app\x1b[2J\xc2\x9b[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        -               socket 22 of sdtrace[812] web.service
+syncd[900]               user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  -               NOBODY LISTENS
+x[901]                   -                                -      @y                             INVALID         unknown
+nginx[902]               nginx.service                    -      ?                              -               unknown: it has written over its environment
+named[903]               -                                -      /run/a/notify                  1h30m OF PID 7  NOT ALLOWED: uid 53 may not search /run/a (0700 0:0)
+named[903]               -                                -      /run/b/notify                  -               NOT ALLOWED: it may not write to /run/b/notify (0600 1:2)
 `
 	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
