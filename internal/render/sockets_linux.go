@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/sdtrace/sdtrace/internal/timespan"
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/pkg/inventory"
 )
@@ -232,22 +233,11 @@ func watchdogColumn(w *inventory.Watchdog) string {
 	case w.State == inventory.WatchdogInvalid:
 		return "INVALID"
 	}
-	every := interval(time.Duration(min(*w.USec, math.MaxInt64/1000)) * time.Microsecond)
+	every := timespan.Format(time.Duration(min(*w.USec, math.MaxInt64/1000)) * time.Microsecond)
 	if w.State == inventory.WatchdogOther {
 		return fmt.Sprintf("%s OF PID %d", every, *w.PID)
 	}
 	return every
-}
-
-// interval is a time without the units of which there are none at its end: 1h, not 1h0m0s.
-func interval(d time.Duration) string {
-	s := d.String()
-	for _, none := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(s, none) {
-			s = s[:len(s)-2]
-		}
-	}
-	return s
 }
 
 // holderList names the holders; of many only the first.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/sdtrace/sdtrace/internal/timespan"
 )
 
 // Action is what a rule does with the assignments of a key.
@@ -146,19 +148,12 @@ func setDuration(d *time.Duration, s string) bool {
 	return err == nil && *d >= time.Microsecond && *d%time.Microsecond == 0
 }
 
-// formatDuration is shorter than d.String, which says 2m0s.
+// formatDuration is what setDuration reads, "" for none.
 func formatDuration(d time.Duration) string {
 	if d == 0 {
 		return ""
 	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return timespan.Format(d)
 }
 
 func setNumber(n *int, s string) bool {
