@@ -33,7 +33,7 @@ type captureFlags struct {
 	reads    bool
 	count    uint64
 	duration time.Duration
-	ringSize uint32
+	ringSize size
 	inFlight uint32
 	unjudged bool
 	verbose  bool
@@ -58,15 +58,17 @@ With -r they work on what a file holds; it takes no privilege, and none of the
 flags about a live capture (--all, --no-verdict, --backend, --duration, --ring-size,
 --in-flight).
 
-Ctrl-C, SIGTERM, -n and --duration end a capture with exit status 0, once all that
-was captured has been written. A second Ctrl-C or SIGTERM does not wait for that.
-A failure is 1, a wrong command line 2.`,
+Ctrl-C, SIGTERM, -n, --duration and the end of all processes of --pid end a capture
+with exit status 0, once all that was captured has been written. A second Ctrl-C or
+SIGTERM does not wait for that. A failure is 1, a wrong command line 2; 3 is for -n
+with --duration when fewer datagrams came in that time.`,
 		Example: `  sudo sdtrace                               everything
   sudo sdtrace --unit nginx                  one service, also when it starts later
   sudo sdtrace --container 3f2a91c0          one container, by id or name
   sudo sdtrace --failed                      only what did not arrive
   sudo sdtrace --ignored                     what systemd ignored, or had no effect, too
   sudo sdtrace --key READY -n 1              wait for the next READY=
+  sudo sdtrace -u web --key READY -n 1 --duration 30s || echo not in time
   sudo sdtrace --unit box:nginx              nginx of the machine box, which has a systemd of its own
   sudo sdtrace -o json | jq .sender.unit     JSON Lines, for programs
   sudo sdtrace -o json >capture.jsonl        keep a capture
@@ -79,7 +81,8 @@ A failure is 1, a wrong command line 2.`,
 			return flags.run(cmd)
 		},
 	}
-	cmd.SetFlagErrorFunc(usage)
+	cmd.SetFlagErrorFunc(flagError)
+	cmd.SuggestionsMinimumDistance = suggestedWithin
 	cmd.SetVersionTemplate("sdtrace {{.Version}}\n")
 	flags.register(cmd)
 	cmd.AddCommand(subcommands()...)
@@ -99,7 +102,8 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
 	set.BoolVar(&f.unjudged, "no-verdict", false, "ask no service manager what it makes of the messages")
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
-	set.Uint32Var(&f.ringSize, "ring-size", defaultRingSize, "size of the ring buffer in `BYTES`, a power of two")
+	f.ringSize = defaultRingSize
+	set.Var(&f.ringSize, "ring-size", "`SIZE` of the ring buffer in bytes, K or M, a power of two")
 	set.Uint32Var(&f.inFlight, "in-flight", defaultInFlight, "how many sends can be under way at a time (fentry)")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr")
 }

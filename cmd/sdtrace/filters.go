@@ -37,6 +37,7 @@ func (f *filterFlags) registerProcesses(set *pflag.FlagSet, all string) {
 	set.StringArrayVarP(&m.Units, "unit", "u", nil, all+" in the systemd `UNIT` of the host, or MACHINE:UNIT; * and ? match any")
 	set.StringArrayVar(&m.Containers, "container", nil, all+" in the container `ID` or name")
 	set.UintSliceVarP(&f.pids, "pid", "p", nil, all+" with the id `PID`")
+	set.Lookup("pid").DefValue = "" // help says [] otherwise
 	set.StringArrayVar(&f.uids, "uid", nil, all+" of the user `UID` or name")
 	set.StringArrayVar(&m.Comms, "comm", nil, all+" called `NAME`")
 	set.StringArrayVar(&f.netns, "netns", nil, all+" in the network namespace `NS`: name, path or inode number")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,8 +37,13 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	processes, err := openProcesses(match.PIDs)
+	if err != nil {
+		return err
+	}
+	defer processes.close()
 	live, err := capture.Open(ctx, capture.Options{
-		Match: match, All: f.all, Backend: f.backend, RingSize: f.ringSize, InFlight: f.inFlight,
+		Match: match, All: f.all, Backend: f.backend, RingSize: uint32(f.ringSize), InFlight: f.inFlight,
 		NoVerdicts: f.unjudged,
 	})
 	if err != nil {
@@ -53,16 +59,24 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		fmt.Fprintf(stderr, "sdtrace: cannot tell NOTIFY_SOCKET: %s\n", oneLine(err))
 	}
+	var timeIsOver atomic.Bool
 	if f.duration > 0 {
-		defer time.AfterFunc(f.duration, cancel).Stop()
+		defer time.AfterFunc(f.duration, func() { timeIsOver.Store(true); cancel() }).Stop()
 	}
+	go processes.awaitEnd(ctx, cancel)
 	if err := live.Copy(sink); err != nil {
 		return err
 	}
 	if err := live.Stop(); err != nil {
 		return err
 	}
-	return f.summarize(stderr, live, sink)
+	if err := f.summarize(stderr, live, sink); err != nil {
+		return err
+	}
+	if f.count > sink.events && timeIsOver.Load() {
+		return &exitError{status: exitNotMet}
+	}
+	return nil
 }
 
 // explain prints the verifier's whole log, which only -v asks for.

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit statuses.
@@ -22,6 +23,7 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // something failed while running
 	exitUsage   = 2 // the command line is wrong
+	exitNotMet  = 3 // what was waited for did not come in time
 )
 
 func main() {
@@ -98,5 +100,30 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usage(cmd, fmt.Errorf("unknown command or argument %q", args[0]))
+	return usage(cmd, fmt.Errorf("unknown command or argument %q%s", args[0], didYouMean(cmd.SuggestionsFor(args[0]), "")))
+}
+
+// flagError says which flag may have been meant by one that is unknown.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if err == nil || !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) == 1 {
+		return usage(cmd, err)
+	}
+	// What is like it is found as for commands.
+	flags := &cobra.Command{SuggestionsMinimumDistance: suggestedWithin}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	return usage(cmd, fmt.Errorf("%w%s", err, didYouMean(flags.SuggestionsFor(unknown.GetSpecifiedName()), "--")))
+}
+
+// suggestedWithin is how many letters a name is different that may have been meant.
+const suggestedWithin = 2
+
+// didYouMean names what may have been meant, "" for nothing.
+func didYouMean(names []string, prefix string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return ", did you mean " + prefix + strings.Join(names, " or "+prefix) + "?"
 }
