@@ -299,7 +299,8 @@ func (a *alignment) begin(since time.Duration) verdict.Unit {
 func newRun(name string, given given) verdict.Unit {
 	no, none, errno := false, "", 0
 	return verdict.Unit{
-		Name: name, FDStored: given.stored, Watchdog: given.watchdog, Stopping: &no, StatusText: &none, StatusErrno: &errno, StatusBusError: &none, StatusVarlinkError: &none,
+		Name: name, FDStored: given.stored, Watchdog: given.watchdog, Stopping: &no,
+		StatusText: &none, StatusErrno: &errno, StatusBusError: &none, StatusVarlinkError: &none,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sdtrace/sdtrace/internal/proc"
@@ -289,7 +290,8 @@ func (u *unit) look(now *systemd1.Service, entered []systemd1.State) {
 		if state.Since < now.Left || state.Before || !isThere(state.Main) || *state.Main == u.looked {
 			continue
 		}
-		if same(state.Main, now.LatestMain) {
+		// One that is forked and not executed yet has systemd's own: it is called "(PROGRAM)".
+		if same(state.Main, now.LatestMain) && !strings.HasPrefix(lookAt(*state.Main).comm, "(") {
 			u.given, u.looked = givenTo(*state.Main, now.HasSockets), *state.Main
 		}
 		return
