@@ -4,6 +4,7 @@ package access_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -30,7 +31,8 @@ func TestMain(m *testing.M) {
 			err = unix.Connect(s, &unix.SockaddrUnix{Name: os.Args[2]})
 		}
 		fmt.Println(err == nil, err)
-		select {} // until it is killed
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
+		return
 	}
 	os.Exit(m.Run())
 }
@@ -121,10 +123,14 @@ func TestWhatIsTriedIsWhatTheProcessMeets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+			t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
 			var reaches bool
 			if _, err := fmt.Fscan(out, &reaches); err != nil {
 				t.Fatal(err)
