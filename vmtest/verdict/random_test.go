@@ -20,8 +20,12 @@ import (
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
-// storeMax is the FileDescriptorStoreMax= of a service.
-const storeMax = 3
+const (
+	// inOneLife is how many messages a service sends before it is started anew.
+	inOneLife = 20
+	// storeMax is its FileDescriptorStoreMax=.
+	storeMax = 3
+)
 
 // phrases are what random messages are made of; {main} and {child} are process ids.
 var phrases = []string{
@@ -59,11 +63,10 @@ func TestRandomMessagesLeadWhereTheyArePredictedTo(t *testing.T) {
 		t.Skip("not declared: a minute and more")
 	}
 	vmtest.Natively(t, "systemd decides, without programs in the kernel")
-	messages, inOneLife := 10_000, 20
+	lives := 10_000 / inOneLife / len(suites)
 	if vmtest.Long() {
-		messages, inOneLife = 1_000_000, 50
+		lives *= 100
 	}
-	lives := messages / inOneLife / len(suites)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	t.Cleanup(func() { randomLive.check(t) })
@@ -74,7 +77,7 @@ func TestRandomMessagesLeadWhereTheyArePredictedTo(t *testing.T) {
 			u := define(t, m, "random", "Type=notify", "NotifyAccess=all", fmt.Sprintf("FileDescriptorStoreMax=%d", storeMax),
 				"TimeoutSec=infinity", "ExecStart=%A main")
 			for i := range lives {
-				if u.live(t, m, r, inOneLife); t.Failed() {
+				if u.live(t, m, r); t.Failed() {
 					t.Fatalf("in life %d of %d", i, lives)
 				}
 			}
@@ -82,8 +85,8 @@ func TestRandomMessagesLeadWhereTheyArePredictedTo(t *testing.T) {
 	}
 }
 
-// live starts the service, has it say a number of messages, and ends it.
-func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand, messages int) {
+// live starts the service, has it say things, and ends it.
+func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand) {
 	t.Helper()
 	u.mu.Lock()
 	clear(u.came)
@@ -95,7 +98,7 @@ func (u *unit) live(t *testing.T, m *pid1.Systemd, r *rand.Rand, messages int) {
 	var lines []string
 	var said []message
 	unknown := 0
-	for range messages {
+	for range inOneLife {
 		from := u.agent(t, []string{"main", "child"}[r.IntN(2)])
 		o := order{Send: u.fill(t, randomMessage(r)), FDs: r.IntN(3)}
 		d := u.datagram(t, from, &o)

@@ -55,13 +55,16 @@ type aligned struct {
 	// nothing else was read in it before.
 	state  systemd1.State
 	enters bool
+	// followed is the unit before it, as far as it was followed.
+	followed *verdict.Unit
 }
 
 const (
 	// triesMax is how many steps are tried at most.
 	triesMax = 2000
-	// batchMax is how many datagrams are aligned at most.
-	batchMax = 64
+	// batchMax is how many datagrams are aligned at most, and recentMax how many of these are not new.
+	batchMax  = 64
+	recentMax = 32
 )
 
 // align finds the states of the datagrams, given the one that the unit was in at first.

@@ -357,7 +357,8 @@ func (d *datagram) effect(now *systemd1.Service) effect {
 			shown = moves && now.Changed >= d.sent && (after.SubState == now.Now.SubState || key == "READY" && now.Active >= d.sent)
 		case key == "WATCHDOG" && v.Assignment.Value == "1":
 			shown = now.Pinged >= d.sent
-			refuted = settled && now.Pinged < d.surely
+			// WATCHDOG_USEC=0 takes the time away again.
+			refuted = settled && now.Pinged < d.surely && !d.again("WATCHDOG_USEC")
 		case d.again(key):
 		case key == "STATUS":
 			shown = now.Now.StatusText != nil && *now.Now.StatusText == v.Assignment.Value

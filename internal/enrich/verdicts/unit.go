@@ -67,6 +67,7 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 	if u.run != now.Left {
 		if isOfRun(now, batch[0]) {
 			u.after, u.recent = u.fresh(m, now), nil
+			u.led = u.after
 		}
 		u.run = now.Left
 	}
@@ -80,11 +81,13 @@ func (u *unit) judge(m *manager, batch []*datagram, beyond []string, now *system
 	for i := range units {
 		d := &units[i]
 		before, latest = a.into(before, latest, d), d
+		d.followed = before
 		d.assumed = assumed && d.unit.FDStored == nil
 		at := fill(withState(d.unit, d.state), before, led)
 		before = d.finish(m, at, now)
 		assumed = d.store(d.judged.verdicts, at, before) || d.assumed
 	}
+	u.forgetOldest()
 	// What the service manager tells is what counts; the rest was followed.
 	after := now.Now
 	if before != nil {
@@ -162,6 +165,19 @@ func (u *unit) align(m *manager, a *alignment, batch []*datagram) (units []align
 	return units, latest
 }
 
+// forgetOldest leaves so many recent datagrams that others can be aligned with them.
+func (u *unit) forgetOldest() {
+	if len(u.recent) <= recentMax {
+		return
+	}
+	for i := len(u.recent) - recentMax; i < len(u.recent); i++ {
+		if d := &u.recent[i]; d.state.Sub != "" && d.followed != nil {
+			u.recent, u.from, u.base = slices.Clone(u.recent[i:]), d.state, d.followed
+			return
+		}
+	}
+}
+
 // begin returns the state that the unit was in before datagrams, of which the first was read at a time or
 // later, and what was known of it: before the recent ones if there are any, which may have been read
 // later than that. Sub is "" when it is not known.
@@ -173,9 +189,11 @@ func (u *unit) begin(
 		u.recent = nil // all of that was read before
 		return u.state, u.after
 	}
-	if len(u.recent) > 0 {
+	if u.asked != 0 {
 		// What was told then may be the outcome of these already.
 		u.after = u.led
+	}
+	if len(u.recent) > 0 {
 		return u.from, u.base
 	}
 	if now.Changed < bound {
