@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"unsafe"
 
@@ -48,7 +47,11 @@ func Of(p proc.Process) (Who, error) {
 	if err != nil {
 		return Who{}, err
 	}
-	w := Who{uid: s.FSUID, gid: s.FSGID, groups: fmt.Sprint(s.Groups), capabilities: s.Effective & dacMask}
+	return of(p, s)
+}
+
+func of(p proc.Process, s proc.Status) (w Who, err error) {
+	w = Who{uid: s.FSUID, gid: s.FSGID, groups: fmt.Sprint(s.Groups), capabilities: s.Effective & dacMask}
 	if w.userns, err = p.Inode("ns/user", "user"); err != nil {
 		return Who{}, err
 	}
@@ -79,7 +82,7 @@ func Try(p proc.Process, path string) (denied *Denied, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := Of(p)
+	w, err := of(p, s)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +196,6 @@ func deniedAt(fd int, names []string, isSocket bool) (*Denied, error) {
 		return nil, err
 	}
 	return &Denied{
-		Path: "/" + strings.Join(slices.Clone(names), "/"), IsSocket: isSocket, Mode: stat.Mode & 0o7777, UID: stat.Uid, GID: stat.Gid,
+		Path: "/" + strings.Join(names, "/"), IsSocket: isSocket, Mode: stat.Mode & 0o7777, UID: stat.Uid, GID: stat.Gid,
 	}, nil
 }
