@@ -304,12 +304,12 @@ func (u *unit) look(now *systemd1.Service, entered []systemd1.State) {
 		u.given, u.looked = given{}, 0
 	}
 	for _, state := range entered {
-		// Another one than the service manager has started may have another environment.
-		if state.Since < now.Left || state.Before || !isThere(state.Main) || *state.Main == u.looked {
+		if state.Since < now.Left || state.Before || !isThere(state.Main) {
 			continue
 		}
-		// One that is forked and not executed yet has systemd's own: it is called "(PROGRAM)".
-		if same(state.Main, now.LatestMain) && !strings.HasPrefix(lookAt(*state.Main).comm, "(") {
+		// Another one than the service manager has started may have another environment, and one that is
+		// forked and not executed yet has systemd's own: it is called "(PROGRAM)".
+		if *state.Main != u.looked && same(state.Main, now.LatestMain) && !strings.HasPrefix(lookAt(*state.Main).comm, "(") {
 			u.given, u.looked = givenTo(*state.Main, now.HasSockets), *state.Main
 		}
 		return
