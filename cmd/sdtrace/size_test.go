@@ -9,8 +9,8 @@ func TestSizesAreReadWithAndWithoutAUnit(t *testing.T) {
 		bytes   size
 		written string
 	}{
-		"0": {0, "0"}, "4096": {4096, "4K"}, "5000": {5000, "5000"}, "4096K": {4 << 20, "4M"}, "4m": {4 << 20, "4M"}, "3G": {3 << 30, "3G"},
-		"4294967295": {1<<32 - 1, "4294967295"},
+		"0": {0, "0"}, "4096": {4096, "4K"}, "5000": {5000, "5000"}, "4096K": {4 << 20, "4M"}, "4m": {4 << 20, "4M"},
+		"3G": {3 << 30, "3G"}, "4294967295": {1<<32 - 1, "4294967295"},
 	} {
 		var s size
 		if err := s.Set(text); err != nil || s != want.bytes || s.String() != want.written {

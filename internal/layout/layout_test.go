@@ -90,9 +90,11 @@ func dependencies(t *testing.T, name string) []listed {
 // of that module.
 func TestPackagesDependOnNothingElse(t *testing.T) {
 	for name, may := range map[string][]string{
-		"pkg/events":        {},
-		"pkg/verdict":       {module + "pkg/events"},
-		"pkg/relay":         {"golang.org/x/sys/", module + "pkg/events", module + "internal/proc", module + "internal/osthread", module + "internal/timespan"},
+		"pkg/events":  {},
+		"pkg/verdict": {module + "pkg/events"},
+		"pkg/relay": {
+			"golang.org/x/sys/", module + "pkg/events", module + "internal/proc", module + "internal/osthread", module + "internal/timespan",
+		},
 		"internal/proc":     {"golang.org/x/sys/"},
 		"internal/glob":     {},
 		"internal/field":    {},

@@ -56,10 +56,14 @@ func TestTable(t *testing.T) {
 	named := inventory.Process{PID: 903, Comm: "named"}
 	inv.Clients = append(
 		inv.Clients,
-		inventory.Client{Process: inventory.Process{PID: 902, Comm: "nginx", Identity: events.Identity{Unit: "nginx.service"}}, State: inventory.ClientOverwritten},
+		inventory.Client{
+			Process: inventory.Process{PID: 902, Comm: "nginx", Identity: events.Identity{Unit: "nginx.service"}},
+			State:   inventory.ClientOverwritten,
+		},
 		inventory.Client{
 			Process: named, NotifySocket: "/run/a/notify", State: inventory.ClientDenied, UID: &uid,
-			Denied: &inventory.Denied{Path: "/run/a", Mode: "0700"}, Watchdog: &inventory.Watchdog{State: inventory.WatchdogOther, USec: &longer, PID: &pid},
+			Denied:   &inventory.Denied{Path: "/run/a", Mode: "0700"},
+			Watchdog: &inventory.Watchdog{State: inventory.WatchdogOther, USec: &longer, PID: &pid},
 		},
 		inventory.Client{
 			Process: named, NotifySocket: "/run/b/notify", State: inventory.ClientDenied,

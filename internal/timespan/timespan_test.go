@@ -11,7 +11,8 @@ import (
 
 func TestASpanIsWrittenWithoutWhatThereIsNothingOf(t *testing.T) {
 	for want, d := range map[string]time.Duration{
-		"0s": 0, "10s": 10 * time.Second, "1m": time.Minute, "10m": 10 * time.Minute, "1h": time.Hour, "1h0m1s": time.Hour + time.Second,
+		"0s": 0, "10s": 10 * time.Second, "1m": time.Minute, "10m": 10 * time.Minute,
+		"1h": time.Hour, "1h0m1s": time.Hour + time.Second,
 		"1h10m": 70 * time.Minute, "20h": 20 * time.Hour, "1.5s": 1500 * time.Millisecond, "-2m": -2 * time.Minute,
 	} {
 		if got := timespan.Format(d); got != want {

@@ -44,7 +44,8 @@ type Stage interface {
 	// Wake is when Due is to be asked next; the zero time is never.
 	Wake() time.Time
 	// Due returns what the stage itself has to tell at a time, which is Wake or later, and of
-	// which all records have passed that were made before. It goes through the stages behind this one, and must stay as it is until it was yielded.
+	// which all records have passed that were made before. It goes through the stages behind
+	// this one, and must stay as it is until it was yielded.
 	Due(now time.Time) []events.Record
 }
 

@@ -398,8 +398,11 @@ func TestAClientIsRefusedAsTheKernelWouldRefuseIt(t *testing.T) {
 	}
 	c := clientOf(t, inv, user)
 	want := &inventory.Denied{Path: events.Address(closed), Mode: "0700"}
-	if diff := cmp.Diff(want, c.Denied); diff != "" || c.State != inventory.ClientDenied || c.Inode == 0 || c.UID == nil || *c.UID != 65534 {
-		t.Errorf("%+v (-want +got):\n%s", c, diff)
+	if diff := cmp.Diff(want, c.Denied); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if c.State != inventory.ClientDenied || c.Inode == 0 || c.UID == nil || *c.UID != 65534 {
+		t.Errorf("%+v", c)
 	}
 }
 
@@ -417,7 +420,10 @@ func TestTheWatchdogIsWhatSdWatchdogEnabledMakesOfIt(t *testing.T) {
 			&inventory.Watchdog{State: inventory.WatchdogOther, USec: eventtest.Ptr[uint64](2e6), PID: eventtest.Ptr[uint32](1)},
 		},
 		{[]string{"WATCHDOG_USEC=2s"}, &inventory.Watchdog{State: inventory.WatchdogInvalid}},
-		{[]string{"WATCHDOG_USEC=1", "WATCHDOG_PID=x"}, &inventory.Watchdog{State: inventory.WatchdogInvalid, USec: eventtest.Ptr[uint64](1)}},
+		{
+			[]string{"WATCHDOG_USEC=1", "WATCHDOG_PID=x"},
+			&inventory.Watchdog{State: inventory.WatchdogInvalid, USec: eventtest.Ptr[uint64](1)},
+		},
 	} {
 		command := slices.Concat([]string{"env"}, tc.variables, []string{"sh", "-c", "echo ready; read x"})
 		p := holdertest.StartBy(t, "@nobody", command...)
@@ -427,7 +433,8 @@ func TestTheWatchdogIsWhatSdWatchdogEnabledMakesOfIt(t *testing.T) {
 	}
 	const own = `exec env WATCHDOG_USEC=1000 WATCHDOG_PID=$$ sh -c "echo ready; read x"`
 	p := holdertest.StartBy(t, "@nobody", "sh", "-c", own)
-	if w := clientOf(t, take(t, inventory.Options{}), p).Watchdog; w == nil || w.State != inventory.WatchdogOK || int(*w.PID) != p.PID {
+	w := clientOf(t, take(t, inventory.Options{}), p).Watchdog
+	if w == nil || w.State != inventory.WatchdogOK || int(*w.PID) != p.PID {
 		t.Errorf("its own: %+v", w)
 	}
 }

@@ -109,8 +109,9 @@ var mainPIDs = []rule{
 		when: func(s *scene) bool {
 			return s.newMain().Unit == s.unit.Name && s.unit.PIDFileNames != nil && *s.unit.PIDFileNames != s.newMain().PID
 		},
-		reason: "it is the main process now, but $pidfile names $named: if it does when ExecReload= ends, that is the main process again",
-		cure:   "write the process id into the file of PIDFile= before sending MAINPID=, or do without PIDFile=",
+		reason: "it is the main process now, but $pidfile names $named: " +
+			"if it does when ExecReload= ends, that is the main process again",
+		cure: "write the process id into the file of PIDFile= before sending MAINPID=, or do without PIDFile=",
 	},
 	{
 		id: "D21", key: mainKeys, source: suits, outcome: Heeded, then: setMain,

@@ -17,7 +17,8 @@ import (
 // ExecReload= ends.
 func TestAPIDFileThatNamesAnotherTakesTheMainProcessBack(t *testing.T) {
 	eachManager(t, func(t *testing.T, m *pid1.Systemd) {
-		u := define(t, m, "pidfile", "Type=notify", "NotifyAccess=all", "PIDFile=/run/named.pid", "ExecReload=%A reload", "ExecStart=%A main")
+		u := define(t, m, "pidfile", "Type=notify", "NotifyAccess=all", "PIDFile=/run/named.pid",
+			"ExecReload=%A reload", "ExecStart=%A main")
 		withChild(running)(t, u)
 		main, child := u.agent(t, "main"), u.agent(t, "child")
 		if err := os.WriteFile(m.Inside("/run/named.pid"), fmt.Appendln(nil, main.PID), 0o644); err != nil {
