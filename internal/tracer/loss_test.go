@@ -65,9 +65,7 @@ func TestNothingIsLostInSilence(t *testing.T) {
 					a.begin(t, step{Op: "flood", Sock: "s", Addr: r.addr, Parts: parts(payload), N: each})
 					go func() {
 						o, err := a.finish()
-						// A send whose exit the kernel skipped a program for is
-						// counted with the thread's next send, or its end.
-						a.stop()
+						a.stop() // see stop
 						ends <- end{o, err}
 					}()
 				}
@@ -174,6 +172,7 @@ func TestInFlightTableFullIsCounted(t *testing.T) {
 				if o := a.must(t, step{Op: "join blocked threads"}); o.N != threads {
 					t.Fatalf("%d of %d blocked sends succeeded", o.N, threads)
 				}
+				a.stop() // see stop
 				got := c.buffered(t)
 				captured, lost, stats := lostIn(t, c)
 				t.Logf("%+v", stats)

@@ -492,6 +492,7 @@ func TestEveryDatagramOfAFloodHasOneReceipt(t *testing.T) {
 			if err != nil || o.N == 0 {
 				t.Fatalf("the flood ended after %d datagrams: %v", o.N, err)
 			}
+			a.stop() // see stop
 			delivered += o.N
 		}
 		var shown uint64

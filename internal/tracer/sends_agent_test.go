@@ -206,7 +206,8 @@ func (a *agent) greet() error {
 	return nil
 }
 
-// stop ends an agent and waits for it.
+// stop ends an agent and waits for it. A send at whose end the kernel skipped a program is counted
+// with the thread's next send or with the thread's end: who adds up all sends of an agent stops it before.
 func (a *agent) stop() {
 	_ = a.in.Close()
 	_ = a.cmd.Wait()
