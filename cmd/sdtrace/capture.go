@@ -30,6 +30,8 @@ type captureFlags struct {
 	all      bool
 	output   string
 	color    string
+	clock    string
+	pings    bool
 	reads    bool
 	count    uint64
 	duration time.Duration
@@ -97,6 +99,8 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.BoolVar(&f.all, "all", false, "every AF_UNIX datagram, not only to notify sockets")
 	set.StringVarP(&f.output, "output", "o", "text", "output format: text or json (JSON Lines)")
 	set.StringVar(&f.color, "color", "auto", "colour the text: auto, always or never")
+	set.StringVar(&f.clock, "time", "local", "times of the text: local, utc, rfc3339 or delta (since the line before)")
+	set.BoolVar(&f.pings, "pings", false, "on a terminal: also what a unit says again and again on lines of its own, such as pings")
 	set.BoolVar(&f.reads, "reads", false, "text: also when a datagram was read and nothing was odd about it (fentry)")
 	set.Uint64VarP(&f.count, "count", "n", 0, "end after `COUNT` datagrams; 0 is any number")
 	set.DurationVar(&f.duration, "duration", 0, "end after this `TIME`, such as 30s or 5m")
@@ -105,7 +109,7 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	f.ringSize = defaultRingSize
 	set.Var(&f.ringSize, "ring-size", "`SIZE` of the ring buffer in bytes, K or M, a power of two")
 	set.Uint32Var(&f.inFlight, "in-flight", defaultInFlight, "how many sends can be under way at a time (fentry)")
-	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr")
+	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr; on a terminal, whole messages and where they go")
 }
 
 func (f *captureFlags) run(cmd *cobra.Command) error {

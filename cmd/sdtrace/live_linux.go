@@ -64,6 +64,7 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 		defer time.AfterFunc(f.duration, func() { timeIsOver.Store(true); cancel() }).Stop()
 	}
 	go processes.awaitEnd(ctx, cancel)
+	go sink.writeDue(ctx)
 	if err := live.Copy(sink); err != nil {
 		return err
 	}

@@ -4,9 +4,12 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -18,8 +21,12 @@ import (
 // output is the sink that writes lines to stdout, and counts them.
 type output struct {
 	// joined holds events back until their verdict is there; nil: none is.
-	joined   capture.Sink
-	encode   func(b []byte, r *events.Record, v *events.Verdict) []byte
+	joined capture.Sink
+	encode func(b []byte, r *events.Record, v *events.Verdict) []byte
+	// screen is what encodes for a terminal, nil for none.
+	screen *render.Screen
+	// mu guards what screen, out and line are used for: what is due is written from another goroutine.
+	mu       sync.Mutex
 	out      *bufio.Writer
 	line     []byte
 	ordinary bool   // receipts that are ordinary are written, too, and verdicts of what is heeded
@@ -41,10 +48,20 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 	default:
 		return nil, fmt.Errorf("unknown --color %q: want auto, always or never", f.color)
 	}
+	clock, err := render.ClockOf(f.clock)
+	if err != nil {
+		return nil, err
+	}
 	joins := true
 	switch f.output {
 	case "text":
-		text := render.Text{Color: colored}
+		text := render.Text{Color: colored, Clock: clock}
+		if isTerminal(stdout) {
+			clock.Millis = true
+			o.screen = f.newScreen(text, stdout.(*os.File))
+			o.encode = o.screen.AppendJudged
+			break
+		}
 		o.encode = func(b []byte, r *events.Record, v *events.Verdict) []byte {
 			if r.Event != nil {
 				return text.AppendJudged(b, r.Event, v)
@@ -66,9 +83,56 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 		return nil, fmt.Errorf("unknown output format %q: want text or json", f.output)
 	}
 	if joins {
-		o.joined = capture.Joined(o.write, o.out.Flush)
+		o.joined = capture.Joined(o.write, o.flush)
 	}
 	return o, nil
+}
+
+// newScreen is what writes for a terminal.
+func (f *captureFlags) newScreen(text render.Text, terminal *os.File) *render.Screen {
+	s := &render.Screen{
+		Text: text, Whole: f.verbose, Repeats: f.pings || len(f.filters.match.Keys) > 0,
+		Width: func() int {
+			width, _, err := term.GetSize(int(terminal.Fd()))
+			if err != nil {
+				return 0
+			}
+			return width
+		},
+	}
+	if f.read == "" {
+		s.Host, _ = os.Hostname() // "" says nothing
+	}
+	return s
+}
+
+// dueEvery is how often it is looked for counts that are due while nothing is written.
+const dueEvery = time.Second
+
+// writeDue writes counts that are due, until the context ends.
+func (o *output) writeDue(ctx context.Context) {
+	if o.screen == nil {
+		return
+	}
+	tick := time.NewTicker(dueEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			o.mu.Lock()
+			o.line = o.screen.AppendDue(o.line[:0], now)
+			_, err := o.out.Write(o.line)
+			if len(o.line) > 0 && err == nil {
+				err = o.out.Flush()
+			}
+			o.mu.Unlock()
+			if err != nil {
+				return // the next write of a record fails as well
+			}
+		}
+	}
 }
 
 // Write takes a record.
@@ -80,14 +144,31 @@ func (o *output) Write(r *events.Record) error {
 }
 
 // Flush writes what is not held back.
-func (o *output) Flush() error { return o.out.Flush() }
+func (o *output) Flush() error { return o.flush() }
+
+func (o *output) flush() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.out.Flush()
+}
 
 // Close writes the rest.
 func (o *output) Close() error {
 	if o.joined != nil {
-		return o.joined.Close()
+		if err := o.joined.Close(); err != nil {
+			return err
+		}
 	}
-	return o.out.Flush()
+	if o.screen != nil {
+		o.mu.Lock()
+		o.line = o.screen.AppendRest(o.line[:0])
+		_, err := o.out.Write(o.line)
+		o.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return o.flush()
 }
 
 // write writes a record, and the verdict on it if there is one, if they are wanted.
@@ -99,8 +180,11 @@ func (o *output) write(r *events.Record, v *events.Verdict) error {
 	if r.Event != nil {
 		o.events++
 	}
+	o.mu.Lock()
 	o.line = o.encode(o.line[:0], r, v)
-	if _, err := o.out.Write(o.line); err != nil {
+	_, err := o.out.Write(o.line)
+	o.mu.Unlock()
+	if err != nil {
 		return err
 	}
 	if r.Event != nil && o.most > 0 && o.events >= o.most {

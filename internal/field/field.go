@@ -26,6 +26,13 @@ const SystemSocket = "/run/systemd/notify"
 // (systemd: manager_setup_notify): of the system, or below a user's XDG_RUNTIME_DIR.
 func IsManagerSocket(address string) bool { return strings.HasSuffix(address, "/systemd/notify") }
 
+// ServiceManager is what a service manager's process is called (/proc/PID/comm), whatever it is started
+// by, and Journal the journal's.
+const (
+	ServiceManager = "systemd"
+	Journal        = "systemd-journal"
+)
+
 // Relays are what processes of the field's relays are called (/proc/PID/comm).
 var Relays = []string{"conmon", "crun", "podman", "runc", "sdtrace", "systemd-nspawn"}
 

@@ -5,6 +5,7 @@
 package render
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +21,10 @@ import (
 type Text struct {
 	// Color marks up the parts of a line with ANSI escape sequences.
 	Color bool
-	// Location is the time zone of the times shown, nil for the local one.
-	Location *time.Location
+	// Clock writes the times of the lines, nil: as a zero [Clock] does.
+	Clock *Clock
+
+	between string // what stands between the assignments of a payload, "" for a blank
 }
 
 const (
@@ -91,20 +94,32 @@ func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte 
 	b = t.appendColumn(b, style, resultWidth, func(b []byte) []byte { return appendResult(b, e.Result, v) })
 	b = append(b, ' ')
 	b = t.appendPayload(b, e, v)
+	b = t.appendNotes(b, e, v)
+	if v != nil {
+		b = t.appendOutcome(b, v)
+	}
+	return append(b, '\n')
+}
+
+// appendNotes appends what else there is to say of a datagram: each note begins with a blank.
+func (t Text) appendNotes(b []byte, e *events.Event, v *events.Verdict) []byte {
 	if len(e.FDs) > 0 {
 		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendFDs(b, e.FDs) })
 	}
 	if v != nil && v.From.PID != 0 && v.From.PID != e.Sender.PID {
+		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
-			return appendProcess(append(b, " as "...), v.From.Comm, v.From.PID)
+			return appendProcess(append(b, "as "...), v.From.Comm, v.From.PID)
 		})
 	} else if e.Claimed != nil {
 		if claims := appendClaims(nil, e.Claimed, &e.Sender); len(claims) > 0 {
-			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(append(b, " claims"...), claims...) })
+			b = append(b, ' ')
+			b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(append(b, "claims"...), claims...) })
 		}
 	}
 	if e.Refused != nil {
+		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendRefused(b, e.Refused, &e.Sender) })
 	}
 	if from := e.HopOf; from != nil {
@@ -119,16 +134,20 @@ func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte 
 	}
 	if v != nil {
 		b = t.appendMain(b, v)
-		b = t.appendOutcome(b, v)
 	}
-	return append(b, '\n')
+	return b
 }
 
 // AppendLost appends l to b as one line, its '\n' included.
 func (t Text) AppendLost(b []byte, l *events.Lost) []byte {
 	b = t.appendTime(b, l.Time)
 	b = append(b, ' ')
-	b = t.appendStyled(b, styleFailure, func(b []byte) []byte {
+	b = t.appendLoss(b, l)
+	return append(b, '\n')
+}
+
+func (t Text) appendLoss(b []byte, l *events.Lost) []byte {
+	return t.appendStyled(b, styleFailure, func(b []byte) []byte {
 		b = append(b, "*** LOST "...)
 		if l.Count() == 0 {
 			b = append(b, "what became of at most "...)
@@ -155,15 +174,14 @@ func (t Text) AppendLost(b []byte, l *events.Lost) []byte {
 		}
 		return append(b, " ***"...)
 	})
-	return append(b, '\n')
 }
 
 func (t Text) appendTime(b []byte, at time.Time) []byte {
-	loc := t.Location
-	if loc == nil {
-		loc = time.Local
+	clock := t.Clock
+	if clock == nil {
+		clock = new(Clock)
 	}
-	return t.appendStyled(b, styleDim, func(b []byte) []byte { return at.In(loc).AppendFormat(b, "15:04:05.000000") })
+	return t.appendStyled(b, styleDim, func(b []byte) []byte { return clock.append(b, at) })
 }
 
 func (t Text) appendStyled(b []byte, style string, content func([]byte) []byte) []byte {
@@ -216,7 +234,7 @@ func (t Text) appendPayload(b []byte, e *events.Event, v *events.Verdict) []byte
 	}
 	for i, line := range text.Lines {
 		if i > 0 {
-			b = append(b, ' ')
+			b = append(b, cmp.Or(t.between, " ")...)
 		}
 		cut := text.Open && i == len(text.Lines)-1
 		b = appendLine(b, line.Text, cut)
@@ -316,7 +334,7 @@ func appendFDs(b []byte, fds []events.FD) []byte {
 
 // appendRefused appends what the sender claimed to be before, and why it is not.
 func appendRefused(b []byte, r *events.Refused, s *events.Sender) []byte {
-	b = append(b, " was refused the claim of"...)
+	b = append(b, "was refused the claim of"...)
 	if claims := appendClaims(nil, &r.Claimed, s); len(claims) > 0 {
 		b = append(b, claims...)
 	} else {

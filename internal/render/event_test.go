@@ -16,7 +16,7 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
-var plainText = render.Text{Location: time.UTC}
+var plainText = render.Text{Clock: &render.Clock{Zone: time.UTC}}
 
 func TestTextOfAnEvent(t *testing.T) {
 	const id = "3f2a1c9e8b7d6a5f4e3d2c1b0a9f8e7d6c5b4a39281716151413121110f0e0d0"
@@ -298,7 +298,7 @@ func TestTimeIsLocalByDefault(t *testing.T) {
 }
 
 func TestColourMarksFailuresAndChangesNothingElse(t *testing.T) {
-	colour := render.Text{Color: true, Location: time.UTC}
+	colour := render.Text{Color: true, Clock: &render.Clock{Zone: time.UTC}}
 	for _, result := range []events.Result{{Errno: "ENOENT"}, {Delivered: eventtest.Ptr(false)}} {
 		e := eventtest.Plain("READY=1")
 		e.Result = result
@@ -329,7 +329,7 @@ func checkText(tb testing.TB, e *events.Event) {
 	tb.Helper()
 	message, _ := e.Message()
 	by := events.Reader{Comm: e.Sender.Comm, Identity: events.Identity{Cgroup: e.Sender.Cgroup, Unit: e.Sender.Unit, Container: e.Sender.Container}}
-	for _, enc := range []render.Text{{Location: time.UTC}, {Location: time.UTC, Color: true}} {
+	for _, enc := range []render.Text{{Clock: &render.Clock{Zone: time.UTC}}, {Clock: &render.Clock{Zone: time.UTC}, Color: true}} {
 		for _, line := range []string{
 			string(enc.AppendEvent(nil, e)),
 			string(enc.AppendReceipt(nil, &events.Receipt{Kind: events.ReceiptRead, By: by, Send: e, Errno: e.Result.Errno})),

@@ -11,23 +11,31 @@ import (
 // AppendReceipt appends r to b as one line, its '\n' included.
 func (t Text) AppendReceipt(b []byte, r *events.Receipt) []byte {
 	b = t.appendTo(b, r.Time, &r.By, r.Send)
+	b = t.appendFateOf(b, r)
+	return t.appendWhat(b, r.Send)
+}
+
+func (t Text) appendFateOf(b []byte, r *events.Receipt) []byte {
 	style := ""
 	if r.Kind == events.ReceiptUnread || r.Errno != "" || r.Truncated || r.ControlTruncated {
 		style = styleFailure
 	}
-	b = t.appendStyled(b, style, func(b []byte) []byte { return appendFate(b, r) })
-	return t.appendWhat(b, r.Send)
+	return t.appendStyled(b, style, func(b []byte) []byte { return appendFate(b, r) })
 }
 
 // AppendWithheld appends w to b as one line, its '\n' included.
 func (t Text) AppendWithheld(b []byte, w *events.Withheld) []byte {
 	b = t.appendTo(b, w.Time, &w.Relay, w.Send)
+	return append(t.appendKept(b, w), '\n')
+}
+
+func (t Text) appendKept(b []byte, w *events.Withheld) []byte {
 	b = t.appendStyled(b, styleFailure, func(b []byte) []byte { return append(b, "NOT PASSED ON"...) })
 	for _, a := range w.Message {
 		b = append(b, ' ')
 		b = appendLine(b, a.Key+"="+a.Value, false)
 	}
-	return append(b, '\n')
+	return b
 }
 
 // appendTo appends who did something with whose datagram.

@@ -6,26 +6,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sdtrace/sdtrace/internal/field"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // AppendVerdict appends v to b as one line, its '\n' included.
 func (t Text) AppendVerdict(b []byte, v *events.Verdict) []byte {
-	by := events.Reader{PID: v.Manager.PID, Comm: "systemd"} // a service manager's name, whatever it is started by
+	by := events.Reader{PID: v.Manager.PID, Comm: field.ServiceManager}
 	if v.Send != nil && v.Send.Receiver != nil {
 		by.Comm, by.Identity = v.Send.Receiver.Comm, v.Send.Receiver.Identity
 	}
 	b = t.appendTo(b, v.Time, &by, v.Send)
-	b = b[:len(b)-1] // each part begins with a blank
-	if !v.Any(events.Ignored, events.NoEffect, events.Unknown) {
-		b = append(b, " heeded"...)
-		if v.Send != nil {
-			b = append(b, " after "...)
-			b = appendDuration(b, v.Time.Sub(v.Send.Time))
-		}
-	}
-	b = t.appendMain(b, v)
-	b = t.appendOutcome(b, v)
+	b = t.appendLate(b[:len(b)-1], v) // each part begins with a blank
 	if v.Send == nil {
 		return append(b, '\n')
 	}
@@ -34,14 +26,27 @@ func (t Text) AppendVerdict(b []byte, v *events.Verdict) []byte {
 	return append(b, '\n')
 }
 
+// appendLate appends what a verdict of its own line says.
+func (t Text) appendLate(b []byte, v *events.Verdict) []byte {
+	if !v.Any(events.Ignored, events.NoEffect, events.Unknown) {
+		b = append(b, " heeded"...)
+		if v.Send != nil {
+			b = append(b, " after "...)
+			b = appendDuration(b, v.Time.Sub(v.Send.Time))
+		}
+	}
+	b = t.appendMain(b, v)
+	return t.appendOutcome(b, v)
+}
+
 // appendMain appends a change of the main process.
 func (t Text) appendMain(b []byte, v *events.Verdict) []byte {
 	from, to := v.MainBefore, v.MainAfter
 	if from == nil || to == nil || from.PID == to.PID {
 		return b
 	}
-	return t.appendStyled(b, styleYellow, func(b []byte) []byte {
-		b = append(b, " main process: "...)
+	return t.appendStyled(append(b, ' '), styleYellow, func(b []byte) []byte {
+		b = append(b, "main process: "...)
 		for i, p := range []*events.Process{from, to} {
 			if i > 0 {
 				b = append(b, " -> "...)
@@ -91,8 +96,8 @@ func (t Text) appendOutcome(b []byte, v *events.Verdict) []byte {
 	}
 	for _, l := range v.Lines {
 		if l.Confirmed != nil && !*l.Confirmed {
-			b = t.appendStyled(b, styleFailure, func(b []byte) []byte {
-				b = append(b, " CONTRADICTED: "...)
+			b = t.appendStyled(append(b, ' '), styleFailure, func(b []byte) []byte {
+				b = append(b, "CONTRADICTED: "...)
 				b = events.AppendEscaped(b, l.Key, false)
 				return append(b, "= should have been heeded, and the unit does not show it"...)
 			})

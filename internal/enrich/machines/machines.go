@@ -191,7 +191,7 @@ func lookAt(scope string, before look, now time.Duration) look {
 			continue
 		}
 		stat, err := p.Stat()
-		if err == nil && stat.Comm == "systemd" {
+		if err == nil && stat.Comm == field.ServiceManager {
 			found.manager = process{pid, stat.StartTicks}
 			found.managed = before.managed && before.manager == found.manager || holdsManagerSocket(p)
 			if !found.managed {

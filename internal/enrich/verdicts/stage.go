@@ -153,7 +153,7 @@ func (s *Stage) receiver(e *events.Event) (to *manager, proven bool) {
 		return nil, false
 	}
 	if r := e.Receiver; r != nil && r.PID != 0 {
-		if r.Comm != systemd {
+		if r.Comm != field.ServiceManager {
 			return nil, false
 		}
 		return s.manager(r.PID, r.Cgroup, address), true
@@ -176,9 +176,6 @@ func (s *Stage) receiver(e *events.Event) (to *manager, proven bool) {
 	}
 }
 
-// systemd is what a service manager's process is called.
-const systemd = "systemd"
-
 const (
 	// rootedFor is how long a control group is believed to have the same service manager.
 	rootedFor = time.Second
@@ -197,7 +194,7 @@ func (s *Stage) managerOf(scope string) uint32 {
 	found := rooted{until: now + rootedFor}
 	if pids, err := cgroupfs.Processes(scope); err == nil && len(pids) <= fewProcesses {
 		for _, pid := range pids {
-			if lookAt(uint32(pid)).comm == systemd {
+			if lookAt(uint32(pid)).comm == field.ServiceManager {
 				found.pid = uint32(pid)
 				break
 			}
