@@ -5,7 +5,9 @@ package main
 import (
 	"fmt"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -17,6 +19,7 @@ import (
 type filterFlags struct {
 	match       capture.Match
 	uids, netns []string
+	keys        []string
 	pids        []uint
 	ignored     bool
 }
@@ -25,7 +28,7 @@ func (f *filterFlags) register(set *pflag.FlagSet) {
 	m := &f.match
 	f.registerProcesses(set, "senders")
 	set.StringArrayVar(&m.Sockets, "socket", nil, "datagrams to the socket `PATTERN`: a path or @abstract name; * and ? match any")
-	set.StringArrayVar(&m.Keys, "key", nil, "messages with an assignment to `KEY`")
+	set.StringArrayVar(&f.keys, "key", nil, "messages with an assignment to `KEY`; A,B is either, !A one without it")
 	set.BoolVar(&m.Failed, "failed", false, "sends that did not arrive")
 	set.BoolVar(&f.ignored, "ignored", false, "what the service manager ignored or what had no effect, and sends that did not arrive")
 }
@@ -39,7 +42,7 @@ func (f *filterFlags) registerProcesses(set *pflag.FlagSet, all string) {
 	set.UintSliceVarP(&f.pids, "pid", "p", nil, all+" with the id `PID`")
 	set.Lookup("pid").DefValue = "" // help says [] otherwise
 	set.StringArrayVar(&f.uids, "uid", nil, all+" of the user `UID` or name")
-	set.StringArrayVar(&m.Comms, "comm", nil, all+" called `NAME`")
+	set.StringArrayVar(&m.Comms, "comm", nil, all+" called `NAME`; * and ? match any")
 	set.StringArrayVar(&f.netns, "netns", nil, all+" in the network namespace `NS`: name, path or inode number")
 }
 
@@ -49,6 +52,15 @@ func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (i
 	match := f.match
 	// The kernel cannot know what becomes of it.
 	match.Failed = match.Failed && !f.ignored
+	for _, list := range f.keys {
+		for key := range strings.SplitSeq(list, ",") {
+			if without, ok := strings.CutPrefix(key, "!"); ok {
+				match.WithoutKeys = append(match.WithoutKeys, without)
+			} else {
+				match.Keys = append(match.Keys, key)
+			}
+		}
+	}
 	for _, pid := range f.pids {
 		if uint(uint32(pid)) != pid {
 			return match, usage(cmd, fmt.Errorf("no process can have the id %d", pid))
@@ -78,6 +90,13 @@ func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (i
 		match.NetNS = append(match.NetNS, found)
 	}
 	return match, nil
+}
+
+// asksForKeys reports whether messages were asked for by what they say.
+func (f *filterFlags) asksForKeys() bool {
+	return slices.ContainsFunc(f.keys, func(list string) bool {
+		return slices.ContainsFunc(strings.Split(list, ","), func(key string) bool { return !strings.HasPrefix(key, "!") })
+	})
 }
 
 func resolveUser(name string) (uint32, error) {

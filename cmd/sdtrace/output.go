@@ -91,7 +91,7 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 // newScreen is what writes for a terminal.
 func (f *captureFlags) newScreen(text render.Text, terminal *os.File) *render.Screen {
 	s := &render.Screen{
-		Text: text, Whole: f.verbose, Repeats: f.pings || len(f.filters.match.Keys) > 0,
+		Text: text, Whole: f.verbose, Repeats: f.pings || f.filters.asksForKeys(),
 		Width: func() int {
 			width, _, err := term.GetSize(int(terminal.Fd()))
 			if err != nil {
@@ -218,6 +218,8 @@ func (o *output) wants(r *events.Record, v *events.Verdict) bool {
 		// that line says that it is not known.
 		v := r.Verdict
 		return o.ordinary || !v.Pending && v.Any(events.Ignored, events.NoEffect, events.Unknown) || v.Send != nil && v.Send.Awaited
+	case r.Unit != nil:
+		return !o.ignored
 	case r.Receipt != nil:
 		return o.ordinary && !o.ignored || !r.Receipt.Ordinary()
 	}

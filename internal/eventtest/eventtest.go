@@ -77,6 +77,17 @@ func Withheld() *events.Withheld {
 	}
 }
 
+// Unit has every field set.
+func Unit() *events.Unit {
+	return &events.Unit{
+		News: events.UnitWaits, Time: Time, Manager: events.VerdictManager{PID: 1, Version: 257},
+		Identity: identity("/system.slice/nginx.service"), Type: "notify", ActiveState: "activating", SubState: "start",
+		Since: Time.Add(-2 * time.Second), Limit: 90 * time.Second, Awaits: "READY=1", Said: "STATUS=Starting",
+		Last: &events.Process{PID: 812, Comm: "nginx", Unit: "nginx.service"}, Main: &events.Process{PID: 811, Comm: "sh"},
+		Restarts: Ptr(uint32(3)), Result: "success",
+	}
+}
+
 // Verdict has every field set.
 func Verdict() *events.Verdict {
 	return &events.Verdict{

@@ -56,6 +56,8 @@ func (t Text) AppendRecord(b []byte, r *events.Record) []byte {
 		return t.AppendWithheld(b, r.Withheld)
 	case r.Verdict != nil:
 		return t.AppendVerdict(b, r.Verdict)
+	case r.Unit != nil:
+		return t.AppendUnit(b, r.Unit)
 	case r.Lost != nil:
 		return t.AppendLost(b, r.Lost)
 	}

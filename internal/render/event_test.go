@@ -336,6 +336,8 @@ func checkText(tb testing.TB, e *events.Event) {
 			string(enc.AppendWithheld(nil, &events.Withheld{Relay: by, Send: e, Message: message})),
 			string(enc.AppendJudged(nil, e, verdictOn(e, message))),
 			string(enc.AppendVerdict(nil, verdictOn(e, message))),
+			string(enc.AppendUnit(nil, unitLike(e, events.UnitWaits))),
+			string(enc.AppendUnit(nil, unitLike(e, events.UnitFailed))),
 		} {
 			if enc.Color {
 				line = ownSequences.ReplaceAllString(line, "")
@@ -379,6 +381,15 @@ func BenchmarkText(b *testing.B) {
 	var line []byte
 	for b.Loop() {
 		line = plainText.AppendEvent(line[:0], e)
+	}
+}
+
+// unitLike is news in which all that can hold any byte is taken from an event.
+func unitLike(e *events.Event, news events.UnitNews) *events.Unit {
+	who := &events.Process{PID: e.Sender.TID, Comm: e.Sender.Comm}
+	return &events.Unit{
+		News: news, Identity: e.Sender.Identity, ActiveState: e.Sender.Comm, SubState: e.Sender.Comm, Awaits: "READY=1",
+		Said: string(e.Payload), Last: who, Main: who, Result: string(e.Payload),
 	}
 }
 

@@ -68,9 +68,13 @@ var telling = []string{
 	"BARRIER", "FDPOLL", "FDSTORE", "FDSTOREREMOVE", "NOTIFYACCESS", "READY", "RELOADING", "STOPPING", "WATCHDOG",
 }
 
-// kindOf returns the kind of a datagram that r holds or r is the verdict on. v is the verdict in the
+// kindOf returns the kind of what r holds: of a datagram, the verdict on one, or news of a unit. v is the verdict in the
 // first case, nil for none. ok is false for what is never only counted.
 func kindOf(r *events.Record, v *events.Verdict) (k kindName, ok bool) {
+	if u := r.Unit; u != nil {
+		// That it is waited for is told more and more rarely.
+		return kindName{name: "unit " + string(u.News) + " " + u.Result}, u.News != events.UnitWaits
+	}
 	e, late := r.Event, ""
 	if r.Verdict != nil {
 		e, v, late = r.Verdict.Send, r.Verdict, "late "
@@ -245,6 +249,9 @@ func (u *repeating) counts(now time.Time) (lines []line) {
 		note := fmt.Sprintf("in %s, gaps ≤ %s", l.at.Sub(k.since).Round(time.Second), k.gap.Round(10*time.Millisecond))
 		if n := len(k.senders); n > 1 {
 			note += fmt.Sprintf(", from %d processes", n)
+		}
+		if len(l.payload) == 0 {
+			l.payload = l.notes
 		}
 		l.head = join(strconv.Itoa(k.count)+" ×", k.failed)
 		l.notes = []string{join(k.word, note)}

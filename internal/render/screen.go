@@ -126,6 +126,11 @@ func (s *Screen) line(r *events.Record, v *events.Verdict) (l line, ok bool) {
 		send = r.Verdict.Send
 		by := events.Reader{PID: r.Verdict.Manager.PID, Comm: field.ServiceManager}
 		l.note(t.appendReader(nil, &by, func(b []byte) []byte { return t.appendLate(b, r.Verdict) }))
+	case r.Unit != nil:
+		l.name = string(appendGroup(nil, &r.Unit.Identity, ""))
+		l.sender = string(appendProcess(nil, field.ServiceManager, r.Unit.Manager.PID))
+		l.note(t.appendNews(nil, r.Unit))
+		return l, true
 	case r.Lost != nil:
 		l.note(t.appendLoss(nil, r.Lost))
 		return l, true

@@ -6,6 +6,7 @@ package systemd1
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,34 @@ type changes struct {
 	of  map[dbus.ObjectPath]*changed
 	// before is the value of all until which of does not tell of a unit that is not in it.
 	before uint64
+	// news is what was told of units since it was taken last.
+	news []News
+}
+
+// News is what a service manager has told of a unit at one time.
+type News struct {
+	// Unit is the unit's name.
+	Unit string
+	// Active and Sub are its ActiveState and SubState, Since when it entered that, by CLOCK_MONOTONIC.
+	Active, Sub string
+	Since       time.Duration
+	// Main is the main process in the service manager's pid namespace, 0 for none, Restarts how often the
+	// service was restarted by itself, Result why it failed or "success"; absent if not told.
+	Main, Restarts *uint32
+	Result         string
+}
+
+// newsMax is how many news are kept that nobody takes, the latest ones.
+const newsMax = 4096
+
+// News returns what was told of services since the last call, in order.
+func (m *Manager) News() []News {
+	c := &m.changes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	news := c.news
+	c.news = nil
+	return news
 }
 
 // changed is what was signalled about a unit.
@@ -30,6 +59,7 @@ type changed struct {
 	states []State
 	first  dbus.Sequence // of the first of states
 	next   State         // with what was told of the service before the unit
+	news   News          // the same
 	// mainStarted is when the main process was started that was told with it, by CLOCK_MONOTONIC.
 	mainStarted time.Duration
 	frozen      bool // ever
@@ -88,6 +118,26 @@ func (c *changes) DeliverSignal(_, name string, s *dbus.Signal) {
 	}
 	if unit.note(kind, now); len(unit.states) == 1 && unit.first == dbus.NoSequence {
 		unit.first = s.Sequence
+	}
+	c.tell(unit, nameOf(s.Path), kind, now)
+}
+
+// tell takes note of what a service manager tells of a service.
+func (c *changes) tell(unit *changed, name, kind string, now properties) {
+	n := &unit.news
+	switch kind {
+	case "org.freedesktop.systemd1.Service":
+		n.Main, n.Restarts, n.Result = pointer[uint32](now, "MainPID"), pointer[uint32](now, "NRestarts"), value[string](now, "Result")
+	case "org.freedesktop.systemd1.Unit":
+		n.Unit, n.Active, n.Sub = name, value[string](now, "ActiveState"), value[string](now, "SubState")
+		n.Since = now.time("StateChangeTimestampMonotonic")
+		if n.Sub != "" && strings.HasSuffix(name, ".service") {
+			if len(c.news) == newsMax {
+				c.news = slices.Delete(c.news, 0, 1)
+			}
+			c.news = append(c.news, *n)
+		}
+		*n = News{}
 	}
 }
 
@@ -199,4 +249,23 @@ const unitPath = managerPath + "/unit/"
 // pathOf is the object of a unit.
 func pathOf(unit string) dbus.ObjectPath {
 	return dbus.ObjectPath(unitPath + systemd.PathBusEscape(unit))
+}
+
+// nameOf is the unit of an object, "" if it is none's (systemd: bus_label_unescape).
+func nameOf(path dbus.ObjectPath) string {
+	label := strings.TrimPrefix(string(path), unitPath)
+	var name []byte
+	for i := 0; i < len(label); i++ {
+		if label[i] != '_' {
+			name = append(name, label[i])
+			continue
+		}
+		c, err := strconv.ParseUint(label[i+1:min(i+3, len(label))], 16, 8)
+		if err != nil {
+			return ""
+		}
+		name = append(name, byte(c))
+		i += 2
+	}
+	return string(name)
 }

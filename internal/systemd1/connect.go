@@ -40,6 +40,8 @@ type Manager struct {
 	PID int
 	// Since is when the connection was there, by CLOCK_MONOTONIC: what has changed before is not known.
 	Since time.Duration
+	// Listed are the services that were there then.
+	Listed []Listed
 
 	changes changes
 }
@@ -80,8 +82,14 @@ func (m *Manager) list(ctx context.Context) error {
 	}
 	m.changes.list(units, answer.ResponseSequence, asked)
 	m.Since = proc.Monotonic()
+	for _, unit := range units {
+		m.Listed = append(m.Listed, Listed{Unit: unit.Name, Active: unit.ActiveState, Sub: unit.SubState})
+	}
 	return nil
 }
+
+// Listed is a service that was there when the connection was made, with its ActiveState and SubState.
+type Listed struct{ Unit, Active, Sub string }
 
 const (
 	busName     = "org.freedesktop.systemd1" // means nothing where there is no bus

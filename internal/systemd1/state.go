@@ -38,6 +38,10 @@ type Service struct {
 	// StartTimeout and StopTimeout are TimeoutStartSec= and TimeoutStopSec=, RunTimeout
 	// RuntimeMaxSec=; [verdict.Never] for none.
 	StartTimeout, StopTimeout, RunTimeout time.Duration
+	// ActiveState is the property of that name, Cgroup its control group below the service manager's root, "" for none.
+	// Restarts is how often it was restarted by itself, Result why it failed, or "success".
+	ActiveState, Cgroup, Result string
+	Restarts                    uint32
 	// HasSockets is whether socket units pass file descriptors to it, too.
 	HasSockets bool
 	// ReloadSignal is the number of ReloadSignal=; 0 when unknown.
@@ -71,7 +75,9 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		Active: p.time("ActiveEnterTimestampMonotonic"), MainStarted: p.time("ExecMainStartTimestampMonotonic"),
 		MainExited: p.time("ExecMainExitTimestampMonotonic"), Pinged: p.time("WatchdogTimestampMonotonic"),
 		StartTimeout: p.timeout("TimeoutStartUSec"), StopTimeout: p.timeout("TimeoutStopUSec"), RunTimeout: p.timeout("RuntimeMaxUSec"),
-		version: m.Version, Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
+		ActiveState: value[string](p, "ActiveState"), Cgroup: value[string](p, "ControlGroup"), Result: value[string](p, "Result"),
+		Restarts: value[uint32](p, "NRestarts"),
+		version:  m.Version, Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
 	}
 	s.HasSockets = slices.ContainsFunc(value[[]string](p, "TriggeredBy"), func(unit string) bool {
 		return strings.HasSuffix(unit, ".socket")

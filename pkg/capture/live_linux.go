@@ -87,7 +87,7 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 		&hops.Stage{SeesAll: match.seesAll(), Now: clock.Now},
 	)
 	if !options.NoVerdicts {
-		v := verdicts.New(t.Knows().Receipts)
+		v := verdicts.New(verdicts.Options{Receipts: t.Knows().Receipts, Wanted: match.wanted()})
 		l.closers = append(l.closers, v.Close)
 		stages = append(stages, v)
 	}

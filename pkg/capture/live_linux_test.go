@@ -214,6 +214,48 @@ func TestACaptureEndsWithItsContextAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestKeysThatAreNotWantedAndGlobsForNamesAreFilters(t *testing.T) {
+	holdertest.RequireRoot(t)
+	for name, test := range map[string]struct {
+		match capture.Match
+		want  string
+	}{
+		"without a key":         {capture.Match{WithoutKeys: []string{"WATCHDOG", "FDSTORE"}}, "READY=1 STATUS=x"},
+		"a key, and another":    {capture.Match{Keys: []string{"STATUS", "WATCHDOG"}, WithoutKeys: []string{"FDSTORE"}}, "WATCHDOG=1 STATUS=x"},
+		"a glob for names":      {capture.Match{Comms: []string{"capt?re.*"}}, "READY=1 WATCHDOG=1 FDSTORE=1 STATUS=x"},
+		"a glob that fits none": {capture.Match{Comms: []string{"capt?r.*", "x"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := filepath.Join(holdertest.Dir(t), "notify.sock")
+			holdertest.Start(t, "", nil, address) // it reads nothing, and its queue has room for ten
+			test.match.Sockets = []string{address}
+			live := open(t, capture.Options{Match: test.match})
+			s := startSender(t, "", address)
+			for _, payload := range []string{"READY=1", "WATCHDOG=1", "FDSTORE=1", "STATUS=x"} {
+				s.send(payload)
+			}
+			if err := live.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for r, err := range live.All() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.Event != nil && int(r.Event.Sender.PID) == s.pid {
+					got = append(got, string(r.Event.Payload))
+				}
+			}
+			if text := strings.Join(got, " "); text != test.want {
+				t.Errorf("captured %q, want %q", text, test.want)
+			}
+			if stats, err := live.Stats(); err != nil || stats.Captured != uint64(len(got)) {
+				t.Errorf("counted %+v, %v", stats, err)
+			}
+		})
+	}
+}
+
 func TestUnitsAreToldByWhoseTheyAre(t *testing.T) {
 	holdertest.RequireRoot(t)
 	address := filepath.Join(holdertest.Dir(t), "notify.sock")

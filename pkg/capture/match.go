@@ -29,9 +29,10 @@ type Match struct {
 	// Sockets are globs for the address of the socket: a path, or "@" and an abstract name.
 	// With them any datagram to such a socket counts, and none to another.
 	Sockets []string
-	// Keys are keys of assignments, one of which has to be in the message.
-	Keys []string
-	// Comms are names of processes, of which the first 15 bytes count.
+	// Keys are keys of assignments, one of which has to be in the message, and WithoutKeys those of
+	// which none may be in it.
+	Keys, WithoutKeys []string
+	// Comms are names of processes, of which the first 15 bytes count, or globs for them.
 	Comms []string
 	// PIDs are thread group ids in the initial pid namespace, UIDs real user ids in the
 	// initial user namespace, NetNS inode numbers of the sender's network namespace.
@@ -68,7 +69,7 @@ func (m *Match) check() error {
 			return badOption("socket pattern \"\": it is empty")
 		}
 	}
-	for _, key := range m.Keys {
+	for _, key := range slices.Concat(m.Keys, m.WithoutKeys) {
 		if key == "" || strings.ContainsAny(key, "=\n\r") {
 			return badOption("key %q: a key must not be empty or contain '=' or a line break", key)
 		}
@@ -137,7 +138,7 @@ func (u *unitMatch) isMachine(name, alias string) bool {
 }
 
 // isPattern reports whether the machine's name stands for any number of them.
-func (u *unitMatch) isPattern() bool { return strings.ContainsAny(u.machine, "*?") }
+func (u *unitMatch) isPattern() bool { return isGlob(u.machine) }
 
 // Filter judges events by what they say alone, such as those of a file.
 type Filter struct{ judge *afterwards }
@@ -191,7 +192,7 @@ func judgeAfterwards(m Match) (*afterwards, error) {
 
 // empty reports whether every event passes.
 func (a *afterwards) empty() bool {
-	return len(a.Units)+len(a.Containers)+len(a.Cgroups)+len(a.Sockets)+len(a.Keys)+len(a.Comms)+
+	return len(a.Units)+len(a.Containers)+len(a.Cgroups)+len(a.Sockets)+len(a.Keys)+len(a.WithoutKeys)+len(a.Comms)+
 		len(a.PIDs)+len(a.UIDs)+len(a.NetNS) == 0 && !a.Failed
 }
 
@@ -200,15 +201,52 @@ func (a *afterwards) matches(e *events.Event) bool {
 	return anyOf(a.PIDs, func(pid uint32) bool { return s.PID == pid }) &&
 		anyOf(a.UIDs, func(uid uint32) bool { return s.UID == uid }) &&
 		anyOf(a.NetNS, func(netns uint32) bool { return s.NetNS == netns }) &&
-		anyOf(a.Comms, func(comm string) bool { return s.Comm == comm[:min(len(comm), commMax)] }) &&
+		a.commMatches(s.Comm) &&
 		anyOf(a.Cgroups, func(cgroup string) bool { return isBelow(s.Cgroup, cgroup) }) &&
 		anyOf(a.Sockets, func(pattern string) bool {
 			return glob.Match(pattern, string(e.Socket.Address)) || glob.Match(pattern, string(e.Socket.Bound))
 		}) &&
-		anyOf(a.Keys, func(key string) bool { return hasKey(e, key) }) &&
+		anyOf(a.Keys, func(key string) bool { return hasKey(e, key) }) && a.isWithout(e) &&
 		anyOf(a.units, func(u unitMatch) bool { return u.matches(s.Cgroup, rootsOf(&s.Identity), nameOf(&s.Identity)) }) &&
 		a.containerMatches(&s.Identity) &&
 		(!a.Failed || e.Result.Failed())
+}
+
+// matchesUnit reports whether what a service manager with a notify socket tells of one of its units is wanted,
+// "" for one that is not known. Filters that are about senders leave it out, and about keys, unless the unit
+// was asked for by name.
+func (a *afterwards) matchesUnit(id *events.Identity, socket events.Address) bool {
+	if len(a.Comms)+len(a.PIDs)+len(a.UIDs)+len(a.NetNS) > 0 || a.Failed || len(a.Keys) > 0 && len(a.units) == 0 {
+		return false
+	}
+	return anyOf(a.Cgroups, func(cgroup string) bool { return isBelow(id.Cgroup, cgroup) }) &&
+		anyOf(a.Sockets, func(pattern string) bool { return socket != "" && glob.Match(pattern, string(socket)) }) &&
+		anyOf(a.units, func(u unitMatch) bool { return u.matchesIdentity(id) }) && a.containerMatches(id)
+}
+
+// matchesIdentity reports whether an identity is the unit's, which may have no control group.
+func (u *unitMatch) matchesIdentity(id *events.Identity) bool {
+	calls := nameOf(id)("")
+	if id.Machine == "" && u.machine != "" || id.Machine != "" && (u.machine == "" || !u.isMachine(id.Machine, calls)) {
+		return false
+	}
+	return id.Unit != "" && glob.MatchAny(u.names, id.Unit) || id.UserUnit != "" && glob.MatchAny(u.names, id.UserUnit) ||
+		id.Slice != "" && glob.MatchAny(u.names, id.Slice)
+}
+
+// commMatches reports whether a name of a process is one of those that are wanted.
+func (m *Match) commMatches(name string) bool {
+	return anyOf(m.Comms, func(comm string) bool {
+		return isGlob(comm) && glob.Match(comm, name) || name == comm[:min(len(comm), commMax)]
+	})
+}
+
+// isGlob reports whether a pattern stands for more than itself.
+func isGlob(pattern string) bool { return strings.ContainsAny(pattern, "*?") }
+
+// isWithout reports whether a message has none of the keys that are not wanted.
+func (m *Match) isWithout(e *events.Event) bool {
+	return !slices.ContainsFunc(m.WithoutKeys, func(key string) bool { return hasKey(e, key) })
 }
 
 // commMax is the longest name of a process, in bytes (kernel: TASK_COMM_LEN).

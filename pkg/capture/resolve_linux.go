@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/enrich/machines"
 	"github.com/sdtrace/sdtrace/internal/enrich/names"
+	"github.com/sdtrace/sdtrace/internal/enrich/verdicts"
 	"github.com/sdtrace/sdtrace/internal/identity"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -19,6 +22,7 @@ import (
 
 // resolved is what a Match comes to on this machine.
 type resolved struct {
+	match   Match
 	filter  tracer.Filter
 	units   []unitMatch
 	missing []string // what is asked for but not there yet, for people
@@ -39,11 +43,15 @@ func resolve(ctx context.Context, m Match, machines *machines.Machines) (*resolv
 		return nil, err
 	}
 	r := &resolved{
+		match: m,
 		filter: tracer.Filter{
 			Cgroups: m.Cgroups, PIDs: m.PIDs, UIDs: m.UIDs, Comms: m.Comms, NetNS: m.NetNS,
 			Sockets: m.Sockets, Keys: m.Keys, Failed: m.Failed,
 		},
 		machines: machines,
+	}
+	if slices.ContainsFunc(m.Comms, isGlob) {
+		r.filter.Comms = nil // the kernel compares whole names
 	}
 	for _, pid := range m.PIDs {
 		if text, missing := notRunning(pid); missing {
@@ -57,7 +65,9 @@ func resolve(ctx context.Context, m Match, machines *machines.Machines) (*resolv
 }
 
 // seesAll reports whether nothing is left out.
-func (r *resolved) seesAll() bool { return r.filter.Empty() && len(r.containers) == 0 }
+func (r *resolved) seesAll() bool {
+	return r.filter.Empty() && len(r.containers)+len(r.match.Comms)+len(r.match.WithoutKeys) == 0
+}
 
 func (r *resolved) resolveUnits(ctx context.Context, units []string) (err error) {
 	if r.units, err = parseUnits(units); err != nil {
@@ -116,20 +126,43 @@ func (r *resolved) alias(root string) string {
 	return r.aliases[identity.MachineOf(root)]
 }
 
-// accept decides on what the kernel let pass because a unit of that name is in its cgroup path;
-// nil when there is nothing to decide.
+// accept decides on what the kernel let pass because it cannot judge it: whose a unit of that name in the
+// cgroup path is, globs for names of processes, and keys that are not wanted; nil when there is nothing to
+// decide.
 func (r *resolved) accept() func(*events.Event) bool {
-	if len(r.units) == 0 {
+	byComm := slices.ContainsFunc(r.match.Comms, isGlob)
+	if len(r.units) == 0 && !byComm && len(r.match.WithoutKeys) == 0 {
 		return nil
 	}
 	return func(e *events.Event) bool {
-		cgroup := e.Sender.Cgroup
-		var roots []string
-		if e.Sender.CgroupController == "" {
-			roots = r.machines.RootsOf(cgroup)
-		}
-		return slices.ContainsFunc(r.units, func(u unitMatch) bool { return u.matches(cgroup, roots, r.alias) })
+		return (!byComm || r.match.commMatches(e.Sender.Comm)) && r.match.isWithout(e) && r.unitMatches(e)
 	}
+}
+
+// unitMatches reports whether an event is of a unit that is wanted.
+func (r *resolved) unitMatches(e *events.Event) bool {
+	if len(r.units) == 0 {
+		return true
+	}
+	cgroup := e.Sender.Cgroup
+	var roots []string
+	if e.Sender.CgroupController == "" {
+		roots = r.machines.RootsOf(cgroup)
+	}
+	return slices.ContainsFunc(r.units, func(u unitMatch) bool { return u.matches(cgroup, roots, r.alias) })
+}
+
+// wanted returns what of units is wanted without a datagram.
+func (r *resolved) wanted() verdicts.Wanted {
+	judge := &afterwards{Match: r.match, units: r.units}
+	judge.Cgroups = nil
+	for _, cgroup := range r.match.Cgroups {
+		judge.Cgroups = append(judge.Cgroups, strings.TrimPrefix(cgroup, cgroupfs.Mount()))
+	}
+	if len(r.match.Containers) > 0 {
+		judge.containers = [][]string{r.filter.Containers}
+	}
+	return verdicts.Wanted{Unit: judge.matchesUnit, Named: len(r.units) > 0}
 }
 
 func (r *resolved) resolveContainers(ctx context.Context, containers []string) error {

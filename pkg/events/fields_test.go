@@ -35,6 +35,7 @@ func TestEveryExportedFieldChangesTheJSON(t *testing.T) {
 		func() any { return eventtest.Receipts()[0] },
 		func() any { return eventtest.Withheld() },
 		func() any { return eventtest.Verdict() },
+		func() any { return eventtest.Unit() },
 		func() any {
 			return &events.Lost{Time: eventtest.Time, RingFull: 1, InFlightFull: 1, Missed: 1, Receipts: 1}
 		},
@@ -72,6 +73,8 @@ func encoded(v any) string {
 		return string(events.JSONEncoder{}.AppendWithheld(nil, v))
 	case *events.Verdict:
 		return string(events.JSONEncoder{}.AppendVerdict(nil, v))
+	case *events.Unit:
+		return string(events.JSONEncoder{}.AppendUnit(nil, v))
 	case *events.Lost:
 		return string(events.JSONEncoder{}.AppendLost(nil, v))
 	}

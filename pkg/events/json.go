@@ -23,6 +23,7 @@ const (
 	typeLost     = "lost"
 	typeWithheld = "withheld"
 	typeVerdict  = "verdict"
+	typeUnit     = "unit"
 )
 
 // The JSON form of an Event, for decoding. A string that can hold any byte has two fields,
@@ -163,6 +164,9 @@ func Decode(line []byte) (r Record, err error) {
 	case typeVerdict:
 		r.Verdict = new(Verdict)
 		into = r.Verdict
+	case typeUnit:
+		r.Unit = new(Unit)
+		into = r.Unit
 	case string(ReceiptRead), string(ReceiptUnread), string(ReceiptBarrier):
 		r.Receipt = new(Receipt)
 		into = r.Receipt

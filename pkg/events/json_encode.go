@@ -27,6 +27,8 @@ func (j JSONEncoder) AppendRecord(b []byte, r *Record) []byte {
 		return j.AppendWithheld(b, r.Withheld)
 	case r.Verdict != nil:
 		return j.AppendVerdict(b, r.Verdict)
+	case r.Unit != nil:
+		return j.AppendUnit(b, r.Unit)
 	case r.Lost != nil:
 		return j.AppendLost(b, r.Lost)
 	}

@@ -19,6 +19,8 @@ type Record struct {
 	Withheld *Withheld
 	// Verdict is what the service manager makes of one.
 	Verdict *Verdict
+	// Unit is what a service manager tells of a unit without a message.
+	Unit *Unit
 	// Lost says what was not captured.
 	Lost *Lost
 }
@@ -34,6 +36,8 @@ func (r Record) Time() time.Time {
 		return r.Withheld.Time
 	case r.Verdict != nil:
 		return r.Verdict.Time
+	case r.Unit != nil:
+		return r.Unit.Time
 	case r.Lost != nil:
 		return r.Lost.Time
 	}
@@ -63,6 +67,10 @@ func (r Record) Clone() Record {
 			c.Lines[i].Confirmed = clone(c.Lines[i].Confirmed)
 		}
 		r.Verdict = &c
+	case r.Unit != nil:
+		c := *r.Unit
+		c.Container, c.Last, c.Main, c.Restarts = clone(c.Container), clone(c.Last), clone(c.Main), clone(c.Restarts)
+		r.Unit = &c
 	case r.Lost != nil:
 		r.Lost = clone(r.Lost)
 	}

@@ -146,7 +146,7 @@ type (
 // AppendVerdict appends v to b as one line, its '\n' included. Unlike the others it allocates.
 func (JSONEncoder) AppendVerdict(b []byte, v *Verdict) []byte {
 	j := jsonVerdict{
-		Type: typeVerdict, Seq: v.Seq, Time: v.Time.UTC().Format("2006-01-02T15:04:05.000000000Z"), Pending: v.Pending,
+		Type: typeVerdict, Seq: v.Seq, Time: v.Time.UTC().Format(timeLayout), Pending: v.Pending,
 		Manager: v.Manager, Unit: onlyUTF8(v.Unit),
 		Named: processJSON(v.Named), MainBefore: processJSON(v.MainBefore), MainAfter: processJSON(v.MainAfter),
 		Lines: make([]jsonLine, len(v.Lines)),

@@ -30,6 +30,7 @@ type recording struct {
 
 	mu       sync.Mutex
 	verdicts map[said][]*events.Verdict // in order
+	news     []*events.Unit             // in order
 	// contradicted is of how many lines the properties have shown something else.
 	contradicted int
 }
@@ -61,6 +62,12 @@ func (r *recording) follow() error {
 			return err
 		}
 		v := record.Verdict
+		if record.Unit != nil {
+			r.mu.Lock()
+			r.news = append(r.news, record.Clone().Unit)
+			r.mu.Unlock()
+			continue
+		}
 		switch {
 		case record.Lost != nil:
 			return fmt.Errorf("lost %+v", record.Lost)

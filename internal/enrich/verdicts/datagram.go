@@ -358,7 +358,7 @@ func (d *datagram) effect(now *systemd1.Service) effect {
 		case key == "WATCHDOG" && v.Assignment.Value == "1":
 			shown = now.Pinged >= d.sent
 			// WATCHDOG_USEC=0 takes the time away again.
-			refuted = settled && now.Pinged < d.surely && !d.again("WATCHDOG_USEC")
+			refuted = settled && now.Pinged < d.surely && !d.since("WATCHDOG_USEC")
 		case d.again(key):
 		case key == "STATUS":
 			shown = now.Now.StatusText != nil && *now.Now.StatusText == v.Assignment.Value

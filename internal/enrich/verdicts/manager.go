@@ -65,7 +65,18 @@ type manager struct {
 	// looks are those at processes for one batch.
 	looks map[uint32]look
 
+	wanted Wanted
+	// watched are the services, nil: not known yet; unknown are those that have to be asked for. toldHow
+	// says that it was told how they are.
+	watched map[string]*watched
+	unknown []string
+	toldHow bool
+	// connectNext is when it is tried again to connect, after connectStep.
+	connectNext, connectStep time.Duration
+
 	mu        sync.Mutex
+	told      []*events.Unit    // to be yielded
+	container *events.Container // that it is in, with its name
 	queue     []*message
 	kick      chan struct{}
 	forgotten bool // datagrams were lost: what was followed is not known any more
@@ -74,13 +85,13 @@ type manager struct {
 
 // newManager is the service manager that is a process in a control group and has a notify socket at an
 // address.
-func newManager(pid uint32, cgroup string, address events.Address, receipts bool, seen func() time.Time) *manager {
+func newManager(pid uint32, cgroup string, address events.Address, options Options, seen func() time.Time) *manager {
 	units, err := simplelru.NewLRU[string, *unit](unitsMax, nil)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
 	m := &manager{
-		pid: pid, address: address, receipts: receipts, seen: seen, began: proc.Monotonic(),
+		pid: pid, address: address, receipts: options.Receipts, wanted: options.Wanted, seen: seen, began: proc.Monotonic(),
 		units: units, looks: make(map[uint32]look), kick: make(chan struct{}, 1),
 	}
 	if path.Base(cgroup) == identity.InitScope {
@@ -136,10 +147,17 @@ func (m *manager) run(ctx context.Context) {
 		}
 	}()
 	_ = m.connect(ctx) // it is tried again when there is something to ask
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tick.C:
+			if m.watch(ctx) != nil && !m.part(ctx) {
+				return
+			}
+			continue
 		case <-m.unsettled():
 			m.settle(ctx)
 			continue
@@ -157,25 +175,31 @@ func (m *manager) run(ctx context.Context) {
 		}
 		m.mu.Unlock()
 		if err := m.judge(ctx, batch); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			if m.conn != nil {
-				m.conn.Close()
-				m.conn = nil
-			}
-			m.leave()
-			m.units.Purge()
 			m.doubt(batch, err)
-			if !m.lives() {
-				m.end()
-				return
-			}
-			if !pause(ctx, retry) {
+			if !m.part(ctx) || !pause(ctx, retry) {
 				return
 			}
 		}
 	}
+}
+
+// part ends the connection after an error, and reports whether there may be another one.
+func (m *manager) part(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if m.conn != nil {
+		m.conn.Close()
+		m.conn = nil
+	}
+	m.leave()
+	m.units.Purge()
+	m.watched, m.unknown = nil, nil
+	if !m.lives() {
+		m.end()
+		return false
+	}
+	return true
 }
 
 // rest waits until something may be asked, and reports whether the context goes on.
@@ -286,6 +310,9 @@ func (m *manager) judge(ctx context.Context, batch []*message) error {
 	m.awaitReceipts(ctx, batch)
 	for _, u := range units {
 		m.finish(u, beyond)
+		for _, d := range u.batch {
+			m.heard(d)
+		}
 	}
 	return nil
 }

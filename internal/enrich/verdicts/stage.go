@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package verdicts says of the datagrams in a stream what the service managers that receive them
-// make of them. It asks these for the state of their units, beside the stream, which does not wait.
+// make of them, and of their units what no datagram says. It asks these for the state of their units,
+// beside the stream, which does not wait.
 package verdicts
 
 import (
@@ -38,12 +39,12 @@ type Stage struct {
 	stop     context.CancelFunc
 	ctx      context.Context
 	workers  sync.WaitGroup
-	receipts bool
+	options  Options
 	managers map[uint32]*manager // by process id
 	roots    map[string]rooted   // by the root of a service manager's control groups
 	pending  []*message          // in order
 	bySeq    map[uint64]*message
-	wake     time.Time    // zero: nothing is waited for
+	wake     time.Time
 	seen     atomic.Int64 // the time of the stream, in nanoseconds since 1970
 }
 
@@ -66,13 +67,30 @@ type message struct {
 	verdict *events.Verdict // nil: not known yet
 }
 
-// New returns a stage. receipts says that the stream tells when datagrams are read. Call Close at
-// the end.
-func New(receipts bool) *Stage {
+// Options say what a stream has and what is wanted of it.
+type Options struct {
+	// Receipts says that the stream tells when datagrams are read.
+	Receipts bool
+	// Wanted are the units of which is told what no message says.
+	Wanted Wanted
+}
+
+// Wanted are units.
+type Wanted struct {
+	// Unit reports whether a unit of the service manager with that notify socket is one of them; it is
+	// called from any goroutine.
+	Unit func(unit *events.Identity, socket events.Address) bool
+	// Named is set if they were asked for by name.
+	Named bool
+}
+
+// New returns a stage. Call Close at the end.
+func New(options Options) *Stage {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Stage{
-		ctx: ctx, stop: stop, receipts: receipts, managers: make(map[uint32]*manager),
+		ctx: ctx, stop: stop, options: options, managers: make(map[uint32]*manager),
 		roots: make(map[string]rooted), bySeq: make(map[uint64]*message),
+		wake: time.Now(),
 	}
 	// What they signal is known from the beginning then, of the system's in any case.
 	scopes := append([]string{"/" + identity.InitScope}, cgroupfs.Named(identity.InitScope, groupsMax)...)
@@ -133,12 +151,15 @@ func (s *Stage) sent(e *events.Event) {
 	if to == nil {
 		return
 	}
+	if r := e.Receiver; r != nil && r.Container != nil && r.Container.Name != "" {
+		to.name(r.Container)
+	}
 	e.Awaited = true
 	m := &message{event: e.Clone(), manager: to, likely: !proven}
 	s.pending = append(s.pending, m)
 	s.bySeq[e.Seq] = m
-	if s.wake.IsZero() {
-		s.wake = e.Time.Add(pollEvery)
+	if soon := e.Time.Add(pollEvery); soon.Before(s.wake) {
+		s.wake = soon
 	}
 	to.take(m)
 }
@@ -211,14 +232,22 @@ func (s *Stage) managerOf(scope string) uint32 {
 func (s *Stage) manager(pid uint32, cgroup string, address events.Address) *manager {
 	m := s.managers[pid]
 	if m == nil || m.over() {
-		m = newManager(pid, cgroup, address, s.receipts, func() time.Time { return time.Unix(0, s.seen.Load()) })
+		m = newManager(pid, cgroup, address, s.options, func() time.Time { return time.Unix(0, s.seen.Load()) })
 		s.managers[pid] = m
 		s.workers.Go(func() { m.run(s.ctx) })
 	}
 	return m
 }
 
-// Wake is when to look for verdicts, if there is anything to wait for.
+// name says which container a service manager is in.
+func (m *manager) name(c *events.Container) {
+	named := *c
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.container = &named
+}
+
+// Wake is when to look for verdicts and news of units.
 func (s *Stage) Wake() time.Time { return s.wake }
 
 // Due returns the verdicts that have become known, and of datagrams that have waited for long that
@@ -246,7 +275,13 @@ func (s *Stage) Due(now time.Time) []events.Record {
 		delete(s.bySeq, m.event.Seq)
 		return true
 	})
-	s.wake = time.Time{}
+	for _, m := range s.managers {
+		for _, u := range m.takeTold() {
+			u.Time = now
+			due = append(due, events.Record{Unit: u})
+		}
+	}
+	s.wake = now.Add(watchEvery)
 	if len(s.pending) > 0 {
 		s.wake = now.Add(pollEvery)
 	}
