@@ -88,6 +88,17 @@ func Unit() *events.Unit {
 	}
 }
 
+// Hang has every field set.
+func Hang() *events.Hang {
+	sender := Receipts()[0].By
+	sender.Comm = "nginx"
+	return &events.Hang{
+		Time: Time, Since: Time.Add(-3 * time.Second), Sender: sender, Address: "/run/systemd/notify",
+		Receiver: events.Process{PID: 1, Comm: "systemd", Unit: "init.scope"}, State: "T",
+		Queued: Ptr(uint32(513)), MaxQueued: Ptr(uint32(512)),
+	}
+}
+
 // Verdict has every field set.
 func Verdict() *events.Verdict {
 	return &events.Verdict{

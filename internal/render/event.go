@@ -58,6 +58,8 @@ func (t Text) AppendRecord(b []byte, r *events.Record) []byte {
 		return t.AppendVerdict(b, r.Verdict)
 	case r.Unit != nil:
 		return t.AppendUnit(b, r.Unit)
+	case r.Hang != nil:
+		return t.AppendHang(b, r.Hang)
 	case r.Lost != nil:
 		return t.AppendLost(b, r.Lost)
 	}
@@ -103,8 +105,16 @@ func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte 
 	return append(b, '\n')
 }
 
+// slowSend is from when on it is said how long a call took.
+const slowSend = 100 * time.Millisecond
+
 // appendNotes appends what else there is to say of a datagram: each note begins with a blank.
 func (t Text) appendNotes(b []byte, e *events.Event, v *events.Verdict) []byte {
+	if e.Result.Latency >= slowSend {
+		b = t.appendStyled(append(b, ' '), styleYellow, func(b []byte) []byte {
+			return appendDuration(append(b, "took "...), e.Result.Latency)
+		})
+	}
 	if len(e.FDs) > 0 {
 		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendFDs(b, e.FDs) })

@@ -131,6 +131,11 @@ func (s *Screen) line(r *events.Record, v *events.Verdict) (l line, ok bool) {
 		l.sender = string(appendProcess(nil, field.ServiceManager, r.Unit.Manager.PID))
 		l.note(t.appendNews(nil, r.Unit))
 		return l, true
+	case r.Hang != nil:
+		l.name = string(appendGroup(nil, &r.Hang.Sender.Identity, ""))
+		l.sender = string(appendProcess(nil, r.Hang.Sender.Comm, r.Hang.Sender.PID))
+		l.note(t.appendHanging(nil, r.Hang))
+		return l, true
 	case r.Lost != nil:
 		l.note(t.appendLoss(nil, r.Lost))
 		return l, true

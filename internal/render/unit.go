@@ -25,6 +25,39 @@ func (t Text) AppendUnit(b []byte, u *events.Unit) []byte {
 	return append(b, '\n')
 }
 
+// AppendHang appends h to b as one line, its '\n' included.
+func (t Text) AppendHang(b []byte, h *events.Hang) []byte {
+	b = t.appendTime(b, h.Time)
+	b = append(b, ' ')
+	b = t.appendColumn(b, styleBold, whoWidth, func(b []byte) []byte { return appendProcess(b, h.Sender.Comm, h.Sender.PID) })
+	b = append(b, ' ')
+	b = t.appendColumn(b, styleCyan, groupWidth, func(b []byte) []byte { return appendGroup(b, &h.Sender.Identity, "") })
+	b = append(b, " -> "...)
+	b = t.appendColumn(b, "", socketWidth, func(b []byte) []byte { return appendWord(b, string(h.Address)) })
+	b = append(b, ' ')
+	return append(t.appendHanging(b, h), '\n')
+}
+
+// states are the words for the states of a process (proc_pid_stat(5)).
+var states = map[string]string{
+	"T": "stopped", "t": "stopped by a debugger", "D": "waiting for a disk or the like", "R": "busy", "Z": "over", "S": "sleeping",
+}
+
+// appendHanging appends how long a send does not return, and why.
+func (t Text) appendHanging(b []byte, h *events.Hang) []byte {
+	b = t.appendStyled(b, styleFailure, func(b []byte) []byte {
+		return fmt.Appendf(b, "HANGS for %s", roughly(h.Time.Sub(h.Since)))
+	})
+	if h.Queued != nil && h.MaxQueued != nil {
+		b = fmt.Appendf(b, ", queue %d of %d", *h.Queued, *h.MaxQueued)
+	}
+	b = appendProcess(append(b, ", reader "...), h.Receiver.Comm, h.Receiver.PID)
+	if state := states[h.State]; state != "" {
+		b = append(append(b, " is "...), state...)
+	}
+	return b
+}
+
 // newsWords are the words for what is told of units, and how they are marked up.
 var newsWords = map[events.UnitNews]struct{ word, style string }{
 	events.UnitWaits:   {"WAITING", styleYellow},

@@ -56,6 +56,27 @@ func TestTextOfNewsOfAUnit(t *testing.T) {
 	}
 }
 
+func TestTextOfASendThatHangs(t *testing.T) {
+	h := eventtest.Hang()
+	h.Sender.Identity = events.Identity{Unit: "web.service"}
+	const text = "HANGS for 3.0s, queue 513 of 512, reader systemd[1] is stopped"
+	if got, want := string(plainText.AppendHang(nil, h)), "16:01:46.123456 nginx[1]               web.service            -> /run/systemd/notify   "+text+"\n"; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got, want := withoutHeader(string(screenOf(100).AppendJudged(nil, &events.Record{Hang: h}, nil))), "16:01:46.123 web.service nginx[1] "+text+"\n"; got != want {
+		t.Errorf("on a terminal %q\nwant %q", got, want)
+	}
+	h.Queued, h.State = nil, "?"
+	if got := string(plainText.AppendHang(nil, h)); !strings.HasSuffix(got, " HANGS for 3.0s, reader systemd[1]\n") {
+		t.Errorf("without what is unknown: %q", got)
+	}
+	slow := said("web.service", "READY=1", 0)
+	slow.Result.Latency = 3200 * time.Millisecond
+	if got := string(plainText.AppendEvent(nil, slow)); !strings.HasSuffix(got, "READY=1 took 3.2s\n") {
+		t.Errorf("after it has hung: %q", got)
+	}
+}
+
 func TestRestartsThatGoOnAreCounted(t *testing.T) {
 	s := screenOf(120)
 	var b []byte

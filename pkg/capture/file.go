@@ -325,6 +325,8 @@ func (r *replay) passes(record *events.Record) bool {
 		return r.tie(&record.Withheld.Send, record.Withheld.Seq)
 	case record.Verdict != nil:
 		return r.tie(&record.Verdict.Send, record.Verdict.Seq)
+	case record.Hang != nil:
+		return r.judge.matchesHang(record.Hang)
 	case record.Unit != nil:
 		return r.judge.matchesUnit(&record.Unit.Identity, "")
 	}

@@ -224,6 +224,17 @@ func (a *afterwards) matchesUnit(id *events.Identity, socket events.Address) boo
 		anyOf(a.units, func(u unitMatch) bool { return u.matchesIdentity(id) }) && a.containerMatches(id)
 }
 
+// matchesHang judges a send that does not return, of which it is not known what it says and who the user is.
+func (a *afterwards) matchesHang(h *events.Hang) bool {
+	if len(a.Keys)+len(a.WithoutKeys)+len(a.UIDs)+len(a.NetNS) > 0 {
+		return false
+	}
+	return a.matches(&events.Event{
+		Sender: events.Sender{PID: h.Sender.PID, Comm: h.Sender.Comm, Identity: h.Sender.Identity},
+		Socket: events.Socket{Address: h.Address}, Result: events.Result{Errno: "EAGAIN"}, // as good as failed
+	})
+}
+
 // matchesIdentity reports whether an identity is the unit's, which may have no control group.
 func (u *unitMatch) matchesIdentity(id *events.Identity) bool {
 	calls := nameOf(id)("")

@@ -162,7 +162,7 @@ func (r *resolved) wanted() verdicts.Wanted {
 	if len(r.match.Containers) > 0 {
 		judge.containers = [][]string{r.filter.Containers}
 	}
-	return verdicts.Wanted{Unit: judge.matchesUnit, Named: len(r.units) > 0}
+	return verdicts.Wanted{Unit: judge.matchesUnit, Hang: judge.matchesHang, Named: len(r.units) > 0}
 }
 
 func (r *resolved) resolveContainers(ctx context.Context, containers []string) error {

@@ -20,6 +20,7 @@ var withoutJSON = map[string]string{
 	"Event.Sender.StartTime":   "is to tell processes apart while they live",
 	"Event.Socket.SenderNetNS": "is where an address is looked up, until the receiver is known",
 	"Receipt.Send":             "is the event, of which Seq is written",
+	"Hang.Sender.StartTime":    "is to tell processes apart while they live",
 	"Receipt.By.StartTime":     "is to tell processes apart while they live",
 	"Verdict.Send":             "is the event, of which Seq is written",
 	"Withheld.Send":            "is the event, of which Seq is written",
@@ -36,6 +37,7 @@ func TestEveryExportedFieldChangesTheJSON(t *testing.T) {
 		func() any { return eventtest.Withheld() },
 		func() any { return eventtest.Verdict() },
 		func() any { return eventtest.Unit() },
+		func() any { return eventtest.Hang() },
 		func() any {
 			return &events.Lost{Time: eventtest.Time, RingFull: 1, InFlightFull: 1, Missed: 1, Receipts: 1}
 		},
@@ -75,6 +77,8 @@ func encoded(v any) string {
 		return string(events.JSONEncoder{}.AppendVerdict(nil, v))
 	case *events.Unit:
 		return string(events.JSONEncoder{}.AppendUnit(nil, v))
+	case *events.Hang:
+		return string(events.JSONEncoder{}.AppendHang(nil, v))
 	case *events.Lost:
 		return string(events.JSONEncoder{}.AppendLost(nil, v))
 	}

@@ -24,6 +24,7 @@ const (
 	typeWithheld = "withheld"
 	typeVerdict  = "verdict"
 	typeUnit     = "unit"
+	typeHang     = "hang"
 )
 
 // The JSON form of an Event, for decoding. A string that can hold any byte has two fields,
@@ -167,6 +168,9 @@ func Decode(line []byte) (r Record, err error) {
 	case typeUnit:
 		r.Unit = new(Unit)
 		into = r.Unit
+	case typeHang:
+		r.Hang = new(Hang)
+		into = r.Hang
 	case string(ReceiptRead), string(ReceiptUnread), string(ReceiptBarrier):
 		r.Receipt = new(Receipt)
 		into = r.Receipt

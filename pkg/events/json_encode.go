@@ -29,6 +29,8 @@ func (j JSONEncoder) AppendRecord(b []byte, r *Record) []byte {
 		return j.AppendVerdict(b, r.Verdict)
 	case r.Unit != nil:
 		return j.AppendUnit(b, r.Unit)
+	case r.Hang != nil:
+		return j.AppendHang(b, r.Hang)
 	case r.Lost != nil:
 		return j.AppendLost(b, r.Lost)
 	}

@@ -180,6 +180,8 @@ func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
 	nothing := &events.Verdict{Seq: 1, Time: eventtest.Time, MainAfter: &events.Process{}, Lines: []events.LineVerdict{{Outcome: events.NoEffect, Reason: "it is empty"}}}
 	checkJSON(t, schema, events.Record{Verdict: nothing})
 	checkJSON(t, schema, events.Record{Unit: eventtest.Unit()})
+	checkJSON(t, schema, events.Record{Hang: eventtest.Hang()})
+	checkJSON(t, schema, events.Record{Hang: &events.Hang{Time: eventtest.Time, Since: eventtest.Time, Sender: events.Reader{PID: 1, TID: 1}}})
 	checkJSON(t, schema, events.Record{Unit: &events.Unit{News: events.UnitIs, Time: eventtest.Time, Main: &events.Process{}, Restarts: eventtest.Ptr(uint32(0))}})
 	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: eventtest.Time, RingFull: 1<<64 - 1})
 	instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(line))
@@ -344,6 +346,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(events.JSONEncoder{}.AppendWithheld(nil, eventtest.Withheld()))
 	f.Add(events.JSONEncoder{}.AppendVerdict(nil, eventtest.Verdict()))
 	f.Add(events.JSONEncoder{}.AppendUnit(nil, eventtest.Unit()))
+	f.Add(events.JSONEncoder{}.AppendHang(nil, eventtest.Hang()))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := events.Decode(line)
 		if err != nil {

@@ -21,6 +21,8 @@ type Record struct {
 	Verdict *Verdict
 	// Unit is what a service manager tells of a unit without a message.
 	Unit *Unit
+	// Hang is a send that does not return.
+	Hang *Hang
 	// Lost says what was not captured.
 	Lost *Lost
 }
@@ -38,6 +40,8 @@ func (r Record) Time() time.Time {
 		return r.Verdict.Time
 	case r.Unit != nil:
 		return r.Unit.Time
+	case r.Hang != nil:
+		return r.Hang.Time
 	case r.Lost != nil:
 		return r.Lost.Time
 	}
@@ -71,6 +75,10 @@ func (r Record) Clone() Record {
 		c := *r.Unit
 		c.Container, c.Last, c.Main, c.Restarts = clone(c.Container), clone(c.Last), clone(c.Main), clone(c.Restarts)
 		r.Unit = &c
+	case r.Hang != nil:
+		c := *r.Hang
+		c.Sender.Container, c.Queued, c.MaxQueued = clone(c.Sender.Container), clone(c.Queued), clone(c.MaxQueued)
+		r.Hang = &c
 	case r.Lost != nil:
 		r.Lost = clone(r.Lost)
 	}

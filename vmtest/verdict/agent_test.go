@@ -43,6 +43,8 @@ type order struct {
 	PIDFD int
 	// Lone lets a child send that is over, and waited for, when the agent answers.
 	Lone bool
+	// Hang fills the service manager's queue, and then sends once more, which does not return before that reads.
+	Hang bool
 	// Barrier waits until the service manager has read everything before (sd_notify_barrier(3)).
 	Barrier bool
 }
@@ -110,6 +112,8 @@ func (o *order) do(unit string) error {
 		return exec.Command("/proc/self/exe", agentRole, unit, "lone", string(o.Send)).Run()
 	case o.Send != nil:
 		return o.send()
+	case o.Hang:
+		return hang()
 	case o.Barrier:
 		return barrier()
 	}
@@ -130,6 +134,25 @@ func barrier() error {
 	if _, err := read.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("the barrier's end: %w", err)
 	}
+	return nil
+}
+
+func hang() error {
+	for sent := true; sent; {
+		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		// Its own buffer may be full before the queue is: then another socket has room.
+		for sent = false; err == nil; sent = sent || err == nil {
+			err = unix.Sendto(s, []byte("STATUS=full"), unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: "/run/systemd/notify"})
+		}
+		unix.Close(s)
+		if !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+	}
+	go func() { _ = sendTo([]byte("STATUS=through"), nil) }()
 	return nil
 }
 

@@ -7,7 +7,6 @@ package machines
 import (
 	"bytes"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
@@ -215,26 +214,10 @@ func holdsManagerSocket(p proc.Process) bool {
 	}
 	named := make(map[uint32]bool)
 	for line := range bytes.Lines(list) {
-		inode, address := parseNetUnix(line)
+		inode, address := proc.ParseNetUnix(line)
 		if field.IsManagerSocket(address) {
 			named[inode] = true
 		}
 	}
 	return len(named) > 0 && p.HoldsAny(func(inode uint32) bool { return named[inode] })
-}
-
-// parseNetUnix reads a line of /proc/PID/net/unix: Num RefCount Protocol Flags Type St Inode
-// Path, of which the last may hold blanks. The address is "" for a socket that has none.
-func parseNetUnix(line []byte) (inode uint32, address string) {
-	rest := bytes.TrimSuffix(line, []byte{'\n'})
-	var last []byte
-	for range 7 {
-		rest = bytes.TrimLeft(rest, " ")
-		last, rest, _ = bytes.Cut(rest, []byte{' '})
-	}
-	number, err := strconv.ParseUint(string(last), 10, 32)
-	if err != nil {
-		return 0, ""
-	}
-	return uint32(number), string(rest)
 }

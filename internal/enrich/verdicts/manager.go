@@ -76,6 +76,7 @@ type manager struct {
 
 	mu        sync.Mutex
 	told      []*events.Unit    // to be yielded
+	hung      []*events.Hang    // the same
 	container *events.Container // that it is in, with its name
 	queue     []*message
 	kick      chan struct{}

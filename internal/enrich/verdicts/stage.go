@@ -80,6 +80,8 @@ type Wanted struct {
 	// Unit reports whether a unit of the service manager with that notify socket is one of them; it is
 	// called from any goroutine.
 	Unit func(unit *events.Identity, socket events.Address) bool
+	// Hang does so for a send that does not return.
+	Hang func(*events.Hang) bool
 	// Named is set if they were asked for by name.
 	Named bool
 }
@@ -235,6 +237,7 @@ func (s *Stage) manager(pid uint32, cgroup string, address events.Address) *mana
 		m = newManager(pid, cgroup, address, s.options, func() time.Time { return time.Unix(0, s.seen.Load()) })
 		s.managers[pid] = m
 		s.workers.Go(func() { m.run(s.ctx) })
+		s.workers.Go(func() { m.hangs(s.ctx) })
 	}
 	return m
 }
@@ -279,6 +282,10 @@ func (s *Stage) Due(now time.Time) []events.Record {
 		for _, u := range m.takeTold() {
 			u.Time = now
 			due = append(due, events.Record{Unit: u})
+		}
+		for _, h := range m.takeHung() {
+			h.Time = now
+			due = append(due, events.Record{Hang: h})
 		}
 	}
 	s.wake = now.Add(watchEvery)

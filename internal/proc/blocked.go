@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proc
+
+import (
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ThreadsIn returns the threads of the process that wait in one of some functions of the kernel
+// (proc_pid_wchan(5)), none if that may not be known.
+func (p Process) ThreadsIn(functions ...string) (tids []int) {
+	dir, err := p.Open("task", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(dir)
+	EachEntry(dir, func(name string) bool {
+		where, err := p.Read("task/" + name + "/wchan")
+		if tid, bad := strconv.Atoi(name); bad == nil && err == nil && slices.Contains(functions, string(where)) {
+			tids = append(tids, tid)
+		}
+		return true
+	})
+	return tids
+}
+
+// Destination is where a thread sends to by the system call in which it waits (proc_pid_syscall(5)): the
+// sun_path (unix(7)) in the call, or of its socket's peer. It is empty if the thread is in another call, or that
+// may not be known. It holds a copy of the thread's socket meanwhile (pidfd_getfd(2)).
+func (p Process) Destination(tid int) (sunPath []byte) {
+	text, err := p.Read("task/" + strconv.Itoa(tid) + "/syscall")
+	if err != nil {
+		return nil
+	}
+	var call [7]uint64 // the number and six arguments
+	fields := strings.Fields(string(text))
+	if len(fields) < len(call) {
+		return nil // it runs
+	}
+	for i := range call {
+		if call[i], err = strconv.ParseUint(fields[i], 0, 64); err != nil {
+			return nil
+		}
+	}
+	var name, length uint64
+	switch call[0] {
+	case unix.SYS_SENDTO:
+		name, length = call[5], call[6]
+	case unix.SYS_SENDMSG, unix.SYS_SENDMMSG:
+		// struct user_msghdr begins with the name, and its length in 32 bits.
+		header := p.memory(tid, call[2], 12)
+		if len(header) < 12 {
+			return nil
+		}
+		name, length = binary.NativeEndian.Uint64(header), uint64(binary.NativeEndian.Uint32(header[8:]))
+	case unix.SYS_WRITE, unix.SYS_WRITEV:
+	default:
+		return nil
+	}
+	if name == 0 || length == 0 {
+		return p.peer(int(call[1]))
+	}
+	address := p.memory(tid, name, int(min(length, unix.SizeofSockaddrUnix)))
+	const family = 2
+	if len(address) <= family {
+		return nil
+	}
+	return address[family:]
+}
+
+// memory reads the memory of a thread, nil if that is not possible.
+func (p Process) memory(tid int, at uint64, size int) []byte {
+	to := make([]byte, size)
+	local := []unix.Iovec{{Base: unsafe.SliceData(to), Len: uint64(size)}}
+	n, err := unix.ProcessVMReadv(tid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: size}}, 0)
+	if err != nil {
+		return nil
+	}
+	return to[:n]
+}
+
+// peer is the sun_path of the socket to which a socket of the process is connected, empty if that is not known.
+func (p Process) peer(fd int) []byte {
+	pidfd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(pidfd)
+	copied, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(copied)
+	peer, err := unix.Getpeername(copied)
+	if err != nil {
+		return nil
+	}
+	name, ok := peer.(*unix.SockaddrUnix)
+	if !ok {
+		return nil
+	}
+	if abstract, ok := strings.CutPrefix(name.Name, "@"); ok {
+		return append([]byte{0}, abstract...)
+	}
+	return []byte(name.Name)
+}
