@@ -24,7 +24,19 @@ import (
 // kernel made of that.
 const role = "send-to"
 
+// waitRole has it be a process with a root directory, "" for its own, that waits.
+const waitRole = "wait-below"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == waitRole {
+		var err error
+		if os.Args[2] != "" {
+			err = unix.Chroot(os.Args[2])
+		}
+		fmt.Println(err)
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
+		return
+	}
 	if len(os.Args) == 3 && os.Args[1] == role {
 		s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {

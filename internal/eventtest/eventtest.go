@@ -84,7 +84,7 @@ func Unit() *events.Unit {
 		Identity: identity("/system.slice/nginx.service"), Type: "notify", ActiveState: "activating", SubState: "start",
 		Since: Time.Add(-2 * time.Second), Limit: 90 * time.Second, Awaits: "READY=1", Said: "STATUS=Starting",
 		Last: &events.Process{PID: 812, Comm: "nginx", Unit: "nginx.service"}, Main: &events.Process{PID: 811, Comm: "sh"},
-		Restarts: Ptr(uint32(3)), Result: "success",
+		Restarts: Ptr(uint32(3)), Result: "success", Trouble: "nobody reads from /run/systemd/notify",
 	}
 }
 

@@ -146,11 +146,24 @@ func appendWaits(b []byte, u *events.Unit) []byte {
 		return b
 	}
 	if u.Last == nil {
-		return append(b, ": nothing was said yet"...)
+		b = append(b, ": nothing was said yet"...)
+	} else {
+		b = appendProcess(append(b, ": "...), u.Last.Comm, u.Last.PID)
+		b = appendSaid(append(b, " has said "...), u.Said)
 	}
-	b = appendProcess(append(b, ": "...), u.Last.Comm, u.Last.PID)
-	b = append(b, " has said "...)
-	for i, line := range strings.FieldsFunc(u.Said, func(r rune) bool { return r == '\n' || r == '\r' }) {
+	if u.Trouble != "" {
+		b = append(b, "; "...)
+		if u.Main != nil && u.Main.PID != 0 {
+			b = append(appendProcess(b, u.Main.Comm, u.Main.PID), ": "...)
+		}
+		b = events.AppendEscaped(b, u.Trouble, false)
+	}
+	return b
+}
+
+// appendSaid appends a message line by line.
+func appendSaid(b []byte, said string) []byte {
+	for i, line := range strings.FieldsFunc(said, func(r rune) bool { return r == '\n' || r == '\r' }) {
 		if i > 0 {
 			b = append(b, ' ')
 		}

@@ -24,6 +24,10 @@ func TestTextOfNewsOfAUnit(t *testing.T) {
 			News: events.UnitWaits, ActiveState: "activating", SubState: "start", Awaits: "READY=1",
 			Since: eventtest.Time.Add(-12 * time.Second), Said: "STATUS=Still at it\nX_A=1", Last: main,
 		},
+		"WAITING activating (start) for 2.0s, for READY=1: nothing was said yet; nginx[812]: there is no /run/systemd/notify below its root directory /etc/unbound": {
+			News: events.UnitWaits, ActiveState: "activating", SubState: "start", Awaits: "READY=1", Since: eventtest.Time.Add(-2 * time.Second),
+			Trouble: "there is no /run/systemd/notify below its root directory /etc/unbound", Main: main,
+		},
 		"WAITING reloading (reload-signal) for 2.0s, for RELOADING=1 with MONOTONIC_USEC= in one message: nothing was said yet": {
 			News: events.UnitWaits, ActiveState: "reloading", SubState: "reload-signal", Awaits: "RELOADING=1", Since: eventtest.Time.Add(-2 * time.Second),
 		},

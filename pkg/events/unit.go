@@ -51,6 +51,9 @@ type Unit struct {
 	// from: of [UnitOverdue], the ping. They are absent if nothing was said since, as far as is known.
 	Said string
 	Last *Process
+	// Trouble says why the main process cannot notify, by the NOTIFY_SOCKET that it was executed with, in a
+	// sentence without a full stop; "" if nothing is known to be in the way.
+	Trouble string
 	// Main is the main process, nil when unknown; PID is 0 for none.
 	Main *Process
 	// Restarts is how often the service manager has restarted it by itself, nil when unknown.
@@ -80,6 +83,7 @@ type jsonUnit struct {
 	Said         *string        `json:"said,omitempty"`
 	SaidBase64   []byte         `json:"said_base64,omitempty"`
 	Last         *jsonProcess   `json:"last,omitempty"`
+	Trouble      string         `json:"trouble,omitempty"`
 	Main         *jsonProcess   `json:"main,omitempty"`
 	Restarts     *uint32        `json:"restarts,omitempty"`
 	Result       string         `json:"result,omitempty"`
@@ -94,7 +98,7 @@ func (JSONEncoder) AppendUnit(b []byte, u *Unit) []byte {
 		Machine: onlyUTF8(u.Machine), Unit: onlyUTF8(u.Unit), UserUnit: onlyUTF8(u.UserUnit), Slice: onlyUTF8(u.Slice),
 		Container: u.Container, ServiceType: onlyUTF8(u.Type), ActiveState: onlyUTF8(u.ActiveState), SubState: onlyUTF8(u.SubState),
 		LimitNS: int64(u.Limit), Awaits: u.Awaits, Last: processJSON(u.Last), Main: processJSON(u.Main),
-		Restarts: u.Restarts, Result: onlyUTF8(u.Result),
+		Restarts: u.Restarts, Result: onlyUTF8(u.Result), Trouble: onlyUTF8(u.Trouble),
 	}
 	if u.Cgroup != "" {
 		j.Cgroup, j.CgroupBase64 = splitUTF8(u.Cgroup)
@@ -130,7 +134,7 @@ func (u *Unit) UnmarshalJSON(data []byte) error {
 			Slice: j.Slice, Container: j.Container,
 		},
 		Type: j.ServiceType, ActiveState: j.ActiveState, SubState: j.SubState, Limit: time.Duration(j.LimitNS), Awaits: j.Awaits,
-		Said: joinUTF8(j.Said, j.SaidBase64), Last: j.Last.process(), Main: j.Main.process(), Restarts: j.Restarts, Result: j.Result,
+		Said: joinUTF8(j.Said, j.SaidBase64), Last: j.Last.process(), Main: j.Main.process(), Restarts: j.Restarts, Result: j.Result, Trouble: j.Trouble,
 	}
 	if j.Since == "" {
 		return nil

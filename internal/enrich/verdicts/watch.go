@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sdtrace/sdtrace/internal/access"
 	"github.com/sdtrace/sdtrace/internal/identity"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/systemd1"
@@ -43,6 +44,7 @@ type watched struct {
 	begins   bool   // it is being started, and has no main process yet
 	restarts uint32
 	result   string
+	untold   bool // that it has failed, as long as it is not known what it is
 
 	said   time.Duration // when it said something last, 0: never
 	text   string        // that
@@ -130,10 +132,13 @@ func (m *manager) learn(w *watched, n systemd1.News) {
 	}
 	if n.Result != "" && n.Result != w.result {
 		w.result = n.Result
-		if n.Result != "success" && m.isOfInterest(w) {
-			u := m.news(w, events.UnitFailed)
-			u.Since = m.wall(w.since)
-			m.tell(w, u)
+		switch w.untold = false; {
+		case n.Result == "success":
+		case m.isOfInterest(w):
+			m.tellFailure(w)
+		case w.service == nil && !w.failed:
+			w.untold = true
+			m.unknown = append(m.unknown, w.name)
 		}
 	}
 	if n.Main == nil || *n.Main == w.main {
@@ -149,6 +154,14 @@ func (m *manager) learn(w *watched, n systemd1.News) {
 		m.tell(w, u)
 	}
 	w.begins, w.hadMain = false, true
+}
+
+// tellFailure tells that a service has failed.
+func (m *manager) tellFailure(w *watched) {
+	w.untold = false
+	u := m.news(w, events.UnitFailed)
+	u.Since = m.wall(w.since)
+	m.tell(w, u)
 }
 
 // isOfInterest reports whether a service has to do with notifications, as far as is known.
@@ -181,6 +194,9 @@ func (m *manager) askForUnknown(ctx context.Context, now time.Duration) error {
 			w.since, w.step, w.next = w.service.Changed, waitFirst, now
 			w.main, w.hadMain = w.service.Main, w.service.Main != 0
 			w.restarts, w.result = w.service.Restarts, w.service.Result
+		}
+		if w.untold && m.isOfInterest(w) {
+			m.tellFailure(w)
 		}
 	}
 	return nil
@@ -221,11 +237,24 @@ func (m *manager) lookForSilence(ctx context.Context, w *watched, now time.Durat
 		if w.said >= w.since && w.said != 0 {
 			u.Said, u.Last = w.text, process(w.last)
 		}
+		if u.Main != nil && awaits != "" {
+			u.Trouble = trouble(int(u.Main.PID))
+		}
 		m.tell(w, u)
 		w.step = min(2*w.step, waitMost)
 		w.next = now + w.step/2
 	}
 	return m.lookAtWatchdog(ctx, w, now)
+}
+
+// trouble says why a process cannot notify, "" if nothing is known.
+func trouble(pid int) string {
+	p, err := proc.Open(pid)
+	if err != nil || pid == 0 {
+		return ""
+	}
+	defer p.Close()
+	return access.Trouble(p)
 }
 
 // awaited is what a service is waited for in its state.
