@@ -43,6 +43,7 @@ enum event_flag {
 	/* User space looks again: if its names match, and how it begins. */
 	EVENT_UNSURE_NAMES = 1 << 9,
 	EVENT_UNSURE_KEY = 1 << 10,
+	EVENT_CONNECT = 1 << 11, /* a connect(2) that failed, nothing was sent */
 };
 
 /* What a passed file descriptor refers to; the names are in internal/wire. */

@@ -10,6 +10,11 @@
  *
  * unix_seqpacket_sendmsg() calls unix_dgram_sendmsg(), so it is covered too.
  *
+ * A client that connects first may not get as far as a send:
+ *
+ *   fexit/unix_dgram_connect       fails to connect
+ *   fexit/security_socket_connect  is not allowed to by a security module
+ *
  * And on what becomes of it then:
  *
  *   fexit/__skb_try_recv_datagram  takes it out of the queue
@@ -507,6 +512,36 @@ int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
 	     int ret)
 {
 	leave(msg, len, ret);
+	return 0;
+}
+
+static __always_inline void connect_failed(__u32 slot, struct socket *sock,
+					   const void *address, int len, int ret)
+{
+	struct scratch *s = scratch_get(slot);
+	__u8 type = datagram_type(READ(sock, sk));
+
+	if (!s || !type || bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return;
+	destination_init(&s->send.dst, type);
+	s->send.dst.address_len = read_address(slot, false, address, len);
+	emit_connect(s, slot, ret);
+}
+
+SEC("fexit/unix_dgram_connect")
+int BPF_PROG(connect_refused, struct socket *sock, void *address, int len,
+	     int flags, int ret)
+{
+	if (ret < 0)
+		connect_failed(SLOT_REFUSED, sock, address, len, ret);
+	return 0;
+}
+
+SEC("fexit/security_socket_connect")
+int BPF_PROG(connect_denied, struct socket *sock, void *address, int len, int ret)
+{
+	if (ret < 0)
+		connect_failed(SLOT_DENIED, sock, address, len, ret);
 	return 0;
 }
 

@@ -116,6 +116,7 @@ const (
 	FentryEventFlagEVENT_RECEIVER       FentryEventFlag = 256
 	FentryEventFlagEVENT_UNSURE_NAMES   FentryEventFlag = 512
 	FentryEventFlagEVENT_UNSURE_KEY     FentryEventFlag = 1024
+	FentryEventFlagEVENT_CONNECT        FentryEventFlag = 2048
 )
 
 type FentryFdKind uint32
@@ -338,6 +339,8 @@ const (
 	FentryMapUids                   = "uids"
 	FentryMapWaitingPipes           = "waiting_pipes"
 	FentryMapWantedKeys             = "wanted_keys"
+	FentryProgConnectDenied         = "connect_denied"
+	FentryProgConnectRefused        = "connect_refused"
 	FentryProgDatagramDiscarded     = "datagram_discarded"
 	FentryProgDatagramRead          = "datagram_read"
 	FentryProgDatagramTaken         = "datagram_taken"
@@ -419,6 +422,8 @@ type FentrySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FentryProgramSpecs struct {
+	ConnectDenied     *ebpf.ProgramSpec `ebpf:"connect_denied"`
+	ConnectRefused    *ebpf.ProgramSpec `ebpf:"connect_refused"`
 	DatagramDiscarded *ebpf.ProgramSpec `ebpf:"datagram_discarded"`
 	DatagramRead      *ebpf.ProgramSpec `ebpf:"datagram_read"`
 	DatagramTaken     *ebpf.ProgramSpec `ebpf:"datagram_taken"`
@@ -598,6 +603,8 @@ type FentryVariables struct {
 //
 // It can be passed to LoadFentryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FentryPrograms struct {
+	ConnectDenied     *ebpf.Program `ebpf:"connect_denied"`
+	ConnectRefused    *ebpf.Program `ebpf:"connect_refused"`
 	DatagramDiscarded *ebpf.Program `ebpf:"datagram_discarded"`
 	DatagramRead      *ebpf.Program `ebpf:"datagram_read"`
 	DatagramTaken     *ebpf.Program `ebpf:"datagram_taken"`
@@ -611,6 +618,8 @@ type FentryPrograms struct {
 
 func (p *FentryPrograms) Close() error {
 	return _FentryClose(
+		p.ConnectDenied,
+		p.ConnectRefused,
 		p.DatagramDiscarded,
 		p.DatagramRead,
 		p.DatagramTaken,

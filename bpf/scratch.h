@@ -16,6 +16,8 @@ enum scratch_slot {
 	SLOT_COPY,
 	SLOT_FOUND,
 	SLOT_EXIT,
+	SLOT_REFUSED,
+	SLOT_DENIED,
 	SLOTS,
 };
 

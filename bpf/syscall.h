@@ -17,6 +17,7 @@
 #if defined(__TARGET_ARCH_x86)
 #define NR_WRITE 1
 #define NR_WRITEV 20
+#define NR_CONNECT 42
 #define NR_SENDTO 44
 #define NR_SENDMSG 46
 #define NR_SENDMMSG 307
@@ -25,6 +26,7 @@
 #elif defined(__TARGET_ARCH_arm64)
 #define NR_WRITE 64
 #define NR_WRITEV 66
+#define NR_CONNECT 203
 #define NR_SENDTO 206
 #define NR_SENDMSG 211
 #define NR_SENDMMSG 269

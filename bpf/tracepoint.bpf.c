@@ -366,6 +366,21 @@ static __always_inline bool sends(long nr)
 	       nr == NR_WRITE || nr == NR_WRITEV || nr == NR_PWRITEV2;
 }
 
+/* A connect(2) that failed. */
+static __always_inline void connect_failed(struct sock *sk, __u8 type,
+					   const struct syscall *call, long ret)
+{
+	struct scratch *s = scratch_get(SLOT_EXIT);
+
+	if (!s)
+		return;
+	destination_init(&s->send.dst, type);
+	s->send.dst.netns = READ(sk, __sk_common.skc_net.net, ns.inum);
+	s->send.dst.address_len = read_address(SLOT_EXIT, true, (void *)call->arg1,
+					       (__s32)call->arg2);
+	emit_connect(s, SLOT_EXIT, ret);
+}
+
 SEC("raw_tp/sys_exit")
 int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -376,7 +391,9 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct sock *sk;
 	__u8 type;
 
-	if (!sends(syscall_number(regs)) ||
+	long nr = syscall_number(regs);
+
+	if ((!sends(nr) && (nr != NR_CONNECT || ret >= 0)) ||
 	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
 		return 0;
 	call = read_syscall(regs);
@@ -386,6 +403,10 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 	type = sk ? datagram_type(sk) : 0;
 	if (!type)
 		return 0;
+	if (call.nr == NR_CONNECT) {
+		connect_failed(sk, type, &call, ret);
+		return 0;
+	}
 	if (call.nr == NR_SENDMMSG && ret > 0) {
 		capture_batch(sk, &call, ret);
 		return 0;

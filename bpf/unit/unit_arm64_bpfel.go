@@ -43,6 +43,7 @@ const (
 	UnitEventFlagEVENT_RECEIVER       UnitEventFlag = 256
 	UnitEventFlagEVENT_UNSURE_NAMES   UnitEventFlag = 512
 	UnitEventFlagEVENT_UNSURE_KEY     UnitEventFlag = 1024
+	UnitEventFlagEVENT_CONNECT        UnitEventFlag = 2048
 )
 
 type UnitKey struct {

@@ -224,6 +224,9 @@ func (t Text) appendPayload(b []byte, e *events.Event, v *events.Verdict) []byte
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, text...) })
 	}
 	switch {
+	case e.Connect:
+		note("(connect)")
+		return b
 	case e.Payload == nil && e.Size == nil:
 		note("(payload unknown)")
 		return b

@@ -209,6 +209,14 @@ func payloadColumn(e *events.Event) string {
 	return payload
 }
 
+func TestTextOfAConnectThatFailed(t *testing.T) {
+	e := said("web.service", "", 0)
+	e.Payload, e.Text, e.Connect, e.Result = nil, nil, true, events.Result{Errno: "EACCES"}
+	if got := string(plainText.AppendEvent(nil, e)); !strings.HasSuffix(got, " FAILED EACCES (connect)\n") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestTextOfALoss(t *testing.T) {
 	for _, tc := range []struct {
 		lost events.Lost

@@ -42,6 +42,8 @@ type Knowledge struct {
 // sendPrograms are those of the fentry backend that see a send. The entry comes last, so that no send is seen by only
 // some of the programs.
 var sendPrograms = []attachment{
+	trampoline("connect_refused", "fexit/unix_dgram_connect", "socket", "", "", ""),
+	trampoline("connect_denied", "fexit/security_socket_connect", "socket", "", ""),
 	rawTracepoint("thread_exit", "sched_process_exit"),
 	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", ""),
 	trampoline(receiverFound, "fentry/security_unix_may_send", "socket", "socket"),
@@ -79,7 +81,7 @@ var plans = []attachPlan{
 		hook:    "sock_send_length",
 		load:    bpf.LoadTracepoint,
 		limits: append(slices.Clone(tracepointLimits),
-			"sends that a security module refuses before the socket sees them are not seen at all"),
+			"sends that a security module refuses before the socket sees them, and connects that fail, are not seen at all"),
 		programs: []attachment{
 			rawTracepoint("thread_exit", "sched_process_exit"),
 			rawTracepoint("send_length", "sock_send_length").andCounted(),

@@ -152,6 +152,7 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 	} else {
 		e.Socket.SenderNetNS = h.ReceiverNetns
 	}
+	e.Connect = known(bpf.FentryEventFlagEVENT_CONNECT)
 	b.decodeResult(h)
 	if known(bpf.FentryEventFlagEVENT_SIZE) {
 		b.size = h.Size

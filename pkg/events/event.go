@@ -38,6 +38,10 @@ type Event struct {
 	// this one, nil if none is known. Of one that [Decode] returns, only Seq is set.
 	HopOf *Event
 
+	// Connect is set for a connect(2) to a notify socket that failed: the process did not get as far
+	// as to send something, and there is no payload.
+	Connect bool
+
 	// Awaited is set when a [Verdict] on the datagram follows in the stream.
 	Awaited bool
 

@@ -43,6 +43,7 @@ type (
 		Receiver *jsonReceiver `json:"receiver,omitempty"`
 		Result   jsonResult    `json:"result"`
 		HopOf    uint64        `json:"hop_of,omitempty"`
+		Connect  bool          `json:"connect,omitempty"`
 
 		Size          *uint32          `json:"size,omitempty"`
 		Truncated     bool             `json:"truncated"`
@@ -229,6 +230,7 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 			Latency:   time.Duration(j.Result.LatencyNS),
 			Delivered: j.Result.Delivered,
 		},
+		Connect:   j.Connect,
 		Size:      j.Size,
 		Truncated: j.Truncated,
 		Payload:   j.PayloadBase64,

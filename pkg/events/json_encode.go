@@ -63,6 +63,9 @@ func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {
 	if e.HopOf != nil {
 		b = appendNumber(b, `,"hop_of":`, e.HopOf.Seq)
 	}
+	if e.Connect {
+		b = append(b, `,"connect":true`...)
+	}
 	if e.Size != nil {
 		b = append(b, `,"size":`...)
 		b = strconv.AppendUint(b, uint64(*e.Size), 10)

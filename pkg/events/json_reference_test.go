@@ -97,6 +97,7 @@ func newJSONSend(e *Event) *jsonSend {
 			LatencyNS: e.Result.Latency.Nanoseconds(),
 			Delivered: e.Result.Delivered,
 		},
+		Connect:   e.Connect,
 		Size:      e.Size,
 		Truncated: e.Truncated,
 		FDs:       e.FDs,
