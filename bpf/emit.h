@@ -143,23 +143,31 @@ static __always_inline bool emit_if_passes(struct scratch *s, __u32 slot)
 	return emit(s, slot);
 }
 
+/* Sends the event of a call that failed before a send, an EVENT_CONNECT or EVENT_SOCKET. */
+static __always_inline void emit_call(struct scratch *s, __u32 slot, __u32 call,
+				      long ret)
+{
+	struct event *e = &s->event;
+
+	if (!task_passes(slot))
+		return;
+	event_init(e);
+	ancillary_init(&s->anc);
+	e->result = ret;
+	e->flags |= call | EVENT_NOT_DELIVERED;
+	emit_if_passes(s, slot);
+}
+
 /*
  * Sends the event of a connect(2) that failed, if the address in the slot is that of a notify
  * socket. No datagram is counted otherwise: there is none.
  */
 static __always_inline void emit_connect(struct scratch *s, __u32 slot, long ret)
 {
-	struct event *e = &s->event;
-
 	s->glob.unsure = 0;
 	s->send.unsure = 0;
-	if (destination_interest(slot) != INTEREST_YES || !task_passes(slot))
-		return;
-	event_init(e);
-	ancillary_init(&s->anc);
-	e->result = ret;
-	e->flags |= EVENT_CONNECT | EVENT_NOT_DELIVERED;
-	emit_if_passes(s, slot);
+	if (destination_interest(slot) == INTEREST_YES)
+		emit_call(s, slot, EVENT_CONNECT, ret);
 }
 
 /* Counts a datagram that does not count, by what is known of its destination. */

@@ -43,7 +43,9 @@ enum event_flag {
 	/* User space looks again: if its names match, and how it begins. */
 	EVENT_UNSURE_NAMES = 1 << 9,
 	EVENT_UNSURE_KEY = 1 << 10,
-	EVENT_CONNECT = 1 << 11, /* a connect(2) that failed, nothing was sent */
+	/* The call that failed, if it is not the send: nothing was sent. */
+	EVENT_CONNECT = 1 << 11,
+	EVENT_SOCKET = 1 << 12,
 };
 
 /* What a passed file descriptor refers to; the names are in internal/wire. */

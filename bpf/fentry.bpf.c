@@ -14,6 +14,8 @@
  *
  *   fexit/unix_dgram_connect       fails to connect
  *   fexit/security_socket_connect  is not allowed to by a security module
+ *   fexit/security_socket_create   is not allowed to make a socket
+ *   fexit/security_socket_sendmsg  is not allowed to send, where a module may say so
  *
  * And on what becomes of it then:
  *
@@ -533,7 +535,7 @@ int BPF_PROG(connect_refused, struct socket *sock, void *address, int len,
 	     int flags, int ret)
 {
 	if (ret < 0)
-		connect_failed(SLOT_REFUSED, sock, address, len, ret);
+		connect_failed(SLOT_CONNECT, sock, address, len, ret);
 	return 0;
 }
 
@@ -541,7 +543,67 @@ SEC("fexit/security_socket_connect")
 int BPF_PROG(connect_denied, struct socket *sock, void *address, int len, int ret)
 {
 	if (ret < 0)
-		connect_failed(SLOT_DENIED, sock, address, len, ret);
+		connect_failed(SLOT_CONNECT_DENIED, sock, address, len, ret);
+	return 0;
+}
+
+/* For which socket it would have been, user space can tell by the environment alone. */
+SEC("fexit/security_socket_create")
+int BPF_PROG(socket_denied, int family, int type, int protocol, int kern, int ret)
+{
+	struct scratch *s;
+
+	if (ret >= 0 || kern || family != AF_UNIX || (type & 0xf) != SOCK_DGRAM ||
+	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return 0;
+	s = scratch_get(SLOT_SOCKET_DENIED);
+	if (!s)
+		return 0;
+	destination_init(&s->send.dst, SOCK_DGRAM);
+	s->glob.unsure = 0;
+	s->send.unsure = 0;
+	emit_call(s, SLOT_SOCKET_DENIED, EVENT_SOCKET, ret);
+	return 0;
+}
+
+/* A send that is refused before unix_dgram_sendmsg(). */
+static __always_inline void denied(struct socket *sock, struct msghdr *msg,
+				   int size, int ret)
+{
+	struct scratch *s = scratch_get(SLOT_SEND_DENIED);
+	struct sock *sk = READ(sock, sk);
+	int interest;
+
+	if (!s || !datagram_type(sk) ||
+	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+		return;
+	s->glob.unsure = 0;
+	s->send.unsure = 0;
+	read_destination(SLOT_SEND_DENIED, &s->send.dst, sk, msg);
+	if (!task_passes(SLOT_SEND_DENIED)) {
+		count(COUNT_FILTERED);
+		return;
+	}
+	event_init(&s->event);
+	s->event.result = ret;
+	s->event.flags |= EVENT_NOT_DELIVERED;
+	use_message(s, SLOT_SEND_DENIED, msg, size);
+	interest = destination_interest(SLOT_SEND_DENIED);
+	if (interest == INTEREST_NO ||
+	    (interest == INTEREST_MAYBE &&
+	     !event_reads_like_notification(SLOT_SEND_DENIED))) {
+		count_unwanted();
+		return;
+	}
+	emit_if_passes(s, SLOT_SEND_DENIED);
+}
+
+SEC("fexit/security_socket_sendmsg")
+int BPF_PROG(send_denied, struct socket *sock, struct msghdr *msg, int size,
+	     int ret)
+{
+	if (ret < 0)
+		denied(sock, msg, size, ret);
 	return 0;
 }
 

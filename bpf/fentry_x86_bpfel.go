@@ -117,6 +117,7 @@ const (
 	FentryEventFlagEVENT_UNSURE_NAMES   FentryEventFlag = 512
 	FentryEventFlagEVENT_UNSURE_KEY     FentryEventFlag = 1024
 	FentryEventFlagEVENT_CONNECT        FentryEventFlag = 2048
+	FentryEventFlagEVENT_SOCKET         FentryEventFlag = 4096
 )
 
 type FentryFdKind uint32
@@ -347,8 +348,10 @@ const (
 	FentryProgPayloadCopied         = "payload_copied"
 	FentryProgPipeReleased          = "pipe_released"
 	FentryProgReceiverFound         = "receiver_found"
+	FentryProgSendDenied            = "send_denied"
 	FentryProgSendEnter             = "send_enter"
 	FentryProgSendExit              = "send_exit"
+	FentryProgSocketDenied          = "socket_denied"
 	FentryProgThreadExit            = "thread_exit"
 	FentryVarCaptureAll             = "capture_all"
 	FentryVarComponentGroups        = "component_groups"
@@ -430,8 +433,10 @@ type FentryProgramSpecs struct {
 	PayloadCopied     *ebpf.ProgramSpec `ebpf:"payload_copied"`
 	PipeReleased      *ebpf.ProgramSpec `ebpf:"pipe_released"`
 	ReceiverFound     *ebpf.ProgramSpec `ebpf:"receiver_found"`
+	SendDenied        *ebpf.ProgramSpec `ebpf:"send_denied"`
 	SendEnter         *ebpf.ProgramSpec `ebpf:"send_enter"`
 	SendExit          *ebpf.ProgramSpec `ebpf:"send_exit"`
+	SocketDenied      *ebpf.ProgramSpec `ebpf:"socket_denied"`
 	ThreadExit        *ebpf.ProgramSpec `ebpf:"thread_exit"`
 }
 
@@ -611,8 +616,10 @@ type FentryPrograms struct {
 	PayloadCopied     *ebpf.Program `ebpf:"payload_copied"`
 	PipeReleased      *ebpf.Program `ebpf:"pipe_released"`
 	ReceiverFound     *ebpf.Program `ebpf:"receiver_found"`
+	SendDenied        *ebpf.Program `ebpf:"send_denied"`
 	SendEnter         *ebpf.Program `ebpf:"send_enter"`
 	SendExit          *ebpf.Program `ebpf:"send_exit"`
+	SocketDenied      *ebpf.Program `ebpf:"socket_denied"`
 	ThreadExit        *ebpf.Program `ebpf:"thread_exit"`
 }
 
@@ -626,8 +633,10 @@ func (p *FentryPrograms) Close() error {
 		p.PayloadCopied,
 		p.PipeReleased,
 		p.ReceiverFound,
+		p.SendDenied,
 		p.SendEnter,
 		p.SendExit,
+		p.SocketDenied,
 		p.ThreadExit,
 	)
 }

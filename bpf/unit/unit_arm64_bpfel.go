@@ -44,6 +44,7 @@ const (
 	UnitEventFlagEVENT_UNSURE_NAMES   UnitEventFlag = 512
 	UnitEventFlagEVENT_UNSURE_KEY     UnitEventFlag = 1024
 	UnitEventFlagEVENT_CONNECT        UnitEventFlag = 2048
+	UnitEventFlagEVENT_SOCKET         UnitEventFlag = 4096
 )
 
 type UnitKey struct {

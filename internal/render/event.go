@@ -83,7 +83,7 @@ func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte 
 	})
 	b = append(b, " -> "...)
 	b = t.appendColumn(b, "", socketWidth, func(b []byte) []byte {
-		b = appendSocket(b, e.Socket)
+		b = appendDestination(b, e)
 		if r := e.Receiver; r != nil && r.PID != 0 {
 			b = append(b, ' ')
 			b = appendProcess(b, r.Comm, r.PID)
@@ -224,8 +224,8 @@ func (t Text) appendPayload(b []byte, e *events.Event, v *events.Verdict) []byte
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return append(b, text...) })
 	}
 	switch {
-	case e.Connect:
-		note("(connect)")
+	case e.Call != "":
+		note("(" + string(e.Call) + ")")
 		return b
 	case e.Payload == nil && e.Size == nil:
 		note("(payload unknown)")
@@ -294,6 +294,15 @@ func appendProcess(b []byte, comm string, pid uint32) []byte {
 	b = append(b, '[')
 	b = strconv.AppendUint(b, uint64(pid), 10)
 	return append(b, ']')
+}
+
+// appendDestination appends where a datagram goes. A socket that is not connected has nowhere to send to
+// without an address (unix(7), ENOTCONN).
+func appendDestination(b []byte, e *events.Event) []byte {
+	if e.Result.Errno == "ENOTCONN" && e.Socket.Address == "" && e.Socket.Bound == "" {
+		return append(b, "(no address)"...)
+	}
+	return appendSocket(b, e.Socket)
 }
 
 func appendSocket(b []byte, s events.Socket) []byte {

@@ -211,8 +211,16 @@ func payloadColumn(e *events.Event) string {
 
 func TestTextOfAConnectThatFailed(t *testing.T) {
 	e := said("web.service", "", 0)
-	e.Payload, e.Text, e.Connect, e.Result = nil, nil, true, events.Result{Errno: "EACCES"}
+	e.Payload, e.Text, e.Call, e.Result = nil, nil, events.CallConnect, events.Result{Errno: "EACCES"}
 	if got := string(plainText.AppendEvent(nil, e)); !strings.HasSuffix(got, " FAILED EACCES (connect)\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestASendWithoutAnAddressHasNone(t *testing.T) {
+	e := said("web.service", "READY=1", 0)
+	e.Socket, e.Receiver, e.Result = events.Socket{}, nil, events.Result{Errno: "ENOTCONN"}
+	if got := string(plainText.AppendEvent(nil, e)); !strings.Contains(got, " -> (no address)          FAILED ENOTCONN READY=1\n") {
 		t.Errorf("%q", got)
 	}
 }

@@ -179,7 +179,7 @@ func (s *Screen) destinationOf(e *events.Event) (b []byte) {
 	if !s.Whole && isToOwnManager(e) {
 		return nil
 	}
-	b = appendSocket(append(b, "-> "...), e.Socket)
+	b = appendDestination(append(b, "-> "...), e)
 	if r := e.Receiver; r != nil && r.PID != 0 {
 		b = appendProcess(append(b, ' '), r.Comm, r.PID)
 	}

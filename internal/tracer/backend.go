@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -44,6 +45,9 @@ type Knowledge struct {
 var sendPrograms = []attachment{
 	trampoline("connect_refused", "fexit/unix_dgram_connect", "socket", "", "", ""),
 	trampoline("connect_denied", "fexit/security_socket_connect", "socket", "", ""),
+	trampoline("socket_denied", "fexit/security_socket_create", "", "", "", ""),
+	// All sends of a machine pass it, of every family.
+	trampoline("send_denied", "fexit/security_socket_sendmsg", "socket", "msghdr", "").ifModulesRefuseSends(),
 	rawTracepoint("thread_exit", "sched_process_exit"),
 	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", ""),
 	trampoline(receiverFound, "fentry/security_unix_may_send", "socket", "socket"),
@@ -106,7 +110,9 @@ type attachment struct {
 	// for any other type.
 	params  []string
 	counted bool // a run that the kernel skips is a datagram lost
-	attach  func(*ebpf.Program) (link.Link, error)
+	// refusals is set for one that sees only what a security module refuses.
+	refusals bool
+	attach   func(*ebpf.Program) (link.Link, error)
 }
 
 func trampoline(name, hook string, params ...string) attachment {
@@ -126,6 +132,32 @@ func rawTracepoint(name, tracepoint string) attachment {
 func (a attachment) andCounted() attachment {
 	a.counted = true
 	return a
+}
+
+func (a attachment) ifModulesRefuseSends() attachment {
+	a.refusals = true
+	return a
+}
+
+// here is the plan with what there is to see on this machine.
+func (p attachPlan) here() attachPlan {
+	if !modulesRefuseSends() {
+		p.programs = slices.DeleteFunc(slices.Clone(p.programs), func(a attachment) bool { return a.refusals })
+	}
+	return p
+}
+
+// modulesRefuseSends reports whether a security module is active that may refuse a send: those with labels
+// for processes (LSM_HOOK_INIT(socket_sendmsg) of AppArmor, SELinux, Smack and TOMOYO).
+func modulesRefuseSends() bool {
+	active, err := os.ReadFile("/sys/kernel/security/lsm")
+	if err != nil { // it is not mounted, but all of them but TOMOYO tell a process its label
+		label, err := os.ReadFile("/proc/self/attr/current")
+		return err == nil && len(label) > 0
+	}
+	return slices.ContainsFunc(strings.Split(strings.TrimSpace(string(active)), ","), func(name string) bool {
+		return slices.Contains([]string{"apparmor", "selinux", "smack", "tomoyo"}, name)
+	})
 }
 
 // Programs of the fentry backend that are asked about by name.

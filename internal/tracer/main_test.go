@@ -160,7 +160,8 @@ func newCapture(o tracer.Options) *capture {
 		return &capture{failed: fmt.Errorf("opening the %s backend: %w", o.Backend, err)}
 	}
 	c := &capture{Tracer: tr, backend: o.Backend}
-	if got := tr.Backend(); got != o.Backend {
+	if want, _, _ := strings.Cut(o.Backend, "/"); tr.Backend() != want {
+		got := tr.Backend()
 		c.failed = fmt.Errorf("asked for the %s backend, got %s", o.Backend, got)
 	}
 	return c

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/wire"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
@@ -206,6 +207,8 @@ func (t *Tracer) passClaims(shown []item, dropped uint64) error {
 // accepts decides on a datagram that the kernel let pass.
 func (t *Tracer) accepts(b *wire.SendBuffer) bool {
 	switch e := &b.Event; {
+	case e.Call == events.CallSocket && !t.meantToNotify(e):
+		return false
 	case b.UnsureNames && !t.filter.matches(e):
 		return false
 	case b.UnsureKey && !beginsWithKey(e):
@@ -213,6 +216,22 @@ func (t *Tracer) accepts(b *wire.SendBuffer) bool {
 	default:
 		return t.accept == nil || t.accept(e)
 	}
+}
+
+// meantToNotify finds out where a process would have sent to that was refused a socket: to what NOTIFY_SOCKET
+// holds in the environment that it was executed with. It reports whether that is asked for.
+func (t *Tracer) meantToNotify(e *events.Event) bool {
+	p, err := proc.Open(int(e.Sender.PID))
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	if stat, err := p.Stat(); err != nil || !stat.StartedAt(e.Sender.StartTime) {
+		return false
+	}
+	value, ok, err := p.NotifySocket()
+	e.Socket.Address = events.Address(value)
+	return err == nil && ok && t.filter.matches(e)
 }
 
 // beginsWithKey reports whether the first line of a message is an assignment to a key of the

@@ -146,6 +146,7 @@ func Open(opts Options) (*Tracer, error) {
 }
 
 func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) (_ *Tracer, err error) {
+	plan = plan.here()
 	t := &Tracer{
 		plan: plan, filter: settings.matcher, accept: accept, stop: make(chan struct{}),
 		claims:     claims{onlyFailed: settings.onlyFailed},

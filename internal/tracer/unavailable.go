@@ -138,19 +138,11 @@ const neededCapabilities = "CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE"
 
 // missingCapabilities names the capabilities (capabilities(7)) the process lacks to
 // load and attach: CAP_SYS_ADMIN includes both.
-func missingCapabilities() []string {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return nil
-	}
-	has := func(capability int) bool {
-		return data[capability/32].Effective&(1<<(capability%32)) != 0
-	}
+func missingCapabilities() (missing []string) {
+	has := effective()
 	if has(unix.CAP_SYS_ADMIN) {
 		return nil
 	}
-	var missing []string
 	if !has(unix.CAP_BPF) {
 		missing = append(missing, "CAP_BPF")
 	}
@@ -158,6 +150,29 @@ func missingCapabilities() []string {
 		missing = append(missing, "CAP_PERFMON")
 	}
 	return missing
+}
+
+// effective says which capabilities the process has in effect: all of them if that cannot be told.
+func effective() (has func(capability int) bool) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return func(int) bool { return true }
+	}
+	return func(capability int) bool { return data[capability/32].Effective&(1<<(capability%32)) != 0 }
+}
+
+// Unprivileged says what a capture that works cannot know because the process may not do what root may, a line
+// each.
+func Unprivileged() (lines []string) {
+	if !effective()(unix.CAP_SYS_PTRACE) {
+		lines = append(lines, "without CAP_SYS_PTRACE, of processes of other users neither the executable is known nor NOTIFY_SOCKET: "+
+			"a notify socket with another name than the usual ones is not known for one")
+	}
+	if unix.Geteuid() != 0 {
+		lines = append(lines, "not root: service managers of other users cannot be asked, and what they make of a message is not known")
+	}
+	return lines
 }
 
 // allowMemory lifts the limit on locked memory that kernels before 5.11 charge maps

@@ -152,7 +152,12 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 	} else {
 		e.Socket.SenderNetNS = h.ReceiverNetns
 	}
-	e.Connect = known(bpf.FentryEventFlagEVENT_CONNECT)
+	switch {
+	case known(bpf.FentryEventFlagEVENT_CONNECT):
+		e.Call = events.CallConnect
+	case known(bpf.FentryEventFlagEVENT_SOCKET):
+		e.Call = events.CallSocket
+	}
 	b.decodeResult(h)
 	if known(bpf.FentryEventFlagEVENT_SIZE) {
 		b.size = h.Size

@@ -271,6 +271,7 @@ func (c *Capture) Close() error { return c.source.Close() }
 // holds: there it is false.
 func (c *Capture) Has(what Capability) bool { return c.has != nil && c.has(what) }
 
-// Missing says what was asked for but was not there when the capture began, a line each: a unit
-// that is not running, a container that no runtime knows. The capture waits for it.
+// Missing says what is missing since the capture began, a line each: a privilege, without which some things
+// cannot be known, or what was asked for and was not there: a unit that is not running, a container that no
+// runtime knows. The capture waits for that.
 func (c *Capture) Missing() []string { return c.missing }

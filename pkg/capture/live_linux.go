@@ -92,7 +92,7 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 		stages = append(stages, v)
 	}
 	l.Capture = New(source, clock, append(stages, options.Stages...)...)
-	l.missing = match.missing
+	l.missing = append(tracer.Unprivileged(), match.missing...)
 	l.has = func(what Capability) bool {
 		knows := t.Knows()
 		return what == Receipts && knows.Receipts || what == Receivers && knows.Receivers || what == Delivery && knows.Delivery

@@ -38,9 +38,10 @@ type Event struct {
 	// this one, nil if none is known. Of one that [Decode] returns, only Seq is set.
 	HopOf *Event
 
-	// Connect is set for a connect(2) to a notify socket that failed: the process did not get as far
-	// as to send something, and there is no payload.
-	Connect bool
+	// Call is the system call that has failed before anything was sent, "" for a send: [CallConnect] for a
+	// notify socket, or [CallSocket] for an AF_UNIX datagram socket of a process with NOTIFY_SOCKET. There
+	// is no payload.
+	Call Call
 
 	// Awaited is set when a [Verdict] on the datagram follows in the stream.
 	Awaited bool
@@ -57,6 +58,15 @@ type Event struct {
 	// FDs are the file descriptors passed with SCM_RIGHTS, in order.
 	FDs []FD
 }
+
+// Call is a system call.
+type Call string
+
+// The calls that come before a send.
+const (
+	CallConnect Call = "connect"
+	CallSocket  Call = "socket"
+)
 
 // MaxPayload is the number of payload bytes that are captured, in bytes:
 // systemd's NOTIFY_BUFFER_MAX, beyond which it refuses a datagram.

@@ -43,7 +43,7 @@ type (
 		Receiver *jsonReceiver `json:"receiver,omitempty"`
 		Result   jsonResult    `json:"result"`
 		HopOf    uint64        `json:"hop_of,omitempty"`
-		Connect  bool          `json:"connect,omitempty"`
+		Call     Call          `json:"call,omitempty"`
 
 		Size          *uint32          `json:"size,omitempty"`
 		Truncated     bool             `json:"truncated"`
@@ -230,7 +230,7 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 			Latency:   time.Duration(j.Result.LatencyNS),
 			Delivered: j.Result.Delivered,
 		},
-		Connect:   j.Connect,
+		Call:      j.Call,
 		Size:      j.Size,
 		Truncated: j.Truncated,
 		Payload:   j.PayloadBase64,

@@ -63,8 +63,8 @@ func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {
 	if e.HopOf != nil {
 		b = appendNumber(b, `,"hop_of":`, e.HopOf.Seq)
 	}
-	if e.Connect {
-		b = append(b, `,"connect":true`...)
+	if e.Call != "" {
+		b = append(append(append(b, `,"call":"`...), e.Call...), '"')
 	}
 	if e.Size != nil {
 		b = append(b, `,"size":`...)

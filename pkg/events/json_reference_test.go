@@ -97,7 +97,7 @@ func newJSONSend(e *Event) *jsonSend {
 			LatencyNS: e.Result.Latency.Nanoseconds(),
 			Delivered: e.Result.Delivered,
 		},
-		Connect:   e.Connect,
+		Call:      e.Call,
 		Size:      e.Size,
 		Truncated: e.Truncated,
 		FDs:       e.FDs,
