@@ -234,7 +234,7 @@ func (r *repeats) rest(now time.Time) []line {
 
 func inOrder(lines []line) []line {
 	slices.SortStableFunc(lines, func(a, b line) int {
-		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.payload[0], b.payload[0]))
+		return cmp.Or(strings.Compare(a.name, b.name), slices.Compare(a.payload, b.payload))
 	})
 	return lines
 }
@@ -246,6 +246,11 @@ func (u *repeating) counts(now time.Time) (lines []line) {
 			continue
 		}
 		l := k.like
+		if k.count == 1 { // as if it had been shown, at its own time
+			lines = append(lines, l)
+			k.count, k.like, k.senders = 0, line{}, nil
+			continue
+		}
 		note := fmt.Sprintf("in %s, gaps ≤ %s", l.at.Sub(k.since).Round(time.Second), k.gap.Round(10*time.Millisecond))
 		if n := len(k.senders); n > 1 {
 			note += fmt.Sprintf(", from %d processes", n)

@@ -96,3 +96,23 @@ func TestRestartsThatGoOnAreCounted(t *testing.T) {
 		t.Errorf("%d lines:\n%s", n, shown)
 	}
 }
+
+func TestWhatWasCountedOnceIsShownAsItWas(t *testing.T) {
+	s := screenOf(120)
+	var b []byte
+	for i := range 4 {
+		for _, unit := range []string{"a.service", "b.service"} {
+			u := &events.Unit{
+				News: events.UnitFailed, Result: "watchdog", Time: eventtest.Time.Add(time.Duration(i) * time.Second),
+				Manager: events.VerdictManager{PID: 1}, Identity: events.Identity{Unit: unit},
+			}
+			b = s.AppendJudged(b, &events.Record{Unit: u}, nil)
+		}
+	}
+	rest := string(s.AppendRest(nil))
+	const want = "16:01:49.123 a.service systemd[1] FAILED Result=watchdog: no ping came in time (WatchdogSec)\n" +
+		"16:01:49.123 b.service systemd[1] FAILED Result=watchdog: no ping came in time (WatchdogSec)\n"
+	if rest != want {
+		t.Errorf("of two units that failed once more, shown:\n%s", rest)
+	}
+}

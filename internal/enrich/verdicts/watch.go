@@ -347,7 +347,7 @@ func (m *manager) heard(d *datagram) {
 	}
 	m.beginToWatch()
 	w := m.unitNamed(d.unit)
-	if w == nil || d.ended < w.said {
+	if w == nil || d.ended < w.said || string(d.event.Payload) == "BARRIER=1" { // which says nothing of the unit
 		return
 	}
 	w.said, w.text, w.last = d.ended, string(d.event.Payload), v.From
