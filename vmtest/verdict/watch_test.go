@@ -64,12 +64,12 @@ func TestAServiceThatSaysNothingIsToldOf(t *testing.T) {
 
 func TestAPingThatIsOverdueIsToldOfAndWhatComesOfIt(t *testing.T) {
 	eachManager(t, func(t *testing.T, m *pid1.Systemd) {
-		u := define(t, m, "overdue", service("Type=notify", "NotifyAccess=all", "WatchdogSec=30", "Restart=always", "RestartSec=200ms")...)
+		u := define(t, m, "overdue", service("Type=notify", "NotifyAccess=all", "WatchdogSec=16", "Restart=always", "RestartSec=200ms")...)
 		running(t, u)
 		main := u.agent(t, "main")
 		main.do(t, say("WATCHDOG=1"))
 		got := awaitNews(t, m, "overdue", events.UnitOverdue, func(u *events.Unit) bool { return u.Last != nil })
-		if got.Limit != 30*time.Second || int(got.Last.PID) != main.host || got.Time.Sub(got.Since) < 22*time.Second {
+		if got.Limit != 16*time.Second || int(got.Last.PID) != main.host || got.Time.Sub(got.Since) < 12*time.Second {
 			t.Errorf("told: %+v", got)
 		}
 		if got := awaitNews(t, m, "overdue", events.UnitFailed, whatever); got.Result != "watchdog" {

@@ -69,7 +69,7 @@ type manager struct {
 	// watched are the services, nil: not known yet; unknown are those that have to be asked for. toldHow
 	// says that it was told how they are.
 	watched map[string]*watched
-	unknown []string
+	unknown []*watched
 	toldHow bool
 	// connectNext is when it is tried again to connect, after connectStep.
 	connectNext, connectStep time.Duration

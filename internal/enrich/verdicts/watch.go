@@ -37,7 +37,8 @@ type watched struct {
 	since       time.Duration     // when it entered that, by CLOCK_MONOTONIC; 0 when unknown
 	service     *systemd1.Service // as it was when it was asked for last, nil: never
 	asked       time.Duration
-	failed      bool // it cannot be asked for
+	queued      bool // it is among those that are to be asked for
+	failed      bool // it could not be asked for, and has not changed since
 
 	main     uint32 // in the service manager's pid namespace
 	hadMain  bool   // ever
@@ -105,8 +106,16 @@ func (m *manager) beginToWatch() {
 		}
 		w.active, w.sub = l.Active, l.Sub
 		if id := m.identity(l.Unit, ""); l.Active != "inactive" && m.wanted.Unit(&id, m.address) {
-			m.unknown = append(m.unknown, l.Unit)
+			m.askLater(w)
 		}
+	}
+}
+
+// askLater has a service asked for when there is time.
+func (m *manager) askLater(w *watched) {
+	if !w.queued && !w.failed {
+		w.queued = true
+		m.unknown = append(m.unknown, w)
 	}
 }
 
@@ -123,7 +132,7 @@ func (m *manager) unitNamed(name string) *watched {
 // learn takes note of what was told of a service.
 func (m *manager) learn(w *watched, n systemd1.News) {
 	if n.Active != w.active || n.Sub != w.sub || n.Since != w.since {
-		w.active, w.sub, w.since = n.Active, n.Sub, n.Since
+		w.active, w.sub, w.since, w.failed = n.Active, n.Sub, n.Since, false
 		w.step, w.next = waitFirst, n.Since+waitFirst
 		w.begins = w.begins || n.Active == "activating"
 	}
@@ -136,9 +145,9 @@ func (m *manager) learn(w *watched, n systemd1.News) {
 		case n.Result == "success":
 		case m.isOfInterest(w):
 			m.tellFailure(w)
-		case w.service == nil && !w.failed:
+		case w.service == nil:
 			w.untold = true
-			m.unknown = append(m.unknown, w.name)
+			m.askLater(w)
 		}
 	}
 	if n.Main == nil || *n.Main == w.main {
@@ -182,11 +191,8 @@ func (m *manager) askForUnknown(ctx context.Context, now time.Duration) error {
 		if !m.budget.Allows(proc.BootTime()) {
 			return nil
 		}
-		w := m.watched[m.unknown[0]]
-		m.unknown = m.unknown[1:]
-		if w == nil || w.service != nil {
-			continue
-		}
+		w := m.unknown[0]
+		m.unknown, w.queued = m.unknown[1:], false
 		if err := m.renew(ctx, w, now); err != nil {
 			return err
 		}
@@ -352,15 +358,14 @@ func (m *manager) heard(d *datagram) {
 	}
 	w.said, w.text, w.last = d.ended, string(d.event.Payload), v.From
 	if w.service == nil {
-		m.unknown = append(m.unknown, w.name)
+		m.askLater(w)
 	}
 	for _, l := range v.Lines {
 		if l.Key == "WATCHDOG" && l.Value == "1" && l.Outcome == events.Heeded {
 			w.pinged, w.pinger = d.ended, v.From
 		}
 		if l.Key == "WATCHDOG_USEC" && l.Outcome == events.Heeded {
-			w.service = nil
-			m.unknown = append(m.unknown, w.name)
+			m.askLater(w)
 		}
 	}
 }
