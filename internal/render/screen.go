@@ -282,22 +282,22 @@ func join(a, b string) string {
 // appendWrapped appends text in lines that fit, each behind an indent. They end between words, and within
 // a word that does not fit.
 func appendWrapped(b []byte, indent string, width int, text string) []byte {
-	room, used := width-len(indent), width
-	for word := range strings.SplitSeq(text, " ") {
-		columns := ansi.StringWidthWc(word)
-		if columns > room {
-			word = strings.ReplaceAll(ansi.HardwrapWc(word, room, true), "\n", "\n"+indent)
-		}
-		switch {
+	room, used := width-len(indent), 0
+	b = append(b, indent...)
+	for i, word := range strings.Split(text, " ") {
+		switch columns := ansi.StringWidthWc(word); {
+		case i == 0:
 		case used+1+columns <= room:
-			b = append(b, ' ')
-			used += 1 + columns
-		case used == width: // the first one
-			b, used = append(b, indent...), columns
+			b, used = append(b, ' '), used+1
 		default:
-			b, used = append(append(b, '\n'), indent...), columns
+			b, used = append(append(b, '\n'), indent...), 0
 		}
-		b = append(b, word...)
+		for i, part := range strings.Split(ansi.HardwrapWc(word, room, true), "\n") {
+			if i > 0 {
+				b, used = append(append(b, '\n'), indent...), 0
+			}
+			b, used = append(b, part...), used+ansi.StringWidthWc(part)
+		}
 	}
 	return append(b, '\n')
 }

@@ -268,29 +268,42 @@ func TestClocks(t *testing.T) {
 }
 
 // Whatever a record holds, its lines fit, and hold nothing that a terminal acts on.
-func checkScreen(t *testing.T, e *events.Event) {
+func checkScreen(t *testing.T, e *events.Event, width int, whole bool) {
 	t.Helper()
 	message, _ := events.Parse(e.Payload)
 	receipt, withheld, verdict := *eventtest.Receipts()[0], *eventtest.Withheld(), verdictOn(e, message)
 	receipt.Send, withheld.Send = e, e
-	for _, width := range []int{40, 133} {
-		for _, whole := range []bool{false, true} {
-			s := screenOf(width)
-			s.Whole = whole
-			var b []byte
-			for range 4 {
-				b = s.AppendJudged(b, &events.Record{Event: e}, verdict)
+	s := screenOf(width)
+	s.Whole = whole
+	var b []byte
+	for range 4 {
+		b = s.AppendJudged(b, &events.Record{Event: e}, verdict)
+	}
+	b = s.AppendJudged(b, &events.Record{Receipt: &receipt}, nil)
+	b = s.AppendJudged(b, &events.Record{Withheld: &withheld}, nil)
+	b = s.AppendJudged(b, &events.Record{Verdict: verdict}, nil)
+	b = s.AppendJudged(b, &events.Record{Unit: unitLike(e, events.UnitWaits)}, nil)
+	b = s.AppendRest(b)
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(b), "\n"), "\n") {
+		eventtest.MustBeInert(t, []byte(line))
+		if ansi.StringWidthWc(line) > width {
+			t.Errorf("%d columns in a terminal of %d: %s", ansi.StringWidthWc(line), width, line)
+		}
+	}
+}
+
+func TestWordsThatAreLongerThanALineGoOn(t *testing.T) {
+	for n := range 120 {
+		long := strings.Repeat("x", n)
+		u := &events.Unit{News: events.UnitWaits, Awaits: "READY=1", Trouble: "no " + long + " here", Time: eventtest.Time}
+		shown := withoutHeader(string(screenOf(40).AppendJudged(nil, &events.Record{Unit: u}, nil)))
+		for line := range strings.SplitSeq(strings.TrimSpace(shown), "\n") {
+			if ansi.StringWidthWc(line) > 40 {
+				t.Errorf("a word of %d columns: %q", n, line)
 			}
-			b = s.AppendJudged(b, &events.Record{Receipt: &receipt}, nil)
-			b = s.AppendJudged(b, &events.Record{Withheld: &withheld}, nil)
-			b = s.AppendJudged(b, &events.Record{Verdict: verdict}, nil)
-			b = s.AppendRest(b)
-			for line := range strings.SplitSeq(strings.TrimSuffix(string(b), "\n"), "\n") {
-				eventtest.MustBeInert(t, []byte(line))
-				if width > 0 && ansi.StringWidthWc(line) > width {
-					t.Errorf("%d columns in a terminal of %d: %s", ansi.StringWidthWc(line), width, line)
-				}
-			}
+		}
+		if text := strings.Join(strings.Fields(shown), ""); !strings.HasSuffix(text, "no"+long+"here") {
+			t.Errorf("a word of %d columns is not whole:\n%s", n, shown)
 		}
 	}
 }
@@ -305,9 +318,11 @@ func FuzzScreen(f *testing.F) {
 		e := eventtest.Full()
 		e.Payload, e.Text = payload, nil
 		e.Sender.Comm, e.Sender.Cgroup, e.Socket.Address = comm, group, events.Address(address)
-		checkScreen(t, e)
+		// What an input shows is tried once, in one of many widths.
+		width, whole := 40+len(payload)%97, len(comm)%2 == 0
+		checkScreen(t, e, width, whole)
 		e = eventtest.Plain("")
 		e.Payload, e.Sender.Comm, e.Sender.Unit = payload, comm, group
-		checkScreen(t, e)
+		checkScreen(t, e, width, whole)
 	})
 }
