@@ -132,8 +132,9 @@ func TestTheVerifierWalksThroughNoLongLoop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Loops of as many rounds as a payload has bytes made it 266,000 on Linux 6.1.
-		const most = 90_000
+		// On Linux 6.1 it is 104,000, of which 20,000 are for what is refused before a send; loops of as
+		// many rounds as a payload has bytes made it 266,000.
+		const most = 120_000
 		if n > most {
 			t.Errorf("the verifier walked through %d instructions, more than %d", n, most)
 		}
