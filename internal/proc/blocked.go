@@ -13,7 +13,7 @@ import (
 )
 
 // ThreadsIn returns the threads of the process that wait in one of some functions of the kernel
-// (proc_pid_wchan(5)), none if that may not be known.
+// (proc_pid_wchan(5), proc_pid_stack(5)), none if that may not be known.
 func (p Process) ThreadsIn(functions ...string) (tids []int) {
 	dir, err := p.Open("task", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -21,13 +21,30 @@ func (p Process) ThreadsIn(functions ...string) (tids []int) {
 	}
 	defer unix.Close(dir)
 	EachEntry(dir, func(name string) bool {
-		where, err := p.Read("task/" + name + "/wchan")
-		if tid, bad := strconv.Atoi(name); bad == nil && err == nil && slices.Contains(functions, string(where)) {
+		if tid, err := strconv.Atoi(name); err == nil && slices.Contains(functions, p.waitsIn("task/"+name)) {
 			tids = append(tids, tid)
 		}
 		return true
 	})
 	return tids
+}
+
+// waitsIn is the function of the kernel in which a thread waits, "" if it runs, or that may not be known.
+func (p Process) waitsIn(thread string) string {
+	const none = "0"
+	where, err := p.Read(thread + "/wchan")
+	if err != nil || string(where) != none {
+		return string(where)
+	}
+	// Before Linux 5.16 it is never told where the kernel is built without frame pointers.
+	stack, err := p.Read(thread + "/stack")
+	if err != nil {
+		return ""
+	}
+	// [<0>] unix_wait_for_peer+0xd4/0xe0
+	_, first, _ := strings.Cut(string(stack), "] ")
+	function, _, _ := strings.Cut(first, "+")
+	return function
 }
 
 // Destination is where a thread sends to by the system call in which it waits (proc_pid_syscall(5)): the
