@@ -243,9 +243,6 @@ func (m *manager) lookForSilence(ctx context.Context, w *watched, now time.Durat
 		if w.said >= w.since && w.said != 0 {
 			u.Said, u.Last = w.text, process(w.last)
 		}
-		if u.Main != nil && awaits != "" {
-			u.Trouble = trouble(int(u.Main.PID))
-		}
 		m.tell(w, u)
 		w.step = min(2*w.step, waitMost)
 		w.next = now + w.step/2
@@ -332,12 +329,15 @@ func (m *manager) tellHowItIs(now time.Duration) {
 	m.toldHow = true
 	told := 0
 	for _, w := range m.watched {
+		if told == isMax {
+			return
+		}
 		if w.service == nil || w.next > m.began+waitFirst && w.step > waitFirst || w.said >= m.began {
 			continue // it was told, or has said something
 		}
-		if u := m.news(w, events.UnitIs); told < isMax && m.wanted.Unit(&u.Identity, m.address) {
-			u.Since = m.wall(w.service.Changed)
-			m.tell(w, u)
+		u := m.news(w, events.UnitIs)
+		u.Since = m.wall(w.service.Changed)
+		if m.tell(w, u) {
 			told++
 		}
 	}
@@ -383,12 +383,19 @@ func (m *manager) news(w *watched, news events.UnitNews) *events.Unit {
 	u.Identity = m.identity(w.name, cgroup)
 	restarts := w.restarts
 	u.Restarts = &restarts
-	if w.main == 0 {
-		u.Main = new(events.Process)
-	} else if host, _ := m.host(w.main); host != nil {
-		u.Main = &events.Process{PID: *host, Comm: lookAt(*host).comm, Unit: w.name}
-	}
 	return u
+}
+
+// mainProcess is the main process of a service, nil when it is not known.
+func (m *manager) mainProcess(w *watched) *events.Process {
+	if w.main == 0 {
+		return new(events.Process)
+	}
+	host, _ := m.host(w.main)
+	if host == nil {
+		return nil
+	}
+	return &events.Process{PID: *host, Comm: lookAt(*host).comm, Unit: w.name}
 }
 
 // identity is that of a service in a control group, as the service manager calls it. Without one it is
@@ -423,10 +430,14 @@ func (m *manager) wall(at time.Duration) time.Time {
 	return time.Now().Add(at - proc.Monotonic())
 }
 
-// tell lets news be yielded, if they are wanted.
-func (m *manager) tell(w *watched, u *events.Unit) {
+// tell lets news be yielded, if they are wanted, with what takes a look at processes. It reports whether they are.
+func (m *manager) tell(w *watched, u *events.Unit) (wanted bool) {
 	if !m.wanted.Unit(&u.Identity, m.address) {
-		return
+		return false
+	}
+	u.Main = m.mainProcess(w)
+	if u.Main != nil && u.News == events.UnitWaits && u.Awaits != "" {
+		u.Trouble = trouble(int(u.Main.PID))
 	}
 	if w.service == nil || w.service.Cgroup == "" {
 		u.Cgroup, u.Slice = "", ""
@@ -436,6 +447,7 @@ func (m *manager) tell(w *watched, u *events.Unit) {
 	if len(m.told) < pendingMax {
 		m.told = append(m.told, u)
 	}
+	return true
 }
 
 // takeTold takes what is to be yielded.
