@@ -4,6 +4,7 @@ package events
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -29,14 +30,14 @@ type Hang struct {
 }
 
 type jsonHang struct {
-	Type      string      `json:"type"`
-	Time      string      `json:"time"`
-	Since     string      `json:"since"`
-	Sender    *jsonReader `json:"sender"`
-	Address   string      `json:"address"`
-	Receiver  jsonReads   `json:"receiver"`
-	Queued    *uint32     `json:"queued,omitempty"`
-	MaxQueued *uint32     `json:"max_queued,omitempty"`
+	Type      string          `json:"type"`
+	Time      string          `json:"time"`
+	Since     string          `json:"since"`
+	Sender    json.RawMessage `json:"sender"` // a jsonReader
+	Address   string          `json:"address"`
+	Receiver  jsonReads       `json:"receiver"`
+	Queued    *uint32         `json:"queued,omitempty"`
+	MaxQueued *uint32         `json:"max_queued,omitempty"`
 }
 
 type jsonReads struct {
@@ -48,21 +49,9 @@ type jsonReads struct {
 func (JSONEncoder) AppendHang(b []byte, h *Hang) []byte {
 	return AppendJSONLine(b, jsonHang{
 		Type: typeHang, Time: h.Time.UTC().Format(timeLayout), Since: h.Since.UTC().Format(timeLayout),
-		Sender: readerJSON(&h.Sender), Address: h.Address.String(),
+		Sender: appendReader(nil, &h.Sender), Address: h.Address.String(),
 		Receiver: jsonReads{*processJSON(&h.Receiver), h.State}, Queued: h.Queued, MaxQueued: h.MaxQueued,
 	})
-}
-
-func readerJSON(r *Reader) *jsonReader {
-	j := &jsonReader{
-		PID: r.PID, TID: r.TID, CgroupID: r.CgroupID, Machine: onlyUTF8(r.Machine), Unit: onlyUTF8(r.Unit),
-		UserUnit: onlyUTF8(r.UserUnit), Slice: onlyUTF8(r.Slice), Container: r.Container,
-	}
-	j.Comm, j.CommBase64 = splitUTF8(r.Comm)
-	if r.Cgroup != "" {
-		j.Cgroup, j.CgroupBase64 = splitUTF8(r.Cgroup)
-	}
-	return j
 }
 
 // MarshalJSON returns h in the form of [Schema]. The error is always nil.
@@ -75,6 +64,12 @@ func (h *Hang) UnmarshalJSON(data []byte) error {
 	var j jsonHang
 	if err := unmarshal(data, &j, &j.Type, typeHang); err != nil {
 		return err
+	}
+	var sender *jsonReader
+	if len(j.Sender) > 0 {
+		if err := json.Unmarshal(j.Sender, &sender); err != nil {
+			return fmt.Errorf("decoding event: %w", err)
+		}
 	}
 	at, err := time.Parse(time.RFC3339Nano, j.Time)
 	if err != nil {
@@ -89,7 +84,7 @@ func (h *Hang) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decoding event: %w", err)
 	}
 	*h = Hang{
-		Time: at.UTC(), Since: since.UTC(), Sender: j.Sender.reader(), Address: address,
+		Time: at.UTC(), Since: since.UTC(), Sender: sender.reader(), Address: address,
 		Receiver: *j.Receiver.process(), State: j.Receiver.State, Queued: j.Queued, MaxQueued: j.MaxQueued,
 	}
 	return nil

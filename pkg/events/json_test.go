@@ -181,6 +181,13 @@ func TestEveryLineFitsTheSchemaAndDecodesToTheSame(t *testing.T) {
 	checkJSON(t, schema, events.Record{Verdict: nothing})
 	checkJSON(t, schema, events.Record{Unit: eventtest.Unit()})
 	checkJSON(t, schema, events.Record{Hang: eventtest.Hang()})
+	unit, hang := eventtest.Unit(), eventtest.Hang()
+	unit.Container.Name, hang.Sender.Container.Name = "\xff", "\xff"
+	for _, line := range [][]byte{events.JSONEncoder{}.AppendUnit(nil, unit), events.JSONEncoder{}.AppendHang(nil, hang)} {
+		if bytes.Contains(line, []byte(`"name"`)) {
+			t.Errorf("a name of a container that is no text: %s", line)
+		}
+	}
 	checkJSON(t, schema, events.Record{Hang: &events.Hang{Time: eventtest.Time, Since: eventtest.Time, Sender: events.Reader{PID: 1, TID: 1}}})
 	checkJSON(t, schema, events.Record{Unit: &events.Unit{News: events.UnitIs, Time: eventtest.Time, Main: &events.Process{}, Restarts: eventtest.Ptr(uint32(0))}})
 	line := events.JSONEncoder{}.AppendLost(nil, &events.Lost{Time: eventtest.Time, RingFull: 1<<64 - 1})

@@ -96,7 +96,7 @@ func (JSONEncoder) AppendUnit(b []byte, u *Unit) []byte {
 	j := jsonUnit{
 		Type: typeUnit, News: u.News, Time: u.Time.UTC().Format(timeLayout), Manager: u.Manager,
 		Machine: onlyUTF8(u.Machine), Unit: onlyUTF8(u.Unit), UserUnit: onlyUTF8(u.UserUnit), Slice: onlyUTF8(u.Slice),
-		Container: u.Container, ServiceType: onlyUTF8(u.Type), ActiveState: onlyUTF8(u.ActiveState), SubState: onlyUTF8(u.SubState),
+		Container: containerJSON(u.Container), ServiceType: onlyUTF8(u.Type), ActiveState: onlyUTF8(u.ActiveState), SubState: onlyUTF8(u.SubState),
 		LimitNS: int64(u.Limit), Awaits: u.Awaits, Last: processJSON(u.Last), Main: processJSON(u.Main),
 		Restarts: u.Restarts, Result: onlyUTF8(u.Result), Trouble: onlyUTF8(u.Trouble),
 	}
@@ -110,6 +110,17 @@ func (JSONEncoder) AppendUnit(b []byte, u *Unit) []byte {
 		j.Since = u.Since.UTC().Format(timeLayout)
 	}
 	return AppendJSONLine(b, j)
+}
+
+// containerJSON is a container with the names that are UTF-8, as appendContainer writes it.
+func containerJSON(c *Container) *Container {
+	if c == nil {
+		return nil
+	}
+	return &Container{
+		Runtime: onlyUTF8(c.Runtime), ID: onlyUTF8(c.ID), Name: onlyUTF8(c.Name), PodUID: onlyUTF8(c.PodUID),
+		PodNamespace: onlyUTF8(c.PodNamespace), PodName: onlyUTF8(c.PodName),
+	}
 }
 
 // MarshalJSON returns u in the form of [Schema]. The error is always nil.
