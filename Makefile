@@ -14,7 +14,7 @@ TOOLS  := $(CACHE)/bin
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-BPF_C := $(wildcard bpf/*.bpf.c bpf/unit/*.bpf.c)
+BPF_C := $(wildcard bpf/*.bpf.c bpf/*/*.bpf.c)
 BPF_H := $(wildcard bpf/*.h)
 
 # What make check runs in a VM.
@@ -22,7 +22,7 @@ CHECK_KERNEL := 6.12-amd64
 CHECK_TESTS := TestEveryWayToSend|TestFailedSends|TestDropped|TestPassedFDs|TestClaimed
 # A number of inputs, not a time: Go ends a fuzz test now and then with "context
 # deadline exceeded" when its time is up. They begin with those kept in testdata/fuzz.
-FUZZTIME ?= 5000x
+FUZZTIME ?= 1000x
 
 export CGO_ENABLED ?= 0
 
@@ -90,8 +90,8 @@ OTHERS = $$(go list ./... | grep -v -e '/internal/tracer$$' -e '/pkg/relay$$' -e
 .PHONY: test-native
 test-native: packages build
 	bin/sdtrace --version | grep -q '^sdtrace [0-9.]* (commit $(or $(COMMIT),unknown))$$'
-	go test -p 3 -timeout 20m $(OTHERS)
-	go test -p 1 -timeout 20m $(ALONE)
+	go test -p 2 -timeout 40m $(OTHERS)
+	go test -p 1 -timeout 40m $(ALONE)
 
 # The same without what takes a minute, and so without the relay's floods.
 .PHONY: test-short
@@ -100,9 +100,12 @@ test-short: packages build
 	go test -short ./internal/tracer
 
 # The detector allocates, too. One that sleeps a second at its end would do so in every helper process.
-.PHONY: test-race
+RACED := ./internal/enrich/names ./internal/history ./internal/wire ./pkg/capture
+.PHONY: test-race test-race-all
 test-race: packages
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -p 1 -skip NoAllocationPer ./internal/enrich/names ./internal/wire ./pkg/events ./pkg/capture ./internal/identity ./pkg/relay
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -short -p 1 -skip NoAllocationPer $(RACED)
+test-race-all: RACED += ./pkg/events ./internal/identity ./pkg/relay
+test-race-all: test-race
 
 FUZZED := internal/identity internal/render internal/wire pkg/capture pkg/events pkg/relay pkg/verdict
 .PHONY: fuzz
@@ -137,15 +140,16 @@ test: packages
 # SDTRACE_LONG=1: floods of millions instead of thousands.
 .PHONY: prove
 prove: packages
-	go run ./vmtest/run -tier boot,2,1 -times 3 -beside 'test-native*10,floods,random,fuzz-long' -busy -timeout 90m \
+	go run ./vmtest/run -tier boot,2,1 -all -times 3 -beside 'test-native*10,test-race-all,floods,random,fuzz-long' -busy -timeout 90m \
 		-results vmtest/results/prove -write docs/proof.md
 
 .PHONY: floods random fuzz-long
 floods: packages
 	SDTRACE_LONG=1 go test -count=1 -p 1 -timeout 60m $(ALONE)
-# A million messages of two processes of a service, on each version of systemd a quarter.
+# A million messages of two processes of a service, on each version of systemd a quarter; and 200 healthy units.
 random: packages
 	SDTRACE_LONG=1 go test -count=1 -timeout 2h -run TestRandomMessages -v ./vmtest/verdict
+	SDTRACE_LONG=1 go test -count=1 -timeout 20m -run TestOfAHealthyUnit ./vmtest/why
 fuzz-long:
 	$(MAKE) --no-print-directory fuzz FUZZTIME=100000x
 

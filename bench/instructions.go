@@ -64,7 +64,7 @@ func countInstructions(ctx context.Context, file string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.CommandContext(ctx, "go", "run", "./vmtest/run", "-tier", "cost", "-run", "^"+countingTest+"$", "-results", dir)
+	cmd := exec.CommandContext(ctx, "go", "run", "./vmtest/run", "-tier", "cost", "-all", "-run", "^"+countingTest+"$", "-results", dir)
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	runErr := cmd.Run()
@@ -148,10 +148,17 @@ func readCounts(file string) ([]count, error) {
 	return counts, nil
 }
 
-// countedFlavours are what a capture can be attached to, as --backend takes it.
+// paired is the flavour of package pair: entry and end of the send paired by a hash map, as other tracers do.
+const paired = "fentry and fexit paired by a hash map"
+
+// countedFlavours are what a capture can be attached to, as --backend takes it, some with what more it is asked for.
 var countedFlavours = []string{
-	"fentry/unix_dgram_sendmsg, unix_dgram_recvmsg", "fentry/unix_dgram_sendmsg", "tracepoint/sock_send_length", "tracepoint/sys_exit",
+	"fentry/unix_dgram_sendmsg, unix_dgram_recvmsg", "fentry/unix_dgram_sendmsg", "fentry/unix_dgram_sendmsg" + withLatency,
+	"tracepoint/sock_send_length", "tracepoint/sys_exit", paired,
 }
+
+// withLatency is --latency.
+const withLatency = " --latency"
 
 // countingTest is the test that counts.
 const countingTest = "TestInstructionsAddedToASender"

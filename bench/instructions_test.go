@@ -14,8 +14,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sdtrace/sdtrace/bpf/pair"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
@@ -33,11 +36,11 @@ func TestMain(m *testing.M) {
 const budgetKernel = "6.12-amd64"
 
 var budgets = map[string][]int{
-	// With AppArmor, which Debian has: 196 of each send are fexit/security_socket_sendmsg.
-	"fentry/unix_dgram_sendmsg, unix_dgram_recvmsg": {11_050, 21_000, 4_460, 437, 196, 0, 12_750, 12_750, 12_750},
-	"fentry/unix_dgram_sendmsg":                     {6_850, 16_830, 3_900, 437, 196, 0},
-	"tracepoint/sock_send_length":                   {2_640, 8_190, 1_500, 143, 112, 0, 4_335, 4_335, 4_335},
-	"tracepoint/sys_exit":                           {3_090, 8_635, 1_925, 732, 690, 168},
+	"fentry/unix_dgram_sendmsg, unix_dgram_recvmsg": {3_700, 8_780, 990, 172, 0, 0, 5_430, 5_430, 5_430},
+	"fentry/unix_dgram_sendmsg":                     {2_580, 7_650, 636, 172, 0, 0},
+	"fentry/unix_dgram_sendmsg --latency":           {2_785, 7_860, 873, 172, 0, 0},
+	"tracepoint/sock_send_length":                   {2_360, 7_900, 725, 140, 110, 0, 4_075, 4_075, 4_075},
+	"tracepoint/sys_exit":                           {2_640, 8_200, 1_925, 745, 700, 168},
 }
 
 // TestInstructionsAddedToASender needs a machine whose clock counts instructions: its figures
@@ -57,6 +60,10 @@ func TestInstructionsAddedToASender(t *testing.T) {
 		}
 	}
 	for _, flavour := range countedFlavours {
+		if flavour == paired {
+			m.pair()
+			continue
+		}
 		m.capture(flavour, 0)
 	}
 	for _, backend := range []string{"fentry", "tracepoint"} {
@@ -124,6 +131,7 @@ func (m *countingMachine) capture(backend string, groups int) {
 	m.Helper()
 	// Nobody reads the ring buffer while there is counting.
 	options := tracer.Options{Backend: backend, RingSize: 64 << 20}
+	options.Backend, options.Latency = strings.CutSuffix(options.Backend, withLatency)
 	if groups > 0 {
 		if err := m.groups.grow(groups, false); err != nil {
 			m.Fatal(err)
@@ -154,7 +162,42 @@ func (m *countingMachine) capture(backend string, groups int) {
 		before := m.stats(c)
 		added := m.count(what.op) - m.bare[what.op]
 		m.seen(c, before, what.op)
-		m.report(c.Backend()+"/"+c.Hook(), what, added)
+		flavour := c.Backend() + "/" + c.Hook()
+		if options.Latency {
+			flavour += withLatency
+		}
+		m.report(flavour, what, added)
+	}
+}
+
+// pair counts what the programs of package pair add.
+func (m *countingMachine) pair() {
+	m.Helper()
+	var programs pair.PairObjects
+	if err := pair.LoadPairObjects(&programs, nil); err != nil {
+		m.Fatal(err)
+	}
+	defer programs.Close()
+	for _, p := range []*ebpf.Program{programs.PairExit, programs.PairEnter} {
+		l, err := link.AttachTracing(link.TracingOptions{Program: p})
+		if err != nil {
+			m.Fatal(err)
+		}
+		defer l.Close()
+	}
+	for _, what := range everythingCounted {
+		if what.op != opNotify && what.op != opOther || what.groups != 0 {
+			continue
+		}
+		added := m.count(what.op) - m.bare[what.op]
+		var captured, ignored uint64
+		if err := errors.Join(programs.Captured.Get(&captured), programs.Ignored.Get(&ignored)); err != nil {
+			m.Fatal(err)
+		}
+		if n := map[string]uint64{opNotify: captured, opOther: ignored}[what.op]; n < repeats*countedFor*99/100 {
+			m.Errorf("%s: the paired programs have seen %d", what.op, n)
+		}
+		m.report(paired, what, added)
 	}
 }
 
@@ -190,7 +233,7 @@ func (m *countingMachine) seen(c *tracer.Tracer, before tracer.Stats, op string)
 func (m *countingMachine) report(flavour string, what counted, n float64) {
 	m.Helper()
 	fmt.Fprintln(&m.found, count{flavour, what.what, fmt.Sprintf("%.0f", n)})
-	if flavour == "" || os.Getenv("SDTRACE_KERNEL") != budgetKernel {
+	if flavour == "" || flavour == paired || os.Getenv("SDTRACE_KERNEL") != budgetKernel {
 		return
 	}
 	budget := budgets[flavour]

@@ -36,12 +36,6 @@
 #define TMPFS_MAGIC 0x01021994
 #define HUGETLBFS_MAGIC 0x958458f6
 
-/* The first eight bytes of a name as a number: cheaper to compare. */
-#define NAME8(a, b, c, d, e, f, g, h)                                         \
-	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | \
-	 (__u64)(e) << 32 | (__u64)(f) << 40 | (__u64)(g) << 48 |             \
-	 (__u64)(h) << 56)
-
 /* Names as given to anon_inode_getfile(). */
 static __always_inline __u8 anon_inode_kind(__u64 name)
 {
@@ -236,6 +230,25 @@ __noinline int read_control(__u32 slot, __u32 memory, __u64 control, __u64 size)
 	return 0;
 }
 
+/* Whether there are credentials among the control messages, which the kernel has copied. */
+__noinline int has_credentials(__u64 control, __u64 size)
+{
+	__u64 end = control + size;
+	struct cmsghdr_abi cmsg;
+	int i;
+
+	for (i = 0; i < CMSGS_MAX && control < end; i++) {
+		if (bpf_probe_read_kernel(&cmsg, sizeof(cmsg), (void *)control) ||
+		    cmsg.cmsg_len < sizeof(cmsg))
+			return 0;
+		if (cmsg.cmsg_level == SOL_SOCKET &&
+		    cmsg.cmsg_type == SCM_CREDENTIALS)
+			return 1;
+		control += CMSG_ALIGN(cmsg.cmsg_len);
+	}
+	return 0;
+}
+
 static __always_inline __u32 read_files(struct scm_fp_list *fp, __u8 *kinds)
 {
 	__u32 i, count = READ(fp, count);
@@ -252,24 +265,35 @@ static __always_inline __u32 read_files(struct scm_fp_list *fp, __u8 *kinds)
 	return i;
 }
 
-/* What the kernel attached to the datagram itself. */
+/*
+ * What the kernel attached to the datagram itself. It adds the sender's own credentials where the
+ * receiver wants them (SO_PASSCRED): whether the sender has claimed any is for the message to tell.
+ */
 static __always_inline void read_skb_parms(struct ancillary *anc,
 					   struct sk_buff *skb)
 {
 	struct unix_skb_parms *parms = (void *)skb + bpf_core_field_offset(skb->cb);
-	struct scm_fp_list *fp = READ(parms, fp);
-	struct pid *pid = READ(parms, pid);
+	struct scm_fp_list *fp;
+	struct pid *pid;
 
+	if (bpf_rdonly_cast) {
+		parms = TYPED(parms); /* once for both */
+		fp = parms->fp;
+		pid = parms->pid;
+	} else {
+		fp = READ(parms, fp);
+		pid = READ(parms, pid);
+	}
 	if (pid) {
 		anc->flags |= EVENT_CLAIMED | EVENT_CLAIMED_IDS;
 		anc->pid = READ(pid, numbers[0].nr);
 		anc->uid = READ(parms, uid.val);
 		anc->gid = READ(parms, gid.val);
 	}
-	if (fp)
+	if (fp) {
 		anc->fd_count = read_files(fp, anc->fds);
-	if (fp)
 		anc->first = (__u64)READ(fp, fp[0]);
+	}
 }
 
 #endif

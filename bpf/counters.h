@@ -10,14 +10,13 @@
 #include <bpf/bpf_helpers.h>
 
 enum counter {
-	COUNT_IGNORED,	      /* not to a notify socket */
-	COUNT_FILTERED,	      /* rejected by a filter */
-	COUNT_CAPTURED,	      /* in the ring buffer */
-	COUNT_RING_FULL,      /* lost: no room in the ring buffer */
-	COUNT_IN_FLIGHT_FULL, /* lost: no room in the in-flight table */
-	COUNT_RUN_SKIPPED,    /* lost: the kernel skipped a run for it */
-	COUNT_UNREADABLE,     /* lost: to an address that cannot be read */
-	COUNT_RECEIPT_LOST,   /* receipts: no room to follow or to tell */
+	COUNT_IGNORED,	    /* not to a notify socket */
+	COUNT_FILTERED,	    /* rejected by a filter */
+	COUNT_CAPTURED,	    /* in the ring buffer */
+	COUNT_RING_FULL,    /* lost: no room in the ring buffer */
+	COUNT_RUN_SKIPPED,  /* lost: the kernel skipped a run for it */
+	COUNT_UNREADABLE,   /* lost: to an address that cannot be read */
+	COUNT_RECEIPT_LOST, /* receipts: no room to follow or to tell */
 	COUNTERS,
 };
 

@@ -66,13 +66,13 @@ static __always_inline void event_init(struct event *e)
 }
 
 /*
- * Sends the slot's event, whose payload is already at the start of data; says
- * whether there was room for it.
+ * Fills in what is known of sender, receiver and ancillary data. end is that of data, where
+ * payload and bound address stand; the new one is returned. There is left to be added
+ * the address.
  */
-static __always_inline bool emit(struct scratch *s, __u32 slot)
+static __always_inline __u64 describe(struct scratch *s, __u32 slot, __u64 end)
 {
 	struct event *e = &s->event;
-	__u64 end = e->payload_len, size;
 
 	describe_task(e);
 	e->socket_inode = s->send.dst.inode;
@@ -82,29 +82,37 @@ static __always_inline bool emit(struct scratch *s, __u32 slot)
 	e->receiver_uid = s->send.dst.uid;
 	if (s->send.dst.resolved)
 		e->flags |= EVENT_RECEIVER;
+	e->flags |= s->anc.flags;
+	if (s->anc.flags) {
+		e->claimed_pid = s->anc.pid;
+		e->claimed_ns_pid = s->anc.ns_pid;
+		e->claimed_uid = s->anc.uid;
+		e->claimed_gid = s->anc.gid;
+	}
+	e->fd_count = s->anc.fd_count;
+	end = append_cgroup(slot, end);
+	return append(e, end, s->anc.fds, e->fd_count);
+}
+
+/*
+ * Adds the address, and sends the slot's event; says whether there was room for it. Whoever
+ * calls this counts it as captured.
+ */
+static __always_inline bool output(struct scratch *s, __u64 end)
+{
+	struct event *e = &s->event;
+	__u64 size;
+
 	/* Without a branch: the verifier would walk through the rest for each. */
 	e->flags |= s->send.unsure | s->glob.unsure;
 	e->address_len = s->send.dst.address_len;
-	e->bound_len = s->send.dst.bound_len;
-	e->flags |= s->anc.flags;
-	e->claimed_pid = s->anc.pid;
-	e->claimed_ns_pid = s->anc.ns_pid;
-	e->claimed_uid = s->anc.uid;
-	e->claimed_gid = s->anc.gid;
-	e->fd_count = s->anc.fd_count;
-
 	end = append(e, end, s->send.dst.address, e->address_len);
-	end = append(e, end, s->send.dst.bound, e->bound_len);
-	end = append_cgroup(slot, end);
-	end = append(e, end, s->anc.fds, e->fd_count);
-
 	size = __builtin_offsetof(struct event, data) + end;
 	BOUND(size, DATA_MASK);
 	if (bpf_ringbuf_output(&ring, e, size, wakeup_flags())) {
 		count(COUNT_RING_FULL);
 		return false;
 	}
-	count(COUNT_CAPTURED);
 	return true;
 }
 
@@ -132,15 +140,30 @@ static __always_inline bool has_failed(const struct scratch *s)
 	return true;
 }
 
-/* Sends the event of a datagram that counts, if no filter is against it. */
-static __always_inline bool emit_if_passes(struct scratch *s, __u32 slot)
+/* Sends the event of a datagram that counts, if no filter is against it; says if it did. */
+static __always_inline bool output_if_passes(struct scratch *s, __u32 slot,
+					     __u64 end)
 {
-	if ((filter_key && !has_wanted_key(slot)) ||
-	    (filter_failed && !has_failed(s))) {
+	if (((filter_key && !has_wanted_key(slot)) ||
+	     (filter_failed && !has_failed(s))) &&
+	    !s->send.own) {
 		count(COUNT_FILTERED);
 		return false;
 	}
-	return emit(s, slot);
+	return output(s, end);
+}
+
+/* The same for one of which all stands in the slot. */
+static __always_inline void emit_if_passes(struct scratch *s, __u32 slot)
+{
+	struct event *e = &s->event;
+	__u64 end;
+
+	e->bound_len = s->send.dst.bound_len;
+	end = describe(s, slot,
+		       append(e, e->payload_len, s->send.dst.bound, e->bound_len));
+	if (output_if_passes(s, slot, end) && !s->send.own)
+		count(COUNT_CAPTURED);
 }
 
 /* Sends the event of a call that failed before a send, an EVENT_CONNECT or EVENT_SOCKET. */
@@ -166,7 +189,7 @@ static __always_inline void emit_connect(struct scratch *s, __u32 slot, long ret
 {
 	s->glob.unsure = 0;
 	s->send.unsure = 0;
-	if (destination_interest(slot) == INTEREST_YES)
+	if (destination_interest(slot) == INTEREST_YES || s->send.own)
 		emit_call(s, slot, EVENT_CONNECT, ret);
 }
 

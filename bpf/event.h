@@ -46,6 +46,7 @@ enum event_flag {
 	/* The call that failed, if it is not the send: nothing was sent. */
 	EVENT_CONNECT = 1 << 11,
 	EVENT_SOCKET = 1 << 12,
+	EVENT_ADDRESS_BOUND = 1 << 13, /* the address is the bound one */
 };
 
 /* What a passed file descriptor refers to; the names are in internal/wire. */
@@ -75,20 +76,20 @@ enum fd_kind {
 };
 
 /*
- * data[] holds, one after the other and without padding: the payload, the
- * address, the bound address, the cgroup's names from the leaf to the root
- * (each with its NUL), and one enum fd_kind a byte.
+ * data[] holds, one after the other and without padding: the payload, the bound
+ * address, the cgroup's names from the leaf to the root (each with its NUL), one enum
+ * fd_kind a byte, and the address.
  */
 struct event {
-	__u32 type;    /* RECORD_SEND */
-	__s32 result;  /* bytes, or a negative errno */
-	__u64 time_ns; /* CLOCK_BOOTTIME at the end of the call */
-	__u64 latency_ns;
+	__u32 type;	  /* RECORD_SEND */
+	__s32 result;	  /* bytes, or a negative errno */
+	__u64 time_ns;	  /* CLOCK_BOOTTIME when it was queued, or the call ended */
+	__u64 latency_ns; /* what had passed since the call began, or began to wait */
 	__u64 cgroup_id;
 	__u64 start_time; /* of the thread group leader, CLOCK_BOOTTIME */
 	__u64 socket_inode;
 	__u64 receiver_cgroup_id; /* of the receiving socket, 0: unknown */
-	__u64 skb; /* with its start what receipts call it, 0: none come */
+	__u64 skb; /* with time_ns what receipts call it, 0: none come */
 	__u32 size;
 	__u32 pid;
 	__u32 tid;
@@ -122,19 +123,18 @@ struct event {
 /* What became of a delivered datagram. Times are of CLOCK_BOOTTIME. */
 struct receipt {
 	__u32 type;
-	__s32 result;	 /* bytes the reader was told, or a negative errno */
-	__u64 skb;	 /* with start_ns: which datagram, as in struct event */
-	__u64 start_ns;	 /* time_ns - latency_ns of its struct event */
-	__u64 queued_ns; /* when it was put into the queue */
-	__u64 time_ns;	 /* when it left it, or the pipe was closed */
+	__s32 result; /* bytes the reader was told, or a negative errno */
+	__u64 skb;    /* with queued_ns: which datagram */
+	__u64 queued_ns; /* when it was put into the queue: time_ns of its struct event */
+	__u64 time_ns;		/* when it left it, or the pipe was closed */
 	__u64 sender_exited_ns; /* when the sender's process ended, 0: it has not */
 	__u64 cgroup_id;	/* of the process that did it */
 	__u64 start_time;	/* of its thread group leader */
 	__u32 pid;
 	__u32 tid;
 	__u32 msg_flags; /* as recvmsg(2) returns them */
+	__u32 unused;	 /* aligns comm */
 	char comm[16];
-	__u32 unused;
 };
 
 /* Makes the compiler tell bpf2go about the types. */

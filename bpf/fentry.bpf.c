@@ -3,32 +3,40 @@
 /*
  * The fentry backend: trampolines on the functions a datagram passes on its way.
  *
- *   fentry/unix_dgram_sendmsg          opens an in-flight entry
- *   fexit/skb_copy_datagram_from_iter  takes the payload from the kernel's copy
- *   fentry/security_unix_may_send      sees the receiving socket
- *   fexit/unix_dgram_sendmsg           knows the result, sends the record
+ *   fentry/skb_queue_tail        a datagram gets into its receiver's queue: here it is
+ *                                decided if it counts, and its record is made
+ *   fexit/unix_dgram_sendmsg     the address as the sender wrote it, and what failed
+ *   fentry/unix_wait_for_peer    since when a send waits for room in the queue
+ *   fentry/unix_dgram_disconnected  where to a connection led whose receiver is gone
  *
- * unix_seqpacket_sendmsg() calls unix_dgram_sendmsg(), so it is covered too.
+ * unix_seqpacket_sendmsg() calls unix_dgram_sendmsg(), so it is covered too. Of a
+ * datagram of no interest the first notes but the end of the receiver's name, and the
+ * second compares it with the address.
+ *
+ * Where the kernel preempts itself, another datagram may come between the two. There, and
+ * where the time that each send takes is asked for,
+ *
+ *   fentry/unix_dgram_sendmsg    notes the address beforehand, so that the record is
+ *                                complete when the datagram is queued
  *
  * A client that connects first may not get as far as a send:
  *
  *   fexit/unix_dgram_connect       fails to connect
  *   fexit/security_socket_connect  is not allowed to by a security module
  *   fexit/security_socket_create   is not allowed to make a socket
- *   fexit/security_socket_sendmsg  is not allowed to send, where a module may say so
+ *   fexit/security_socket_sendmsg  is not allowed to send, if that is asked for
  *
  * And on what becomes of it then:
  *
- *   fexit/__skb_try_recv_datagram  takes it out of the queue
+ *   fentry/skb_free_datagram       somebody has read it
  *   fexit/unix_dgram_recvmsg       knows what the reader is told
  *   raw_tp/kfree_skb               throws away what nobody has read
  *   fentry/pipe_release            ends the pipe of a barrier
  *   raw_tp/sched_process_exit      ends the sender
  *
  * The kernel skips a run of a program while another run of it on the same CPU is
- * preempted halfway, which happens on kernels that preempt themselves (PREEMPT_LAZY,
- * preempt=full). Each program therefore copes with any of the others not having run;
- * what is lost by it is counted, here or by the kernel.
+ * preempted halfway. Each program therefore copes with any of the others not having run;
+ * what is lost by it is counted.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -39,6 +47,7 @@
 #include "settings.h"
 #include "counters.h"
 #include "scratch.h"
+#include "call.h"
 #include "glob.h"
 #include "cgroup.h"
 #include "task.h"
@@ -51,376 +60,572 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* The sends between entry and exit, by pid_tgid. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
-	__type(value, struct send);
-} in_flight SEC(".maps");
+#define ECONNREFUSED 111
 
-/* What skb_copy_datagram_from_iter() left in the datagram. */
-struct copied {
-	struct ancillary anc;
-	__u32 size;
-	__u32 len;
-	__u8 payload[PAYLOAD_MAX];
+/* All programs are: what was not queued then was not missed. */
+bool attached;
+
+/* How many sends wait for room, and how many threads are reading what is followed. */
+__u64 senders_waiting;
+__u64 reading;
+
+/* What the kernel skipped a program for, or another thread's, goes. */
+static __always_inline void vacate(struct call *c, __u64 task)
+{
+	struct followed *f;
+	__u32 at = c->followed;
+
+	if (!c->task)
+		return;
+	if (c->state == CALL_READING) {
+		f = bpf_map_lookup_elem(&followed, &at);
+		if (f)
+			followed_give_back(f);
+		__sync_fetch_and_add(&reading, -1);
+		count(COUNT_RECEIPT_LOST);
+	} else if (c->state == CALL_SENDING) {
+		if (!by_thread)
+			__sync_fetch_and_add(&senders_waiting, -1);
+		if (c->task == task)
+			count(COUNT_RUN_SKIPPED); /* it was not seen to return */
+	}
+}
+
+/* Notes a call in a place. msg may be a pointer: it becomes a number in memory alone. */
+static __always_inline void note(struct call *c, __u64 task, enum call_state state,
+				 __u64 msg)
+{
+	*(volatile __u64 *)&c->msg = msg;
+	c->state = state;
+	c->start_ns = bpf_ktime_get_boot_ns();
+	c->task = task;
+	c->check = task ^ *(volatile __u64 *)&c->msg;
+}
+
+/* What tells a receiver's own name at a glance. */
+struct name {
+	const char *at;
+	__u64 begin; /* the first 8 bytes */
+	__u32 len;   /* with the NUL behind a path; 0: there is none */
 };
 
-/* As far as a short payload goes: a map copies the whole of a value. */
-#define SHORT_MAX 512
+static __always_inline bool is_path(const struct name *n)
+{
+	return n->begin & 0xff;
+}
 
-struct short_copied {
-	struct ancillary anc;
-	__u32 size;
-	__u32 len;
-	__u8 payload[SHORT_MAX];
+static __always_inline void read_name(struct name *n, struct sock *sk)
+{
+	struct unix_address *addr = READ((struct unix_sock *)sk, addr);
+	struct scratch *s;
+	__u8 *room;
+
+	n->len = 0;
+	if (!addr)
+		return;
+	n->at = (void *)addr + bpf_core_field_offset(addr->name) + SUN_PATH_OFFSET;
+	if (bpf_rdonly_cast) {
+		n->len = TYPED(addr)->len;
+		n->begin = load64(n->at);
+	} else {
+		/* One read for both. */
+		s = scratch_get(SLOT_QUEUED);
+		if (!s || bpf_probe_read_kernel(s->glob.text, 32, addr))
+			return;
+		room = (__u8 *)s->glob.text;
+		n->len = *(__u32 *)(room + bpf_core_field_offset(addr->len));
+		n->begin = *(__u64 *)(room + bpf_core_field_offset(addr->name) +
+				      SUN_PATH_OFFSET);
+	}
+	n->len -= SUN_PATH_OFFSET;
+	if (n->len > ADDRESS_MAX + 1)
+		n->len = 0;
+}
+
+/* In /run/systemd/journal, or in that of a namespace of the journal. */
+static __always_inline bool is_journals(const struct name *n)
+{
+	return n->begin == NAME8('/', 'r', 'u', 'n', '/', 's', 'y', 's') &&
+	       n->len > 20 &&
+	       load64(n->at + 8) == NAME8('t', 'e', 'm', 'd', '/', 'j', 'o', 'u') &&
+	       load64(n->at + 12) == NAME8('/', 'j', 'o', 'u', 'r', 'n', 'a', 'l');
+}
+
+/* What a program makes of a datagram that is queued. */
+enum glance {
+	GLANCE_LOOK, /* it has to be looked at */
+	GLANCE_DULL, /* of no interest, unless the address says so */
+	GLANCE_NO,   /* of no interest */
 };
 
-/* Where it is. */
-enum copy {
-	COPY_NONE,
-	COPY_SHORT,
-	COPY_LONG,
-};
+static __always_inline bool begins_a_key(const struct sk_buff *skb)
+{
+	__u64 first = load64(skb->data) & 0xff;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u64);
-	__type(value, struct short_copied);
-} short_copies SEC(".maps");
+	/* All keys begin with a capital letter; systemd skips empty lines. */
+	return first - 'A' <= 'Z' - 'A' || first == '\n' || first == '\r';
+}
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u64);
-	__type(value, struct copied);
-} long_copies SEC(".maps");
+/*
+ * *n is to be the receiver's name. With GLANCE_DULL, what an address is compared with is in
+ * *bound_len and *bound_end.
+ */
+static __always_inline enum glance glance_at(struct name *n, struct sk_buff *skb,
+					     __u32 *bound_len, __u64 *bound_end)
+{
+	__u64 end;
 
-/* By scratch_slot, as far as a program copies. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, SLOT_EXIT);
-	__type(key, __u32);
-	__type(value, struct copied);
-} copy_scratch SEC(".maps");
+	*bound_len = BOUND_SAYS_ALL;
+	if (!by_name)
+		return GLANCE_LOOK;
+	if (begins_a_key(skb))
+		return is_journals(n) ? GLANCE_NO : GLANCE_LOOK;
+	if (!n->len)
+		return GLANCE_DULL;
+	if (n->len < 8)
+		return GLANCE_LOOK;
+	end = load64(n->at + n->len - 8);
+	if (is_path(n)) {
+		*bound_len = n->len;
+		*bound_end = end;
+		end <<= 8;
+	}
+	return name_bit(end) ? GLANCE_LOOK : GLANCE_DULL;
+}
 
-/* Sends that found no room in in_flight, of interest or not. */
-__u64 in_flight_refused;
+/*
+ * Whether the address says nothing that the receiver's own name did not. It is none, or
+ * abstract, or a path that ends like the receiver's, and nobody's that counts ends so.
+ */
+static __always_inline bool says_no_more(__u32 bound_len, __u64 bound_end,
+					 const char *address, int len)
+{
+	if (bound_len == BOUND_SAYS_ALL || len <= 0)
+		return true;
+	if (bound_len > ADDRESS_MAX + 1)
+		return false;
+	return load64(address + SUN_PATH_OFFSET + bound_len - 8) == bound_end;
+}
+
+/* The same, of a message that is known by its address alone, or not known: 0. */
+static __always_inline bool message_says_no_more(__u32 bound_len, __u64 bound_end,
+						 struct msghdr *msg)
+{
+	if (!msg)
+		return true;
+	if (!bpf_rdonly_cast)
+		return says_no_more(bound_len, bound_end, READ(msg, msg_name),
+				    READ(msg, msg_namelen));
+	msg = TYPED(msg); /* once for both */
+	return says_no_more(bound_len, bound_end, msg->msg_name, msg->msg_namelen);
+}
+
+/* What the receiver's own name says, which it may have none of. */
+static __always_inline enum interest
+bound_interest(const struct name *n, struct scratch *s, struct sock *to)
+{
+	__u32 len = is_path(n) ? n->len - 1 : n->len;
+	struct tail tail;
+
+	if (!n->len)
+		return capture_all ? INTEREST_YES : INTEREST_MAYBE;
+	if (by_name && n->len >= 8) {
+		tail.last = load64(n->at + len - 8);
+		if (!name_bit(tail.last))
+			return INTEREST_MAYBE;
+		tail.before = load64(n->at + len - 16);
+		if (has_notify_name(&tail, len))
+			return INTEREST_YES;
+	}
+	s->send.dst.bound_len = read_bound(s->send.dst.bound, to);
+	return destination_interest(SLOT_QUEUED);
+}
+
+/* Payload and ancillary data out of the datagram itself. */
+static __always_inline void use_skb(struct scratch *s, struct sk_buff *skb)
+{
+	struct event *e = &s->event;
+	__u32 len = skb->len;
+	__u64 head = len - skb->data_len;
+
+	e->size = len;
+	e->flags |= EVENT_SIZE;
+	ancillary_init(&s->anc);
+	read_skb_parms(&s->anc, skb);
+	if (head > PAYLOAD_MAX)
+		head = PAYLOAD_MAX;
+	e->payload_len = head;
+	BOUND(head, DATA_MASK);
+	if (head > PAYLOAD_MAX || bpf_probe_read_kernel(e->data, head, skb->data))
+		e->payload_len = 0;
+	else
+		e->flags |= EVENT_PAYLOAD;
+}
+
+/* Reads the bound name to where it belongs in the event; returns the new end of data. */
+static __always_inline __u64 put_bound(struct event *e, __u64 end,
+				       const struct name *n)
+{
+	__u64 len = is_path(n) ? n->len - 1 : n->len;
+
+	e->bound_len = 0;
+	if (!n->len || len > ADDRESS_MAX)
+		return end;
+	BOUND(end, DATA_MASK);
+	BOUND(len, 127);
+	if (bpf_probe_read_kernel(&e->data[end], len, n->at))
+		return end;
+	e->bound_len = len;
+	return end + len;
+}
+
+#define WORDS_MAX ((ADDRESS_MAX + 7) / 8)
+
+/* Whether the address is the receiver's own name, which stands behind the payload. */
+static __always_inline bool is_bound(const struct event *e, const struct call *c,
+				     const char *address)
+{
+	__u64 at = e->payload_len, n = c->bound_len;
+	__u32 i;
+
+	address += SUN_PATH_OFFSET;
+	if (n < 8 || n > ADDRESS_MAX + 1 || load64(address + n - 8) != c->bound_end)
+		return false;
+	for (i = 0; i < WORDS_MAX; i++, at += 8) {
+		if (8 * i + 8 >= n)
+			return true;
+		BOUND(at, DATA_MASK);
+		if (load64(address + 8 * i) != *(const __u64 *)&e->data[at])
+			return false;
+	}
+	return true;
+}
+
+/* The address as the sender wrote it. */
+static __always_inline void use_address(struct scratch *s, const struct call *c,
+					const char *address, int len)
+{
+	if (len <= 0 || is_bound(&s->event, c, address))
+		s->event.flags |= EVENT_ADDRESS_BOUND;
+	else
+		s->send.dst.address_len =
+			read_address(SLOT_QUEUED, false, address, len);
+}
+
+/* The kernel adds credentials where the sender has claimed none. */
+static __always_inline void check_claim(struct event *e, __u64 control, __u64 size)
+{
+	if (!size || !has_credentials(control, size))
+		e->flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
+}
+
+/* The record of a datagram that is queued is complete. */
+static __always_inline void finish(struct scratch *s, struct call *c, __u64 end)
+{
+	if (!output_if_passes(s, SLOT_QUEUED, end)) {
+		forget(&s->send);
+		return;
+	}
+	if (!s->send.own && by_thread)
+		count(COUNT_CAPTURED);
+	else if (!s->send.own)
+		c->captured++;
+	if (s->send.followed && s->anc.fd_count == 1 && s->anc.fds[0] == FD_PIPE)
+		await_pipe(s);
+}
+
+/* When a send began, or began to wait; 0 if that is not known. */
+static __always_inline __u64 started(const struct call *c)
+{
+	if (by_thread)
+		return c->start_ns;
+	if (!senders_waiting)
+		return 0;
+	c = call_of_thread(bpf_get_current_task());
+	return c && c->state == CALL_SENDING ? c->start_ns : 0;
+}
+
+static __always_inline void describe_latency(struct event *e, __u64 start_ns)
+{
+	if (!start_ns || start_ns > e->time_ns)
+		return;
+	e->latency_ns = e->time_ns - start_ns;
+	e->flags |= EVENT_LATENCY;
+}
+
+/* As much as is known of a datagram that counts. The end of data is returned. */
+static __always_inline __u64 describe_queued(struct scratch *s, struct sk_buff *skb,
+					     struct sock *to, const struct name *n,
+					     __u64 start_ns)
+{
+	struct event *e = &s->event;
+	__u64 end;
+
+	resolve_found(&s->send.dst, to);
+	describe_latency(e, start_ns);
+	end = describe(s, SLOT_QUEUED, put_bound(e, e->payload_len, n));
+	*(volatile __u64 *)&s->send.skb = (__u64)skb;
+	s->send.queued_ns = e->time_ns;
+	s->send.followed = 0;
+	if (follow_receipts && (!filter_failed || s->send.own))
+		follow(s, skb);
+	e->skb = s->send.followed ? s->send.skb : 0;
+	e->flags |= EVENT_DELIVERED;
+	e->result = e->size;
+	return end;
+}
+
+/*
+ * A datagram that counts, or may do so, is about to be queued. c is what is noted of its
+ * send; the state that it then has is returned.
+ */
+static __noinline int consider(struct sk_buff *skb, struct call *c, const char *at,
+			       __u64 begin, __u64 len)
+{
+	const struct name name = {.at = at, .begin = begin, .len = len}, *n = &name;
+	struct sock *to = (void *)c->to;
+	struct msghdr *msg = by_thread ? (void *)c->msg : NULL;
+	struct scratch *s = scratch_get(SLOT_QUEUED);
+	int interest;
+	__u64 end, start_ns;
+
+	if (!s || is_own(s))
+		return CALL_DONE;
+	s->glob.unsure = 0;
+	s->send.unsure = 0;
+	destination_init(&s->send.dst, READ(to, sk_type));
+	interest = s->send.own ? INTEREST_YES : bound_interest(n, s, to);
+	if (interest == INTEREST_NO) {
+		count_unwanted();
+		return CALL_DONE;
+	}
+	event_init(&s->event);
+	use_skb(s, skb);
+	if (interest == INTEREST_MAYBE &&
+	    event_reads_like_notification(SLOT_QUEUED))
+		interest = INTEREST_YES;
+	if (interest != INTEREST_YES) {
+		/* The address may say more. */
+		if (!by_thread) {
+			c->bound_len = n->len ? BOUND_SAYS_LITTLE : BOUND_SAYS_ALL;
+			return CALL_QUEUED;
+		}
+		if (!n->len || !msg || READ(msg, msg_namelen) <= 0) {
+			count_unwanted();
+			return CALL_DONE;
+		}
+		s->send.dst.bound_len = read_bound(s->send.dst.bound, to);
+		s->send.dst.address_len =
+			read_address(SLOT_QUEUED, false, READ(msg, msg_name),
+				     READ(msg, msg_namelen));
+		if (destination_interest(SLOT_QUEUED) != INTEREST_YES) {
+			count_unwanted();
+			return CALL_DONE;
+		}
+	}
+	if (!task_passes(SLOT_QUEUED)) {
+		count(COUNT_FILTERED);
+		return CALL_DONE;
+	}
+	start_ns = started(c);
+	end = describe_queued(s, skb, to, n, start_ns);
+	c->bound_len = BOUND_SAYS_LITTLE;
+	if (n->len >= 8 && is_path(n)) {
+		c->bound_len = n->len;
+		c->bound_end = load64(n->at + n->len - 8);
+	}
+	if (!by_thread) {
+		c->end = end;
+		c->waited = start_ns != 0;
+		return CALL_PENDING;
+	}
+	s->send.dst.address_len = 0;
+	if (msg)
+		use_address(s, c, READ(msg, msg_name), READ(msg, msg_namelen));
+	if (msg && s->event.flags & EVENT_CLAIMED)
+		check_claim(&s->event, (__u64)READ_NUMBER(msg, msg_control),
+			    READ(msg, msg_controllen));
+	else
+		check_claim(&s->event, 0, 0);
+	finish(s, c, end);
+	return CALL_DONE;
+}
+
+static __always_inline void queued_by_thread(struct sock *to, struct sk_buff *skb)
+{
+	__u64 task = bpf_get_current_task(), bound_end = 0;
+	struct call *c = call_of_thread(task);
+	__u32 bound_len;
+	struct name n;
+
+	/*
+	 * The kernel skipped send_enter: the place is that of a send before, if there is one.
+	 * That this was not skipped, send_exit is to know.
+	 */
+	if (!c || c->state != CALL_SENDING || !is_whole(c)) {
+		c = call_take(task);
+		if (!c)
+			return;
+		if (c->task != task)
+			vacate(c, task);
+		note(c, task, CALL_SENDING, 0);
+		c->start_ns = 0;
+	}
+	read_name(&n, to);
+	switch (glance_at(&n, skb, &bound_len, &bound_end)) {
+	case GLANCE_NO:
+		count(COUNT_IGNORED);
+		break;
+	case GLANCE_DULL:
+		if (message_says_no_more(bound_len, bound_end, (void *)c->msg)) {
+			count(COUNT_IGNORED);
+			break;
+		}
+		/* fall through */
+	case GLANCE_LOOK:
+		*(volatile __u64 *)&c->to = (__u64)to;
+		consider(skb, c, n.at, n.begin, n.len);
+	}
+	c->state = CALL_DONE;
+}
+
+/* Whether a thread was noted to wait, which is then no more noted. */
+static __always_inline __u64 end_of_wait(__u64 task)
+{
+	struct call *c = senders_waiting ? call_of_thread(task) : NULL;
+
+	if (!c || c->state != CALL_SENDING)
+		return 0;
+	call_end(c);
+	__sync_fetch_and_add(&senders_waiting, -1);
+	return c->start_ns;
+}
+
+/*
+ * The place is another datagram's now, though its send has not been seen to return. Another
+ * program was attached to the function while it waited, and the kernel skips send_exit for
+ * it; or it began before the capture; or it was preempted after all, and its send_exit is
+ * to know. Of one that has waited, the end of its thread counts if it comes first.
+ */
+static __noinline int abandon(struct call *c, __u64 task)
+{
+	struct call *place;
+
+	if (c->state == CALL_PENDING && (!c->waited || end_of_wait(c->task)))
+		count(COUNT_RUN_SKIPPED);
+	if (c->task == task || c->waited)
+		return 0;
+	place = call_take(c->task);
+	if (!place)
+		return 0;
+	vacate(place, task);
+	note(place, c->task, CALL_DONE, 0);
+	return 0;
+}
+
+static __always_inline void queued_here(struct sock *to, struct sk_buff *skb)
+{
+	__u64 task = bpf_get_current_task(), bound_end = 0;
+	enum call_state state = CALL_QUEUED;
+	__u32 bound_len, zero = 0;
+	struct call *c;
+	struct name n;
+
+	c = bpf_map_lookup_elem(&call_here, &zero);
+	if (!c)
+		return;
+	if (c->task)
+		abandon(c, task);
+	*(volatile __u64 *)&c->to = (__u64)to;
+	read_name(&n, to);
+	switch (glance_at(&n, skb, &bound_len, &bound_end)) {
+	case GLANCE_NO:
+		c->ignored++;
+		state = CALL_DONE;
+		break;
+	case GLANCE_DULL:
+		c->bound_len = bound_len;
+		c->bound_end = bound_end;
+		break;
+	case GLANCE_LOOK:
+		state = consider(skb, c, n.at, n.begin, n.len);
+	}
+	c->task = task;
+	c->state = state;
+}
+
+static __always_inline bool is_datagram(struct sk_buff *skb)
+{
+	struct sock *from = skb->sk;
+
+	return from && from->__sk_common.skc_family == AF_UNIX &&
+	       from->sk_type != SOCK_STREAM;
+}
+
+static __always_inline struct sock *receiver_of(struct sk_buff_head *list)
+{
+	return (void *)list - bpf_core_field_offset(struct sock, sk_receive_queue);
+}
+
+SEC("fentry/skb_queue_tail")
+int BPF_PROG(datagram_queued, struct sk_buff_head *list, struct sk_buff *skb)
+{
+	if (is_datagram(skb))
+		queued_here(receiver_of(list), skb);
+	return 0;
+}
+
+SEC("fentry/skb_queue_tail")
+int BPF_PROG(datagram_queued_by_thread, struct sk_buff_head *list,
+	     struct sk_buff *skb)
+{
+	if (is_datagram(skb))
+		queued_by_thread(receiver_of(list), skb);
+	return 0;
+}
+
+/* Where a connection led whose receiver is gone, by scratch_slot SLOT_GONE. */
+SEC("fentry/unix_dgram_disconnected")
+int BPF_PROG(receiver_gone, struct sock *sk, struct sock *other)
+{
+	struct scratch *s = scratch_get(SLOT_GONE);
+
+	if (!s)
+		return 0;
+	destination_init(&s->send.dst, datagram_type(sk));
+	s->send.dst.connected = 1;
+	resolve(&s->send.dst, other);
+	s->send.dst.inode = 0;
+	s->send.skb = bpf_get_current_task();
+	return 0;
+}
 
 /* Into the slot, whose destination dst is. */
 static __always_inline void read_destination(__u32 slot, struct destination *dst,
-					     struct sock *sk, struct msghdr *msg)
+					     struct sock *sk, struct msghdr *msg,
+					     int ret)
 {
+	struct scratch *gone = scratch_get(SLOT_GONE);
 	__s64 len = READ(msg, msg_namelen);
 
 	destination_init(dst, datagram_type(sk));
 	/* unix_seqpacket_sendmsg() sets msg_namelen to 0. */
-	if (len > 0)
+	if (len > 0) {
 		dst->address_len =
 			read_address(slot, false, READ(msg, msg_name), len);
-	else
-		resolve_peer(dst, sk);
-}
-
-static __always_inline void enter(struct socket *sock, struct msghdr *msg)
-{
-	struct scratch *s = scratch_get(SLOT_ENTER);
-	__u64 id = bpf_get_current_pid_tgid();
-
-	if (!s || id >> 32 == self_tgid)
-		return;
-	read_destination(SLOT_ENTER, &s->send.dst, READ(sock, sk), msg);
-	s->send.interest = destination_interest(SLOT_ENTER);
-	s->glob.unsure = 0; /* send_exit asks for the names of sockets again */
-	if (s->send.interest == INTEREST_NO) {
-		count(COUNT_IGNORED);
 		return;
 	}
-	if (!task_passes(SLOT_ENTER)) {
-		count(COUNT_FILTERED);
+	resolve_peer(dst, sk);
+	if (dst->resolved || ret != -ECONNREFUSED || !gone ||
+	    gone->send.skb != bpf_get_current_task())
 		return;
-	}
-	/* Left by a run of send_exit that the kernel skipped. */
-	if (bpf_map_lookup_elem(&in_flight, &id))
-		count(COUNT_RUN_SKIPPED);
-	s->send.start_ns = bpf_ktime_get_boot_ns();
-	s->send.skb = 0;
-	s->send.copied = COPY_NONE;
-	s->send.undecided = 0;
-	s->send.permitted = 0;
-	s->send.followed = 0;
-	s->send.unsure = s->glob.unsure;
-	if (!bpf_map_update_elem(&in_flight, &id, &s->send, BPF_ANY))
-		return;
-	__sync_fetch_and_add(&in_flight_refused, 1);
-	if (s->send.interest == INTEREST_YES)
-		count(COUNT_IN_FLIGHT_FULL);
+	gone->send.skb = 0;
+	*dst = gone->send.dst;
+	dst->address_len = dst->bound_len;
+	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
 }
 
-SEC("fentry/unix_dgram_sendmsg")
-int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
-{
-	enter(sock, msg);
-	return 0;
-}
-
-/* Reads up to most bytes of the payload; as many are in the first piece of the datagram. */
-static __always_inline void copy_payload(struct copied *c, struct sk_buff *skb,
-					 __u32 most)
-{
-	__u32 len = READ(skb, len);
-	__u64 head = len - READ(skb, data_len);
-
-	c->size = len;
-	if (head > most)
-		head = most;
-	c->len = head;
-	BOUND(head, DATA_MASK);
-	if (head > PAYLOAD_MAX ||
-	    bpf_probe_read_kernel(c->payload, head, READ(skb, data)))
-		c->len = 0;
-}
-
-/* What is in the slot's copy_scratch: see event_reads_like_notification(). */
-__noinline int copy_reads_like_notification(__u32 slot)
-{
-	struct copied *c = bpf_map_lookup_elem(&copy_scratch, &slot);
-
-	return c && reads_like_notification(c->payload, c->len);
-}
-
-/* c is the copy_scratch of SLOT_COPY, for use here only. */
-static __always_inline bool begins_like_notification(struct copied *c,
-						     struct sk_buff *skb)
-{
-	copy_payload(c, skb, BEGINNING_MAX);
-	return copy_reads_like_notification(SLOT_COPY);
-}
-
-/*
- * Keeps what the datagram holds until its send ends. Says whether there was room; if
- * not, the send is forgotten.
- */
-static __always_inline bool keep_copy(struct send *send, __u32 slot,
-				      struct copied *c, struct sk_buff *skb)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	long refused;
-
-	copy_payload(c, skb, PAYLOAD_MAX);
-	ancillary_init(&c->anc);
-	read_skb_parms(&c->anc, skb);
-	if (c->len <= SHORT_MAX) {
-		refused = bpf_map_update_elem(&short_copies, &id, c, BPF_ANY);
-		send->copied = COPY_SHORT;
-	} else {
-		refused = bpf_map_update_elem(&long_copies, &id, c, BPF_ANY);
-		send->copied = COPY_LONG;
-	}
-	if (!refused)
-		return true;
-	if (send->interest == INTEREST_YES || copy_reads_like_notification(slot))
-		count(COUNT_IN_FLIGHT_FULL);
-	else
-		count_unwanted();
-	bpf_map_delete_elem(&in_flight, &id);
-	return false;
-}
-
-/*
- * A datagram without an entry was ignored or filtered out at entry, or it found
- * no room. In the last case send_enter has counted it if its name was enough to
- * know that it counts; here is what it says.
- */
-static __always_inline void count_refused(struct copied *c, struct sk_buff *skb,
-					  struct iov_iter *from)
-{
-	struct msghdr *msg =
-		(void *)from - bpf_core_field_offset(struct msghdr, msg_iter);
-	struct scratch *s = scratch_get(SLOT_COPY);
-	struct sock *sk = READ(skb, sk);
-
-	if (!s || !datagram_type(sk) ||
-	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
-		return;
-	read_destination(SLOT_COPY, &s->send.dst, sk, msg);
-	if (destination_interest(SLOT_COPY) != INTEREST_MAYBE)
-		return;
-	if (begins_like_notification(c, skb) && task_passes(SLOT_COPY))
-		count(COUNT_IN_FLIGHT_FULL);
-}
-
-static __always_inline void forget_send(__u64 id)
-{
-	bpf_map_delete_elem(&in_flight, &id);
-	bpf_map_delete_elem(&short_copies, &id);
-	bpf_map_delete_elem(&long_copies, &id);
-}
-
-static __always_inline void copied(struct sk_buff *skb, struct iov_iter *from)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
-	__u32 slot = SLOT_COPY;
-	struct copied *c;
-
-	if (!send && !in_flight_refused)
-		return;
-	c = bpf_map_lookup_elem(&copy_scratch, &slot);
-	if (!c)
-		return;
-	if (!send) {
-		count_refused(c, skb, from);
-		return;
-	}
-	/*
-	 * A datagram is copied once: this entry is of one before whose send_exit the
-	 * kernel skipped, and so it did with the send_enter of this one.
-	 */
-	if (send->skb) {
-		count(COUNT_RUN_SKIPPED);
-		forget_send(id);
-		return;
-	}
-	send->skb = (__u64)skb;
-	send->len = READ(skb, len);
-	if (send->interest == INTEREST_YES || begins_like_notification(c, skb)) {
-		keep_copy(send, slot, c, skb);
-		return;
-	}
-	/*
-	 * The receiver's own name, seen later, may still say that a datagram
-	 * with an address counts; a connected one's is known already.
-	 */
-	if (!send->dst.connected) {
-		send->undecided = 1;
-		return;
-	}
-	count_unwanted();
-	bpf_map_delete_elem(&in_flight, &id);
-}
-
-SEC("fexit/skb_copy_datagram_from_iter")
-int BPF_PROG(payload_copied, struct sk_buff *skb, int offset, struct iov_iter *from,
-	     int len, int ret)
-{
-	/* Streams come here too: this is cheaper than to look for their entry. */
-	if (!ret && skb->sk->sk_type != SOCK_STREAM)
-		copied(skb, from);
-	return 0;
-}
-
-/* What the receiver's own name says. */
-static __always_inline int receiver_interest(struct sock *receiver)
-{
-	struct scratch *s = scratch_get(SLOT_FOUND);
-
-	if (!s)
-		return INTEREST_NO;
-	destination_init(&s->send.dst, SOCK_DGRAM);
-	s->send.dst.bound_len = read_bound(s->send.dst.bound, receiver);
-	return destination_interest(SLOT_FOUND);
-}
-
-/*
- * The receiver's own name decides about what neither the address nor the payload did. What
- * does not count is forgotten.
- */
-static __always_inline bool decide(struct send *send, struct sock *receiver)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 slot = SLOT_FOUND;
-	struct copied *c;
-
-	send->undecided = 0;
-	c = bpf_map_lookup_elem(&copy_scratch, &slot);
-	if (c && receiver_interest(receiver) == INTEREST_YES) {
-		send->interest = INTEREST_YES;
-		return keep_copy(send, slot, c, (void *)send->skb);
-	}
-	count_unwanted();
-	bpf_map_delete_elem(&in_flight, &id);
-	return false;
-}
-
-/*
- * Whether a datagram will be shown, by what is known now. All but those with a wanted
- * key among others: to follow what is not shown costs its sender and sdtrace something.
- */
-static __always_inline bool worth_following(const struct send *send,
-					    struct sock *receiver)
-{
-	/* Only failures are asked for: of these nothing becomes. */
-	return follow_receipts && !filter_failed && send->copied &&
-	       receiver_interest(receiver) != INTEREST_NO;
-}
-
-/* Runs again when a blocked send is retried: the last time holds. */
-static __always_inline void found(struct socket *other)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
-	struct sock *receiver;
-
-	if (!send)
-		return;
-	receiver = READ(other, sk);
-	if (send->undecided && !decide(send, receiver))
-		return;
-	resolve(&send->dst, receiver);
-	send->permitted = 1;
-	if (worth_following(send, receiver))
-		follow(send);
-}
-
-SEC("fentry/security_unix_may_send")
-int BPF_PROG(receiver_found, struct socket *sock, struct socket *other)
-{
-	found(other);
-	return 0;
-}
-
-static __always_inline void use_copy(struct scratch *s, const struct ancillary *anc,
-				     __u32 size, const __u8 *payload, __u64 len)
-{
-	struct event *e = &s->event;
-
-	s->anc = *anc;
-	e->size = size;
-	e->payload_len = len;
-	e->flags |= EVENT_SIZE | EVENT_PAYLOAD;
-	BOUND(len, DATA_MASK);
-	bpf_probe_read_kernel(e->data, len, payload);
-}
-
-/* Takes over what keep_copy() left. Says whether it is there. */
-static __always_inline bool take_copy(struct scratch *s, __u64 id)
-{
-	struct short_copied *brief;
-	struct copied *c;
-
-	if (s->send.copied == COPY_SHORT) {
-		brief = bpf_map_lookup_elem(&short_copies, &id);
-		if (!brief)
-			return false;
-		use_copy(s, &brief->anc, brief->size, brief->payload, brief->len);
-		bpf_map_delete_elem(&short_copies, &id);
-		return true;
-	}
-	c = s->send.copied ? bpf_map_lookup_elem(&long_copies, &id) : NULL;
-	if (!c)
-		return false;
-	use_copy(s, &c->anc, c->size, c->payload, c->len);
-	bpf_map_delete_elem(&long_copies, &id);
-	return true;
-}
-
-/*
- * A send that failed before anything was copied, say for lack of permission:
- * the segments still stand in msg_iter as the sender gave them.
- */
+/* What the sender gave: the segments stand in msg_iter. */
 static __always_inline void use_message(struct scratch *s, __u32 slot,
 					struct msghdr *msg, __u32 size)
 {
@@ -434,86 +639,203 @@ static __always_inline void use_message(struct scratch *s, __u32 slot,
 	read_msg_iter(slot, e, msg, size);
 }
 
-static __always_inline void describe_result(struct event *e, struct send *send,
-					    int ret)
+/*
+ * A send that failed, whose datagram the receiver's socket filter dropped, or of which the
+ * address alone says that it counts: to is its receiver then.
+ */
+static __always_inline void examine_in(__u32 slot, struct socket *sock,
+				       struct msghdr *msg, __u64 len, int ret,
+				       struct sock *to, __u64 start_ns)
 {
-	e->result = ret;
-	e->latency_ns = e->time_ns - send->start_ns;
-	e->flags |= EVENT_LATENCY;
-	/*
-	 * A datagram that the receiver's socket filter drops is a success to the
-	 * sender, but security_unix_may_send() is not asked about it. It is never
-	 * asked about SOCK_SEQPACKET.
-	 */
-	if (ret < 0)
-		e->flags |= EVENT_NOT_DELIVERED;
-	else if (send->permitted || (send->dst.type == SOCK_SEQPACKET &&
-				     send->dst.resolved && send->dst.unfiltered))
-		e->flags |= EVENT_DELIVERED;
-	else if (send->dst.type == SOCK_DGRAM)
-		e->flags |= EVENT_NOT_DELIVERED;
-}
-
-/* Decides with all that is known now, then sends; says whether it did. */
-static __always_inline bool emit_if_wanted(struct scratch *s)
-{
+	struct scratch *s = scratch_get(slot);
+	struct sock *sk = READ(sock, sk);
+	struct event *e;
 	int interest;
 
+	if (!s || !datagram_type(sk) || is_own(s))
+		return;
+	e = &s->event;
 	s->glob.unsure = 0;
-	interest = destination_interest(SLOT_EXIT);
-	if (interest == INTEREST_NO ||
-	    (interest == INTEREST_MAYBE &&
-	     !event_reads_like_notification(SLOT_EXIT))) {
+	s->send.unsure = 0;
+	read_destination(slot, &s->send.dst, sk, msg, ret);
+	if (to)
+		resolve(&s->send.dst, to);
+	interest = s->send.own ? INTEREST_YES : destination_interest(slot);
+	if (interest == INTEREST_NO || (to && interest == INTEREST_MAYBE)) {
 		count_unwanted();
-		return false;
+		return;
 	}
-	return emit_if_passes(s, SLOT_EXIT);
+	if (!task_passes(slot)) {
+		count(COUNT_FILTERED);
+		return;
+	}
+	event_init(e);
+	use_message(s, slot, msg, len);
+	if (interest == INTEREST_MAYBE && !event_reads_like_notification(slot)) {
+		count_unwanted();
+		return;
+	}
+	describe_latency(e, start_ns);
+	e->result = ret;
+	e->flags |= to ? EVENT_DELIVERED : EVENT_NOT_DELIVERED;
+	emit_if_passes(s, slot);
 }
 
-static __always_inline void leave(struct msghdr *msg, size_t len, int ret)
+static __noinline int examine(struct socket *sock, struct msghdr *msg, __u64 len,
+			      int ret, __u64 start_ns)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	struct send *send = bpf_map_lookup_elem(&in_flight, &id);
-	struct scratch *s = scratch_get(SLOT_EXIT);
+	examine_in(SLOT_EXIT, sock, msg, len, ret, NULL, start_ns);
+	return 0;
+}
 
-	if (!s || !send)
-		return;
-	s->send = *send;
-	bpf_map_delete_elem(&in_flight, &id);
-	/* It never came to its receiver. */
-	if (s->send.undecided) {
-		count_unwanted();
-		return;
+/* What is queued, and counts by its address alone. */
+static __noinline int examine_queued(struct socket *sock, struct msghdr *msg,
+				     __u64 len, int ret, struct call *c)
+{
+	examine_in(SLOT_EXIT, sock, msg, len, ret, (void *)c->to, 0);
+	return 0;
+}
+
+/* A send that was queued and counts has returned. */
+static __noinline int returned(struct call *c, struct msghdr *msg)
+{
+	struct scratch *s = scratch_get(SLOT_QUEUED);
+
+	if (!s)
+		return 0;
+	s->send.dst.address_len = 0;
+	use_address(s, c, msg->msg_name, msg->msg_namelen);
+	if (s->event.flags & EVENT_CLAIMED)
+		check_claim(&s->event, (__u64)READ_NUMBER(msg, msg_control),
+			    msg->msg_controllen);
+	finish(s, c, c->end);
+	return 0;
+}
+
+/* What was not queued, as far as is known. */
+static __noinline int exit_unqueued(struct socket *sock, struct msghdr *msg,
+				    __u64 len, int ret)
+{
+	struct call *c = call_of_thread(bpf_get_current_task());
+	__u64 start_ns = 0;
+
+	if (c) {
+		start_ns = c->start_ns;
+		call_end(c);
 	}
-	event_init(&s->event);
-	describe_result(&s->event, &s->send, ret);
-	if (!take_copy(s, id)) {
-		use_message(s, SLOT_EXIT, msg, len);
-		/* payload_copied was skipped: what it said decides, but is lost. */
-		if (ret >= 0 && s->send.interest == INTEREST_MAYBE) {
-			count(COUNT_RUN_SKIPPED);
-			forget(&s->send);
-			return;
-		}
-	}
-	if (ret < 0 && s->send.followed) {
-		unfollow(s->send.skb);
-		s->send.followed = 0;
-	}
-	if (s->send.followed)
-		s->event.skb = s->send.skb;
-	if (!emit_if_wanted(s))
-		forget(&s->send);
-	else if (s->send.followed && s->anc.fd_count == 1 &&
-		 s->anc.fds[0] == FD_PIPE)
-		await_pipe(s);
+	if (ret < 0 || attached)
+		examine(sock, msg, len, ret, start_ns);
+	return 0;
+}
+
+static __always_inline void ignore(struct call *c)
+{
+	if (socket_patterns_count)
+		count(COUNT_FILTERED);
+	else
+		c->ignored++;
+}
+
+static __always_inline bool was_abandoned(__u64 task)
+{
+	struct call *c = call_of_thread(task);
+
+	if (!c)
+		return false;
+	call_end(c);
+	return true;
+}
+
+/* All but what is of no interest. */
+static __noinline int exit_of_note(struct socket *sock, struct msghdr *msg,
+				   __u64 len, int ret)
+{
+	__u64 task = bpf_get_current_task(), start_ns = end_of_wait(task);
+	struct call *c = call_on_cpu(task);
+
+	if (c)
+		call_end(c);
+	if (ret < 0 || (!c && attached && !was_abandoned(task)))
+		examine(sock, msg, len, ret, start_ns);
+	else if (c && c->state == CALL_PENDING)
+		returned(c, msg);
+	else if (c && c->state == CALL_QUEUED &&
+		 says_no_more(c->bound_len, c->bound_end, msg->msg_name,
+			      msg->msg_namelen))
+		ignore(c);
+	else if (c && c->state == CALL_QUEUED)
+		examine_queued(sock, msg, len, ret, c);
+	return 0;
 }
 
 SEC("fexit/unix_dgram_sendmsg")
 int BPF_PROG(send_exit, struct socket *sock, struct msghdr *msg, size_t len,
 	     int ret)
 {
-	leave(msg, len, ret);
+	struct call *c = call_on_cpu(bpf_get_current_task());
+
+	if (!c || ret < 0 || senders_waiting)
+		goto of_note;
+	if (c->state == CALL_PENDING) {
+		call_end(c);
+		returned(c, msg);
+		return 0;
+	}
+	if (c->state == CALL_QUEUED &&
+	    says_no_more(c->bound_len, c->bound_end, msg->msg_name,
+			 msg->msg_namelen)) {
+		call_end(c);
+		ignore(c);
+		return 0;
+	}
+of_note:
+	exit_of_note(sock, msg, len, ret);
+	return 0;
+}
+
+SEC("fexit/unix_dgram_sendmsg")
+int BPF_PROG(send_exit_by_thread, struct socket *sock, struct msghdr *msg,
+	     size_t len, int ret)
+{
+	struct call *c = call_of_thread(bpf_get_current_task());
+
+	if (c && ret >= 0 && c->state == CALL_DONE)
+		call_end(c);
+	else
+		exit_unqueued(sock, msg, len, ret);
+	return 0;
+}
+
+SEC("fentry/unix_dgram_sendmsg")
+int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
+{
+	__u64 task = bpf_get_current_task();
+	struct call *c = call_take(task);
+
+	if (!c)
+		return 0;
+	vacate(c, task);
+	note(c, task, CALL_SENDING, (__u64)msg);
+	return 0;
+}
+
+/* Of unix_stream_connect(), a listening socket has no room. */
+#define TCP_LISTEN 10
+
+SEC("fentry/unix_wait_for_peer")
+int BPF_PROG(send_waits, struct sock *other)
+{
+	__u64 task = bpf_get_current_task();
+	struct call *c;
+
+	if (by_thread || other->__sk_common.skc_state == TCP_LISTEN)
+		return 0;
+	c = call_take(task);
+	if (!c || (c->task == task && c->state == CALL_SENDING))
+		return 0; /* it waits once more */
+	vacate(c, task);
+	note(c, task, CALL_SENDING, 0);
+	__sync_fetch_and_add(&senders_waiting, 1);
 	return 0;
 }
 
@@ -523,7 +845,7 @@ static __always_inline void connect_failed(__u32 slot, struct socket *sock,
 	struct scratch *s = scratch_get(slot);
 	__u8 type = datagram_type(READ(sock, sk));
 
-	if (!s || !type || bpf_get_current_pid_tgid() >> 32 == self_tgid)
+	if (!s || !type || is_own(s))
 		return;
 	destination_init(&s->send.dst, type);
 	s->send.dst.address_len = read_address(slot, false, address, len);
@@ -553,11 +875,10 @@ int BPF_PROG(socket_denied, int family, int type, int protocol, int kern, int re
 {
 	struct scratch *s;
 
-	if (ret >= 0 || kern || family != AF_UNIX || (type & 0xf) != SOCK_DGRAM ||
-	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+	if (ret >= 0 || kern || family != AF_UNIX || (type & 0xf) != SOCK_DGRAM)
 		return 0;
 	s = scratch_get(SLOT_SOCKET_DENIED);
-	if (!s)
+	if (!s || is_own(s))
 		return 0;
 	destination_init(&s->send.dst, SOCK_DGRAM);
 	s->glob.unsure = 0;
@@ -567,53 +888,59 @@ int BPF_PROG(socket_denied, int family, int type, int protocol, int kern, int re
 }
 
 /* A send that is refused before unix_dgram_sendmsg(). */
-static __always_inline void denied(struct socket *sock, struct msghdr *msg,
-				   int size, int ret)
-{
-	struct scratch *s = scratch_get(SLOT_SEND_DENIED);
-	struct sock *sk = READ(sock, sk);
-	int interest;
-
-	if (!s || !datagram_type(sk) ||
-	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
-		return;
-	s->glob.unsure = 0;
-	s->send.unsure = 0;
-	read_destination(SLOT_SEND_DENIED, &s->send.dst, sk, msg);
-	if (!task_passes(SLOT_SEND_DENIED)) {
-		count(COUNT_FILTERED);
-		return;
-	}
-	event_init(&s->event);
-	s->event.result = ret;
-	s->event.flags |= EVENT_NOT_DELIVERED;
-	use_message(s, SLOT_SEND_DENIED, msg, size);
-	interest = destination_interest(SLOT_SEND_DENIED);
-	if (interest == INTEREST_NO ||
-	    (interest == INTEREST_MAYBE &&
-	     !event_reads_like_notification(SLOT_SEND_DENIED))) {
-		count_unwanted();
-		return;
-	}
-	emit_if_passes(s, SLOT_SEND_DENIED);
-}
-
 SEC("fexit/security_socket_sendmsg")
 int BPF_PROG(send_denied, struct socket *sock, struct msghdr *msg, int size,
 	     int ret)
 {
 	if (ret < 0)
-		denied(sock, msg, size, ret);
+		examine_in(SLOT_SEND_DENIED, sock, msg, size, ret, NULL, 0);
 	return 0;
 }
 
-SEC("fexit/__skb_try_recv_datagram")
-int BPF_PROG(datagram_taken, struct sock *sk, struct sk_buff_head *queue,
-	     unsigned int flags, int *off, int *err, struct sk_buff **last,
-	     struct sk_buff *skb)
+static __always_inline void taken(struct sk_buff *skb, __u64 key)
 {
-	if (skb && !(flags & MSG_PEEK))
-		take(skb);
+	__u64 task = bpf_get_current_task();
+	struct call *c;
+	struct followed *f;
+	__u32 at;
+
+	f = leave_queue(skb, key, &at);
+	if (!f)
+		return;
+	c = call_take(task);
+	if (!c) {
+		followed_give_back(f);
+		count(COUNT_RECEIPT_LOST);
+		return;
+	}
+	vacate(c, task);
+	c->followed = at;
+	note(c, task, CALL_READING, key ^ at);
+	__sync_fetch_and_add(&reading, 1);
+}
+
+/* Where a pointer becomes a number, which the verifier lets it do in memory alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} leaving SEC(".maps");
+
+SEC("fentry/skb_free_datagram")
+int BPF_PROG(datagram_taken, struct sock *sk, struct sk_buff *skb)
+{
+	/* One that was only looked at (MSG_PEEK) is in its queue still. */
+	__u64 *key;
+	__u32 zero = 0;
+
+	if (!queued_count || skb->next)
+		return 0;
+	key = bpf_map_lookup_elem(&leaving, &zero);
+	if (!key)
+		return 0;
+	*(volatile __u64 *)key = (__u64)skb;
+	taken(skb, *(volatile __u64 *)key);
 	return 0;
 }
 
@@ -621,17 +948,54 @@ SEC("fexit/unix_dgram_recvmsg")
 int BPF_PROG(datagram_read, struct socket *sock, struct msghdr *msg, size_t size,
 	     int flags, int ret)
 {
-	finish_reading(msg, ret);
+	struct followed *f;
+	struct receipt r;
+	struct call *c;
+	__u32 at;
+
+	if (!reading)
+		return 0;
+	c = call_of_thread(bpf_get_current_task());
+	if (!c || c->state != CALL_READING || !is_whole(c))
+		return 0;
+	call_end(c);
+	__sync_fetch_and_add(&reading, -1);
+	at = c->followed;
+	f = bpf_map_lookup_elem(&followed, &at);
+	if (!f)
+		return 0;
+	receipt_init(&r, RECORD_READ, c->msg ^ at, f->queued_ns);
+	r.time_ns = c->start_ns;
+	r.result = ret;
+	r.msg_flags = READ(msg, msg_flags);
+	r.sender_exited_ns = sender_exited(f);
+	followed_give_back(f);
+	send_receipt(&r);
 	return 0;
+}
+
+/* Nobody is left to read it. */
+static __always_inline void discarded(struct sk_buff *skb, __u64 key)
+{
+	struct followed *f;
+	struct receipt r;
+	__u32 at;
+
+	f = leave_queue(skb, key, &at);
+	if (!f)
+		return;
+	receipt_init(&r, RECORD_UNREAD, key, f->queued_ns);
+	r.time_ns = bpf_ktime_get_boot_ns();
+	r.sender_exited_ns = sender_exited(f);
+	followed_give_back(f);
+	send_receipt(&r);
 }
 
 SEC("raw_tp/kfree_skb")
 int datagram_discarded(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-
 	if (queued_count)
-		discard((void *)ctx->args[0], bpf_map_lookup_elem(&in_flight, &id));
+		discarded((void *)ctx->args[0], ctx->args[0]);
 	return 0;
 }
 
@@ -642,16 +1006,21 @@ int BPF_PROG(pipe_released, struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* What a skipped run of send_exit left behind goes with the thread. */
+/* What skipped runs have left behind goes with the thread. */
+static __always_inline void thread_left(__u64 task)
+{
+	struct call *c = call_of_thread(task);
+
+	if (!c)
+		return;
+	vacate(c, task);
+	call_end(c);
+}
+
 SEC("raw_tp/sched_process_exit")
 int thread_exit(void *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-
-	if (!bpf_map_delete_elem(&in_flight, &id))
-		count(COUNT_RUN_SKIPPED);
-	bpf_map_delete_elem(&short_copies, &id);
-	bpf_map_delete_elem(&long_copies, &id);
+	thread_left(bpf_get_current_task());
 	thread_ends();
 	return 0;
 }

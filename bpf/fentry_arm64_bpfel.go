@@ -18,6 +18,24 @@ type FentryAddress struct {
 	Path [112]int8
 }
 
+type FentryCall struct {
+	_        structs.HostLayout
+	Task     uint64
+	Check    uint64
+	StartNs  uint64
+	Msg      uint64
+	To       uint64
+	BoundEnd uint64
+	BoundLen uint32
+	State    uint32
+	Followed uint32
+	End      uint32
+	Waited   uint32
+	_        [4]byte
+	Ignored  uint64
+	Captured uint64
+}
+
 type FentryCgroupTarget struct {
 	_         structs.HostLayout
 	Id        uint64
@@ -29,36 +47,17 @@ type FentryComm struct {
 	Name [16]int8
 }
 
-type FentryCopied struct {
-	_   structs.HostLayout
-	Anc struct {
-		_       structs.HostLayout
-		Flags   uint32
-		Pid     uint32
-		NsPid   uint32
-		Uid     uint32
-		Gid     uint32
-		FdCount uint32
-		First   uint64
-		Fds     [256]uint8
-	}
-	Size    uint32
-	Len     uint32
-	Payload [4096]uint8
-}
-
 type FentryCounter uint32
 
 const (
-	FentryCounterCOUNT_IGNORED        FentryCounter = 0
-	FentryCounterCOUNT_FILTERED       FentryCounter = 1
-	FentryCounterCOUNT_CAPTURED       FentryCounter = 2
-	FentryCounterCOUNT_RING_FULL      FentryCounter = 3
-	FentryCounterCOUNT_IN_FLIGHT_FULL FentryCounter = 4
-	FentryCounterCOUNT_RUN_SKIPPED    FentryCounter = 5
-	FentryCounterCOUNT_UNREADABLE     FentryCounter = 6
-	FentryCounterCOUNT_RECEIPT_LOST   FentryCounter = 7
-	FentryCounterCOUNTERS             FentryCounter = 8
+	FentryCounterCOUNT_IGNORED      FentryCounter = 0
+	FentryCounterCOUNT_FILTERED     FentryCounter = 1
+	FentryCounterCOUNT_CAPTURED     FentryCounter = 2
+	FentryCounterCOUNT_RING_FULL    FentryCounter = 3
+	FentryCounterCOUNT_RUN_SKIPPED  FentryCounter = 4
+	FentryCounterCOUNT_UNREADABLE   FentryCounter = 5
+	FentryCounterCOUNT_RECEIPT_LOST FentryCounter = 6
+	FentryCounterCOUNTERS           FentryCounter = 7
 )
 
 type FentryEvent struct {
@@ -118,6 +117,7 @@ const (
 	FentryEventFlagEVENT_UNSURE_KEY     FentryEventFlag = 1024
 	FentryEventFlagEVENT_CONNECT        FentryEventFlag = 2048
 	FentryEventFlagEVENT_SOCKET         FentryEventFlag = 4096
+	FentryEventFlagEVENT_ADDRESS_BOUND  FentryEventFlag = 8192
 )
 
 type FentryFdKind uint32
@@ -149,10 +149,12 @@ const (
 
 type FentryFollowed struct {
 	_               structs.HostLayout
-	StartNs         uint64
+	Users           uint64
+	Skb             uint64
 	QueuedNs        uint64
 	Owner           uint64
 	SenderStartTime uint64
+	Exits           uint64
 	SenderPid       uint32
 	Len             uint32
 }
@@ -180,7 +182,6 @@ type FentryReceipt struct {
 	Type           uint32
 	Result         int32
 	Skb            uint64
-	StartNs        uint64
 	QueuedNs       uint64
 	TimeNs         uint64
 	SenderExitedNs uint64
@@ -189,8 +190,8 @@ type FentryReceipt struct {
 	Pid            uint32
 	Tid            uint32
 	MsgFlags       uint32
-	Comm           [16]int8
 	Unused         uint32
+	Comm           [16]int8
 }
 
 type FentryRecordType uint32
@@ -236,8 +237,33 @@ type FentryScratch struct {
 		MsgFlags      uint32
 		_             [4]byte
 	}
-	Send FentrySend
-	Anc  struct {
+	Send struct {
+		_        structs.HostLayout
+		QueuedNs uint64
+		Skb      uint64
+		Followed uint8
+		Own      uint8
+		_        [2]byte
+		Unsure   uint32
+		Dst      struct {
+			_          structs.HostLayout
+			Inode      uint64
+			CgroupId   uint64
+			Netns      uint32
+			Uid        uint32
+			AddressLen uint16
+			BoundLen   uint16
+			Type       uint8
+			Connected  uint8
+			Resolved   uint8
+			Unfiltered uint8
+			Unreadable uint8
+			Address    [128]int8
+			Bound      [128]int8
+			_          [7]byte
+		}
+	}
+	Anc struct {
 		_       structs.HostLayout
 		Flags   uint32
 		Pid     uint32
@@ -251,66 +277,9 @@ type FentryScratch struct {
 	Event FentryEvent
 }
 
-type FentrySend struct {
-	_         structs.HostLayout
-	StartNs   uint64
-	QueuedNs  uint64
-	Skb       uint64
-	Interest  uint32
-	Len       uint32
-	Copied    uint8
-	Undecided uint8
-	Followed  uint8
-	Permitted uint8
-	Unsure    uint32
-	Dst       struct {
-		_          structs.HostLayout
-		Inode      uint64
-		CgroupId   uint64
-		Netns      uint32
-		Uid        uint32
-		AddressLen uint16
-		BoundLen   uint16
-		Type       uint8
-		Connected  uint8
-		Resolved   uint8
-		Unfiltered uint8
-		Unreadable uint8
-		Address    [128]int8
-		Bound      [128]int8
-		_          [7]byte
-	}
-}
-
-type FentryShortCopied struct {
-	_   structs.HostLayout
-	Anc struct {
-		_       structs.HostLayout
-		Flags   uint32
-		Pid     uint32
-		NsPid   uint32
-		Uid     uint32
-		Gid     uint32
-		FdCount uint32
-		First   uint64
-		Fds     [256]uint8
-	}
-	Size    uint32
-	Len     uint32
-	Payload [512]uint8
-}
-
-type FentryTaken struct {
-	_        structs.HostLayout
-	Followed FentryFollowed
-	Skb      uint64
-	TimeNs   uint64
-}
-
 type FentryWaitingPipe struct {
 	_        structs.HostLayout
 	Skb      uint64
-	StartNs  uint64
 	QueuedNs uint64
 	Inode    uint64
 }
@@ -319,68 +288,78 @@ type FentryWaitingPipe struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	FentryMapCgroupTargets          = "cgroup_targets"
-	FentryMapComms                  = "comms"
-	FentryMapCopyScratch            = "copy_scratch"
-	FentryMapCounters               = "counters"
-	FentryMapInFlight               = "in_flight"
-	FentryMapLongCopies             = "long_copies"
-	FentryMapNetnses                = "netnses"
-	FentryMapNotifySockets          = "notify_sockets"
-	FentryMapPatterns               = "patterns"
-	FentryMapPids                   = "pids"
-	FentryMapProtocolKeys           = "protocol_keys"
-	FentryMapQueued                 = "queued"
-	FentryMapReading                = "reading"
-	FentryMapRefusedClaims          = "refused_claims"
-	FentryMapRing                   = "ring"
-	FentryMapScratches              = "scratches"
-	FentryMapSenders                = "senders"
-	FentryMapShortCopies            = "short_copies"
-	FentryMapUids                   = "uids"
-	FentryMapWaitingPipes           = "waiting_pipes"
-	FentryMapWantedKeys             = "wanted_keys"
-	FentryProgConnectDenied         = "connect_denied"
-	FentryProgConnectRefused        = "connect_refused"
-	FentryProgDatagramDiscarded     = "datagram_discarded"
-	FentryProgDatagramRead          = "datagram_read"
-	FentryProgDatagramTaken         = "datagram_taken"
-	FentryProgPayloadCopied         = "payload_copied"
-	FentryProgPipeReleased          = "pipe_released"
-	FentryProgReceiverFound         = "receiver_found"
-	FentryProgSendDenied            = "send_denied"
-	FentryProgSendEnter             = "send_enter"
-	FentryProgSendExit              = "send_exit"
-	FentryProgSocketDenied          = "socket_denied"
-	FentryProgThreadExit            = "thread_exit"
-	FentryVarCaptureAll             = "capture_all"
-	FentryVarComponentGroups        = "component_groups"
-	FentryVarComponentPatternsCount = "component_patterns_count"
-	FentryVarCounterType            = "counter_type"
-	FentryVarEventFlagType          = "event_flag_type"
-	FentryVarEventType              = "event_type"
-	FentryVarFdKindType             = "fd_kind_type"
-	FentryVarFilterComm             = "filter_comm"
-	FentryVarFilterFailed           = "filter_failed"
-	FentryVarFilterKey              = "filter_key"
-	FentryVarFilterNetns            = "filter_netns"
-	FentryVarFilterPid              = "filter_pid"
-	FentryVarFilterUid              = "filter_uid"
-	FentryVarFollowReceipts         = "follow_receipts"
-	FentryVarInFlightRefused        = "in_flight_refused"
-	FentryVarNotifySocketBits       = "notify_socket_bits"
-	FentryVarQueuedCount            = "queued_count"
-	FentryVarReaderSleeps           = "reader_sleeps"
-	FentryVarReceiptType            = "receipt_type"
-	FentryVarRecordTypeType         = "record_type_type"
-	FentryVarSelfTgid               = "self_tgid"
-	FentryVarSocketPatternsCount    = "socket_patterns_count"
-	FentryVarTargetHierarchies      = "target_hierarchies"
-	FentryVarTargetHierarchiesCount = "target_hierarchies_count"
-	FentryVarV1Controllers          = "v1_controllers"
-	FentryVarV1ControllersCount     = "v1_controllers_count"
-	FentryVarWaitingPipesCount      = "waiting_pipes_count"
-	FentryVarWakeupBytes            = "wakeup_bytes"
+	FentryMapCallHere                = "call_here"
+	FentryMapCalls                   = "calls"
+	FentryMapCgroupTargets           = "cgroup_targets"
+	FentryMapComms                   = "comms"
+	FentryMapCounters                = "counters"
+	FentryMapFollowed                = "followed"
+	FentryMapLastSender              = "last_sender"
+	FentryMapLeaving                 = "leaving"
+	FentryMapNetnses                 = "netnses"
+	FentryMapNotifySockets           = "notify_sockets"
+	FentryMapPatterns                = "patterns"
+	FentryMapPids                    = "pids"
+	FentryMapProtocolKeys            = "protocol_keys"
+	FentryMapRefusedClaims           = "refused_claims"
+	FentryMapRing                    = "ring"
+	FentryMapScratches               = "scratches"
+	FentryMapSenders                 = "senders"
+	FentryMapUids                    = "uids"
+	FentryMapWaitingPipes            = "waiting_pipes"
+	FentryMapWantedKeys              = "wanted_keys"
+	FentryProgConnectDenied          = "connect_denied"
+	FentryProgConnectRefused         = "connect_refused"
+	FentryProgDatagramDiscarded      = "datagram_discarded"
+	FentryProgDatagramQueued         = "datagram_queued"
+	FentryProgDatagramQueuedByThread = "datagram_queued_by_thread"
+	FentryProgDatagramRead           = "datagram_read"
+	FentryProgDatagramTaken          = "datagram_taken"
+	FentryProgPipeReleased           = "pipe_released"
+	FentryProgReceiverGone           = "receiver_gone"
+	FentryProgSendDenied             = "send_denied"
+	FentryProgSendEnter              = "send_enter"
+	FentryProgSendExit               = "send_exit"
+	FentryProgSendExitByThread       = "send_exit_by_thread"
+	FentryProgSendWaits              = "send_waits"
+	FentryProgSocketDenied           = "socket_denied"
+	FentryProgThreadExit             = "thread_exit"
+	FentryVarAttached                = "attached"
+	FentryVarByName                  = "by_name"
+	FentryVarByThread                = "by_thread"
+	FentryVarCallType                = "call_type"
+	FentryVarCaptureAll              = "capture_all"
+	FentryVarComponentGroups         = "component_groups"
+	FentryVarComponentPatternsCount  = "component_patterns_count"
+	FentryVarCounterType             = "counter_type"
+	FentryVarEventFlagType           = "event_flag_type"
+	FentryVarEventType               = "event_type"
+	FentryVarFdKindType              = "fd_kind_type"
+	FentryVarFilterComm              = "filter_comm"
+	FentryVarFilterFailed            = "filter_failed"
+	FentryVarFilterKey               = "filter_key"
+	FentryVarFilterNetns             = "filter_netns"
+	FentryVarFilterPid               = "filter_pid"
+	FentryVarFilterTask              = "filter_task"
+	FentryVarFilterUid               = "filter_uid"
+	FentryVarFollowReceipts          = "follow_receipts"
+	FentryVarNotifySocketBits        = "notify_socket_bits"
+	FentryVarQueuedCount             = "queued_count"
+	FentryVarReaderSleeps            = "reader_sleeps"
+	FentryVarReading                 = "reading"
+	FentryVarReceiptType             = "receipt_type"
+	FentryVarRecordTypeType          = "record_type_type"
+	FentryVarSelfTgid                = "self_tgid"
+	FentryVarSendersExited           = "senders_exited"
+	FentryVarSendersWaiting          = "senders_waiting"
+	FentryVarSocketPatternsCount     = "socket_patterns_count"
+	FentryVarTargetHierarchies       = "target_hierarchies"
+	FentryVarTargetHierarchiesCount  = "target_hierarchies_count"
+	FentryVarTrial                   = "trial"
+	FentryVarV1Controllers           = "v1_controllers"
+	FentryVarV1ControllersCount      = "v1_controllers_count"
+	FentryVarWaitingPipesCount       = "waiting_pipes_count"
+	FentryVarWakeupBytes             = "wakeup_bytes"
 )
 
 // LoadFentry returns the embedded CollectionSpec for Fentry.
@@ -425,43 +404,45 @@ type FentrySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FentryProgramSpecs struct {
-	ConnectDenied     *ebpf.ProgramSpec `ebpf:"connect_denied"`
-	ConnectRefused    *ebpf.ProgramSpec `ebpf:"connect_refused"`
-	DatagramDiscarded *ebpf.ProgramSpec `ebpf:"datagram_discarded"`
-	DatagramRead      *ebpf.ProgramSpec `ebpf:"datagram_read"`
-	DatagramTaken     *ebpf.ProgramSpec `ebpf:"datagram_taken"`
-	PayloadCopied     *ebpf.ProgramSpec `ebpf:"payload_copied"`
-	PipeReleased      *ebpf.ProgramSpec `ebpf:"pipe_released"`
-	ReceiverFound     *ebpf.ProgramSpec `ebpf:"receiver_found"`
-	SendDenied        *ebpf.ProgramSpec `ebpf:"send_denied"`
-	SendEnter         *ebpf.ProgramSpec `ebpf:"send_enter"`
-	SendExit          *ebpf.ProgramSpec `ebpf:"send_exit"`
-	SocketDenied      *ebpf.ProgramSpec `ebpf:"socket_denied"`
-	ThreadExit        *ebpf.ProgramSpec `ebpf:"thread_exit"`
+	ConnectDenied          *ebpf.ProgramSpec `ebpf:"connect_denied"`
+	ConnectRefused         *ebpf.ProgramSpec `ebpf:"connect_refused"`
+	DatagramDiscarded      *ebpf.ProgramSpec `ebpf:"datagram_discarded"`
+	DatagramQueued         *ebpf.ProgramSpec `ebpf:"datagram_queued"`
+	DatagramQueuedByThread *ebpf.ProgramSpec `ebpf:"datagram_queued_by_thread"`
+	DatagramRead           *ebpf.ProgramSpec `ebpf:"datagram_read"`
+	DatagramTaken          *ebpf.ProgramSpec `ebpf:"datagram_taken"`
+	PipeReleased           *ebpf.ProgramSpec `ebpf:"pipe_released"`
+	ReceiverGone           *ebpf.ProgramSpec `ebpf:"receiver_gone"`
+	SendDenied             *ebpf.ProgramSpec `ebpf:"send_denied"`
+	SendEnter              *ebpf.ProgramSpec `ebpf:"send_enter"`
+	SendExit               *ebpf.ProgramSpec `ebpf:"send_exit"`
+	SendExitByThread       *ebpf.ProgramSpec `ebpf:"send_exit_by_thread"`
+	SendWaits              *ebpf.ProgramSpec `ebpf:"send_waits"`
+	SocketDenied           *ebpf.ProgramSpec `ebpf:"socket_denied"`
+	ThreadExit             *ebpf.ProgramSpec `ebpf:"thread_exit"`
 }
 
 // FentryMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FentryMapSpecs struct {
+	CallHere      *ebpf.MapSpec `ebpf:"call_here"`
+	Calls         *ebpf.MapSpec `ebpf:"calls"`
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
-	CopyScratch   *ebpf.MapSpec `ebpf:"copy_scratch"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	InFlight      *ebpf.MapSpec `ebpf:"in_flight"`
-	LongCopies    *ebpf.MapSpec `ebpf:"long_copies"`
+	Followed      *ebpf.MapSpec `ebpf:"followed"`
+	LastSender    *ebpf.MapSpec `ebpf:"last_sender"`
+	Leaving       *ebpf.MapSpec `ebpf:"leaving"`
 	Netnses       *ebpf.MapSpec `ebpf:"netnses"`
 	NotifySockets *ebpf.MapSpec `ebpf:"notify_sockets"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
 	Pids          *ebpf.MapSpec `ebpf:"pids"`
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
-	Queued        *ebpf.MapSpec `ebpf:"queued"`
-	Reading       *ebpf.MapSpec `ebpf:"reading"`
 	RefusedClaims *ebpf.MapSpec `ebpf:"refused_claims"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Senders       *ebpf.MapSpec `ebpf:"senders"`
-	ShortCopies   *ebpf.MapSpec `ebpf:"short_copies"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
 	WaitingPipes  *ebpf.MapSpec `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.MapSpec `ebpf:"wanted_keys"`
@@ -471,6 +452,10 @@ type FentryMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FentryVariableSpecs struct {
+	Attached               *ebpf.VariableSpec `ebpf:"attached"`
+	ByName                 *ebpf.VariableSpec `ebpf:"by_name"`
+	ByThread               *ebpf.VariableSpec `ebpf:"by_thread"`
+	CallType               *ebpf.VariableSpec `ebpf:"call_type"`
 	CaptureAll             *ebpf.VariableSpec `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
@@ -483,18 +468,22 @@ type FentryVariableSpecs struct {
 	FilterKey              *ebpf.VariableSpec `ebpf:"filter_key"`
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
+	FilterTask             *ebpf.VariableSpec `ebpf:"filter_task"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FollowReceipts         *ebpf.VariableSpec `ebpf:"follow_receipts"`
-	InFlightRefused        *ebpf.VariableSpec `ebpf:"in_flight_refused"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
 	QueuedCount            *ebpf.VariableSpec `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
+	Reading                *ebpf.VariableSpec `ebpf:"reading"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
+	SendersExited          *ebpf.VariableSpec `ebpf:"senders_exited"`
+	SendersWaiting         *ebpf.VariableSpec `ebpf:"senders_waiting"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
+	Trial                  *ebpf.VariableSpec `ebpf:"trial"`
 	V1Controllers          *ebpf.VariableSpec `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.VariableSpec `ebpf:"v1_controllers_count"`
 	WaitingPipesCount      *ebpf.VariableSpec `ebpf:"waiting_pipes_count"`
@@ -521,24 +510,23 @@ func (o *FentryObjects) Close() error {
 //
 // It can be passed to LoadFentryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FentryMaps struct {
+	CallHere      *ebpf.Map `ebpf:"call_here"`
+	Calls         *ebpf.Map `ebpf:"calls"`
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
-	CopyScratch   *ebpf.Map `ebpf:"copy_scratch"`
 	Counters      *ebpf.Map `ebpf:"counters"`
-	InFlight      *ebpf.Map `ebpf:"in_flight"`
-	LongCopies    *ebpf.Map `ebpf:"long_copies"`
+	Followed      *ebpf.Map `ebpf:"followed"`
+	LastSender    *ebpf.Map `ebpf:"last_sender"`
+	Leaving       *ebpf.Map `ebpf:"leaving"`
 	Netnses       *ebpf.Map `ebpf:"netnses"`
 	NotifySockets *ebpf.Map `ebpf:"notify_sockets"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
 	Pids          *ebpf.Map `ebpf:"pids"`
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
-	Queued        *ebpf.Map `ebpf:"queued"`
-	Reading       *ebpf.Map `ebpf:"reading"`
 	RefusedClaims *ebpf.Map `ebpf:"refused_claims"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Senders       *ebpf.Map `ebpf:"senders"`
-	ShortCopies   *ebpf.Map `ebpf:"short_copies"`
 	Uids          *ebpf.Map `ebpf:"uids"`
 	WaitingPipes  *ebpf.Map `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.Map `ebpf:"wanted_keys"`
@@ -546,24 +534,23 @@ type FentryMaps struct {
 
 func (m *FentryMaps) Close() error {
 	return _FentryClose(
+		m.CallHere,
+		m.Calls,
 		m.CgroupTargets,
 		m.Comms,
-		m.CopyScratch,
 		m.Counters,
-		m.InFlight,
-		m.LongCopies,
+		m.Followed,
+		m.LastSender,
+		m.Leaving,
 		m.Netnses,
 		m.NotifySockets,
 		m.Patterns,
 		m.Pids,
 		m.ProtocolKeys,
-		m.Queued,
-		m.Reading,
 		m.RefusedClaims,
 		m.Ring,
 		m.Scratches,
 		m.Senders,
-		m.ShortCopies,
 		m.Uids,
 		m.WaitingPipes,
 		m.WantedKeys,
@@ -574,6 +561,10 @@ func (m *FentryMaps) Close() error {
 //
 // It can be passed to LoadFentryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FentryVariables struct {
+	Attached               *ebpf.Variable `ebpf:"attached"`
+	ByName                 *ebpf.Variable `ebpf:"by_name"`
+	ByThread               *ebpf.Variable `ebpf:"by_thread"`
+	CallType               *ebpf.Variable `ebpf:"call_type"`
 	CaptureAll             *ebpf.Variable `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
@@ -586,18 +577,22 @@ type FentryVariables struct {
 	FilterKey              *ebpf.Variable `ebpf:"filter_key"`
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
+	FilterTask             *ebpf.Variable `ebpf:"filter_task"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	FollowReceipts         *ebpf.Variable `ebpf:"follow_receipts"`
-	InFlightRefused        *ebpf.Variable `ebpf:"in_flight_refused"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
 	QueuedCount            *ebpf.Variable `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
+	Reading                *ebpf.Variable `ebpf:"reading"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
+	SendersExited          *ebpf.Variable `ebpf:"senders_exited"`
+	SendersWaiting         *ebpf.Variable `ebpf:"senders_waiting"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`
+	Trial                  *ebpf.Variable `ebpf:"trial"`
 	V1Controllers          *ebpf.Variable `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.Variable `ebpf:"v1_controllers_count"`
 	WaitingPipesCount      *ebpf.Variable `ebpf:"waiting_pipes_count"`
@@ -608,19 +603,22 @@ type FentryVariables struct {
 //
 // It can be passed to LoadFentryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FentryPrograms struct {
-	ConnectDenied     *ebpf.Program `ebpf:"connect_denied"`
-	ConnectRefused    *ebpf.Program `ebpf:"connect_refused"`
-	DatagramDiscarded *ebpf.Program `ebpf:"datagram_discarded"`
-	DatagramRead      *ebpf.Program `ebpf:"datagram_read"`
-	DatagramTaken     *ebpf.Program `ebpf:"datagram_taken"`
-	PayloadCopied     *ebpf.Program `ebpf:"payload_copied"`
-	PipeReleased      *ebpf.Program `ebpf:"pipe_released"`
-	ReceiverFound     *ebpf.Program `ebpf:"receiver_found"`
-	SendDenied        *ebpf.Program `ebpf:"send_denied"`
-	SendEnter         *ebpf.Program `ebpf:"send_enter"`
-	SendExit          *ebpf.Program `ebpf:"send_exit"`
-	SocketDenied      *ebpf.Program `ebpf:"socket_denied"`
-	ThreadExit        *ebpf.Program `ebpf:"thread_exit"`
+	ConnectDenied          *ebpf.Program `ebpf:"connect_denied"`
+	ConnectRefused         *ebpf.Program `ebpf:"connect_refused"`
+	DatagramDiscarded      *ebpf.Program `ebpf:"datagram_discarded"`
+	DatagramQueued         *ebpf.Program `ebpf:"datagram_queued"`
+	DatagramQueuedByThread *ebpf.Program `ebpf:"datagram_queued_by_thread"`
+	DatagramRead           *ebpf.Program `ebpf:"datagram_read"`
+	DatagramTaken          *ebpf.Program `ebpf:"datagram_taken"`
+	PipeReleased           *ebpf.Program `ebpf:"pipe_released"`
+	ReceiverGone           *ebpf.Program `ebpf:"receiver_gone"`
+	SendDenied             *ebpf.Program `ebpf:"send_denied"`
+	SendEnter              *ebpf.Program `ebpf:"send_enter"`
+	SendExit               *ebpf.Program `ebpf:"send_exit"`
+	SendExitByThread       *ebpf.Program `ebpf:"send_exit_by_thread"`
+	SendWaits              *ebpf.Program `ebpf:"send_waits"`
+	SocketDenied           *ebpf.Program `ebpf:"socket_denied"`
+	ThreadExit             *ebpf.Program `ebpf:"thread_exit"`
 }
 
 func (p *FentryPrograms) Close() error {
@@ -628,14 +626,17 @@ func (p *FentryPrograms) Close() error {
 		p.ConnectDenied,
 		p.ConnectRefused,
 		p.DatagramDiscarded,
+		p.DatagramQueued,
+		p.DatagramQueuedByThread,
 		p.DatagramRead,
 		p.DatagramTaken,
-		p.PayloadCopied,
 		p.PipeReleased,
-		p.ReceiverFound,
+		p.ReceiverGone,
 		p.SendDenied,
 		p.SendEnter,
 		p.SendExit,
+		p.SendExitByThread,
+		p.SendWaits,
 		p.SocketDenied,
 		p.ThreadExit,
 	)

@@ -117,15 +117,19 @@ static __always_inline bool has_notify_name(const struct tail *t, __u32 len)
 
 /*
  * Most names are nobody's NOTIFY_SOCKET, which the bit that a name has here tells for
- * a tenth of what the map costs.
+ * a tenth of what the map costs. last are the name's last 8 bytes.
  */
+static __always_inline bool name_bit(__u64 last)
+{
+	__u64 bit = ((last >> 8) * HASH_FACTOR) >> (64 - NAME_BITS_LOG2);
+
+	return notify_socket_bits[bit / 64] >> bit % 64 & 1;
+}
+
 static __always_inline bool perhaps_in_environment(const struct tail *t, __u32 len)
 {
-	__u64 bit = ((t->last ^ len) * NAME_BIT_FACTOR) >> (64 - NAME_BITS_LOG2);
-
-	if (len < 8) /* the tail is not all its own */
-		return true;
-	return notify_socket_bits[bit / 64] >> bit % 64 & 1;
+	/* Of a shorter one the tail is not all its own. */
+	return len < 8 || name_bit(t->last);
 }
 
 static __always_inline bool in_some_environment(const char *name,
@@ -171,23 +175,29 @@ static __always_inline enum interest name_interest(__u32 slot, const char *name,
 	return INTEREST_MAYBE;
 }
 
-/* What the names alone say, the sender's and the receiver's. */
+/*
+ * What the names alone say, the sender's and the receiver's. Whether it is the journal's, the
+ * receiver's own one decides where it is known: anybody can make a link to it.
+ */
 __noinline int destination_interest(__u32 slot)
 {
 	struct scratch *s = scratch_get(slot);
-	int by_address, by_bound;
+	int by_address, by_bound = INTEREST_MAYBE;
 
 	if (!s)
 		return INTEREST_NO;
+	if (s->send.dst.bound_len) {
+		by_bound = name_interest(slot, s->send.dst.bound,
+					 s->send.dst.bound_len);
+		if (by_bound == INTEREST_NO || s->send.dst.connected)
+			return by_bound;
+	}
 	by_address =
 		name_interest(slot, s->send.dst.address, s->send.dst.address_len);
-	if (by_address == INTEREST_NO || !s->send.dst.bound_len ||
-	    s->send.dst.connected)
-		return by_address;
-	by_bound = name_interest(slot, s->send.dst.bound, s->send.dst.bound_len);
-	if (by_bound == INTEREST_NO)
-		return INTEREST_NO;
-	return by_address > by_bound ? by_address : by_bound;
+	if (by_address == INTEREST_NO && s->send.dst.bound_len)
+		return by_bound;
+	return by_address == INTEREST_NO || by_address > by_bound ? by_address
+								  : by_bound;
 }
 
 /* How much of a payload tells whether its first assignment's key is the protocol's. */

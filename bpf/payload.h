@@ -104,21 +104,56 @@ static __always_inline const void *segments_of(struct iov_iter *iter)
 }
 
 /*
- * What the sender gave, as long as nothing of it was consumed: the iterator moves
- * on as the kernel copies.
+ * How many segments before at have size bytes, at most SEGMENTS_MAX; 0 when none have. A
+ * function of its own so that it is verified once.
+ */
+__noinline int segments_before(__u64 at, __u64 size)
+{
+	struct iovec_abi segment;
+	__u64 total = 0;
+	__u32 i;
+
+	for (i = 1; i <= SEGMENTS_MAX; i++) {
+		if (bpf_probe_read_kernel(&segment, sizeof(segment),
+					  (void *)at - i * sizeof(segment)))
+			return 0;
+		total += segment.iov_len;
+		if (total >= size)
+			return total == size ? i : 0;
+	}
+	return 0;
+}
+
+/*
+ * What the sender gave, if all or nothing of it was consumed: the iterator moves on as the
+ * kernel copies.
  */
 static __always_inline void read_msg_iter(__u32 slot, struct event *e,
 					  struct msghdr *msg, __u64 size)
 {
 	struct iov_iter *iter = &msg->msg_iter;
+	__u64 left = READ(iter, count), segments;
+	bool consumed = !left && size;
+	int n;
 
-	if (READ(iter, count) != size)
+	if (left != size && !consumed)
 		return;
-	if (is_iter(iter, true))
-		read_buffer(e, READ_NUMBER(iter, ubuf), size);
-	else if (is_iter(iter, false))
-		gather(slot, MEMORY_KERNEL, (__u64)segments_of(iter),
-		       READ(iter, nr_segs));
+	if (is_iter(iter, true)) {
+		read_buffer(e,
+			    READ_NUMBER(iter, ubuf) +
+				    (consumed ? READ(iter, iov_offset) - size : 0),
+			    size);
+		return;
+	}
+	if (!is_iter(iter, false))
+		return;
+	segments = (__u64)segments_of(iter);
+	n = consumed ? segments_before(segments, size) : READ(iter, nr_segs);
+	if (n > 0 || !size)
+		gather(slot, MEMORY_KERNEL,
+		       consumed ? segments - n * sizeof(struct iovec_abi)
+				: segments,
+		       n);
 }
 
 #endif

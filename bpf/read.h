@@ -34,4 +34,31 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
  */
 #define READ_NUMBER(p, ...) BPF_CORE_READ(p, ##__VA_ARGS__)
 
+/* Not relocated: what it is cast from begins with eight bytes on any kernel. */
+struct eight {
+	__u64 bytes;
+};
+
+/* The eight bytes at any address of the kernel's. */
+static __always_inline __u64 load64(const void *at)
+{
+	const struct eight *e;
+	__u64 v = 0;
+
+	if (bpf_rdonly_cast) {
+		e = bpf_rdonly_cast(at, bpf_core_type_id_kernel(struct timespec64));
+		/* Else clang makes one load of this and the other. */
+		asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(v) : "r"(e));
+		return v;
+	}
+	bpf_probe_read_kernel(&v, sizeof(v), at);
+	return v;
+}
+
+/* The first eight bytes of a name as a number: cheaper to compare. */
+#define NAME8(a, b, c, d, e, f, g, h)                                         \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | \
+	 (__u64)(e) << 32 | (__u64)(f) << 40 | (__u64)(g) << 48 |             \
+	 (__u64)(h) << 56)
+
 #endif

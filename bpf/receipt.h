@@ -13,55 +13,100 @@
 #include "event.h"
 #include "counters.h"
 #include "scratch.h"
+#include "task.h"
 #include "emit.h"
-
-#define MSG_PEEK 2
 
 const volatile bool follow_receipts; /* the programs for it are attached */
 
-/* A datagram in a queue, from before it gets there until it leaves it. */
+/* A datagram in a queue, from before it gets there until somebody has read it. */
 struct followed {
-	__u64 start_ns;
+	__u64 users; /* 1: in use. More: two came at once, and go elsewhere */
+	__u64 skb;   /* 0: it has left its queue */
 	__u64 queued_ns;
 	__u64 owner; /* skb->sk, in case its end was missed */
 	__u64 sender_start_time;
+	__u64 exits; /* how many senders had ended when it was queued */
 	__u32 sender_pid;
 	__u32 len;
 };
 
-/* By struct sk_buff. */
+/*
+ * By struct sk_buff, in FOLLOWED_WAYS places each: an entry is taken and given back by a
+ * few stores, which takes a tenth of what a hash map does.
+ */
+#define FOLLOWED_LOG2 14
+#define FOLLOWED_WAYS 4
+
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << FOLLOWED_LOG2);
+	__type(key, __u32);
 	__type(value, struct followed);
-} queued SEC(".maps");
+} followed SEC(".maps");
+
+static __always_inline __u32 followed_place(__u64 skb)
+{
+	return (__u32)((skb * HASH_FACTOR) >> (64 - FOLLOWED_LOG2)) &
+	       ~(FOLLOWED_WAYS - 1);
+}
+
+/* Its entry, and in *at which one that is. */
+static __always_inline struct followed *followed_find(__u64 skb, __u32 *at)
+{
+	struct followed *f;
+	__u32 i;
+
+	*at = followed_place(skb);
+#pragma unroll
+	for (i = 0; i < FOLLOWED_WAYS; i++, (*at)++) {
+		f = bpf_map_lookup_elem(&followed, at);
+		if (f && f->skb == skb)
+			return f;
+	}
+	return NULL;
+}
+
+/* An entry for it. Whoever adds the first one to the users of a free one has it. */
+static __always_inline struct followed *followed_take(__u64 skb)
+{
+	__u32 at = followed_place(skb), i;
+	struct followed *f;
+
+#pragma unroll
+	for (i = 0; i < FOLLOWED_WAYS; i++, at++) {
+		f = bpf_map_lookup_elem(&followed, &at);
+		if (!f)
+			continue;
+		if (f->skb == skb)
+			return f; /* the kernel skipped a program for the end of that one */
+		if (f->users)
+			continue;
+		__sync_fetch_and_add(&f->users, 1);
+		if (*(volatile __u64 *)&f->users == 1)
+			return f;
+		__sync_fetch_and_add(&f->users, -1);
+	}
+	return NULL;
+}
+
+static __always_inline void followed_give_back(struct followed *f)
+{
+	*(volatile __u64 *)&f->skb = 0;
+	__sync_fetch_and_add(&f->users, -1);
+}
 
 /*
- * How many entries queued has: most datagrams and most dropped packets of a host are
- * none of ours, and this is cheaper to ask than the map.
+ * How many datagrams in queues are followed: most of those that are read and most dropped
+ * packets of a host are none of ours, and this is cheaper to ask.
  */
 __u64 queued_count;
 
-/* A datagram taken out of its queue by a thread that has yet to return. */
-struct taken {
-	struct followed followed;
-	__u64 skb;
-	__u64 time_ns;
-};
-
-/* By pid_tgid. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u64);
-	__type(value, struct taken);
-} reading SEC(".maps");
+/* How many of `senders` have ended: most have not, which is cheaper to ask. */
+__u64 senders_exited;
 
 /* The pipes that barriers wait for, by struct file. */
 struct waiting_pipe {
 	__u64 skb;
-	__u64 start_ns;
 	__u64 queued_ns;
 	__u64 inode; /* of the pipe, in case the file's end was missed */
 };
@@ -104,48 +149,67 @@ static __always_inline __u64 pipe_inode(struct file *file)
 	return READ(file, f_inode, i_ino);
 }
 
-/* Begins to follow a datagram that is about to be queued, perhaps not for the first
- * time.
- */
-static __always_inline void follow(struct send *send)
+/* The sender that was noted last on a CPU, which mostly is the next one, too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct process);
+} last_sender SEC(".maps");
+
+static __always_inline void note_sender(const struct process *sender)
 {
-	struct sk_buff *skb = (void *)send->skb;
-	struct process sender = current_process();
-	struct followed f = {
-		.start_ns = send->start_ns,
-		.owner = (__u64)READ(skb, sk),
-		.sender_start_time = sender.start_time,
-		.sender_pid = sender.pid,
-		.len = send->len,
-	};
+	struct process *last;
+	__u32 at = 0;
 	__u64 zero = 0;
 
-	f.queued_ns = send->queued_ns = bpf_ktime_get_boot_ns();
-	if (!send->followed) {
-		/* One whose end the kernel skipped a program for had this address. */
-		if (!bpf_map_delete_elem(&queued, &send->skb)) {
-			__sync_fetch_and_add(&queued_count, -1);
-			count(COUNT_RECEIPT_LOST);
-		}
-		/* An LRU map prepares an entry before it looks. */
-		if (!bpf_map_lookup_elem(&senders, &sender))
-			bpf_map_update_elem(&senders, &sender, &zero, BPF_NOEXIST);
-		__sync_fetch_and_add(&queued_count, 1);
-	}
-	if (!bpf_map_update_elem(&queued, &send->skb, &f, BPF_ANY)) {
-		send->followed = 1;
+	last = bpf_map_lookup_elem(&last_sender, &at);
+	if (!last ||
+	    (last->pid == sender->pid && last->start_time == sender->start_time))
 		return;
-	}
-	if (!send->followed)
-		__sync_fetch_and_add(&queued_count, -1);
-	count(COUNT_RECEIPT_LOST);
+	*last = *sender;
+	/* An LRU map prepares an entry before it looks. */
+	if (!bpf_map_lookup_elem(&senders, sender))
+		bpf_map_update_elem(&senders, sender, &zero, BPF_NOEXIST);
+}
+
+/* Begins to follow the datagram of a slot, which is about to be queued. */
+static __always_inline void follow(struct scratch *s, struct sk_buff *skb)
+{
+	struct process sender = {
+		.start_time = s->event.start_time,
+		.pid = s->event.pid,
+	};
+	__u64 key = *(volatile __u64 *)&s->send.skb;
+	struct followed *f = followed_take(key);
+
+	if (!f || f->skb)
+		count(COUNT_RECEIPT_LOST);
+	if (!f)
+		return;
+	if (!f->skb)
+		__sync_fetch_and_add(&queued_count, 1);
+	note_sender(&sender);
+	f->exits = senders_exited;
+	f->queued_ns = s->send.queued_ns;
+	f->owner = (__u64)READ(skb, sk);
+	f->sender_start_time = sender.start_time;
+	f->sender_pid = sender.pid;
+	f->len = s->event.size;
+	f->skb = key;
+	s->send.followed = 1;
 }
 
 /* Ends following, and says whether the datagram was there until now. */
 static __always_inline bool unfollow(__u64 skb)
 {
-	if (bpf_map_delete_elem(&queued, &skb))
+	struct followed *f;
+	__u32 at;
+
+	f = followed_find(skb, &at);
+	if (!f)
 		return false;
+	followed_give_back(f);
 	__sync_fetch_and_add(&queued_count, -1);
 	return true;
 }
@@ -157,22 +221,25 @@ static __always_inline void send_receipt(struct receipt *r)
 }
 
 static __always_inline void receipt_init(struct receipt *r, __u32 type, __u64 skb,
-					 __u64 start_ns, __u64 queued_ns)
+					 __u64 queued_ns)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *leader = READ(task, group_leader);
 	__u64 id = bpf_get_current_pid_tgid();
 
-	__builtin_memset(r, 0, sizeof(*r));
 	r->type = type;
+	r->result = 0;
 	r->skb = skb;
-	r->start_ns = start_ns;
 	r->queued_ns = queued_ns;
-	r->time_ns = bpf_ktime_get_boot_ns();
+	r->time_ns = 0;
+	r->sender_exited_ns = 0;
+	r->cgroup_id = bpf_get_current_cgroup_id();
+	r->start_time = READ(leader, start_boottime);
 	r->pid = id >> 32;
 	r->tid = id;
-	r->cgroup_id = bpf_get_current_cgroup_id();
-	r->start_time = READ(task, group_leader, start_boottime);
-	BPF_CORE_READ_STR_INTO(&r->comm, task, group_leader, comm);
+	r->msg_flags = 0;
+	r->unused = 0;
+	read_comm(r->comm, leader);
 }
 
 static __always_inline __u64 sender_exited(const struct followed *f)
@@ -181,92 +248,49 @@ static __always_inline __u64 sender_exited(const struct followed *f)
 		.start_time = f->sender_start_time,
 		.pid = f->sender_pid,
 	};
-	__u64 *at = bpf_map_lookup_elem(&senders, &sender);
+	__u64 *at;
 
+	if (f->exits == senders_exited)
+		return 0;
+	at = bpf_map_lookup_elem(&senders, &sender);
 	return at ? *at : 0;
 }
 
-/* A datagram that is not reported: if it was read already, that is not either. */
-static __always_inline void forget(const struct send *send)
+/*
+ * A datagram that is not reported: if it was read already, that is not either. A function
+ * of its own for the stack of what calls it.
+ */
+static __noinline int forget(const struct send *send)
 {
 	struct receipt r;
 
 	if (!send->followed || unfollow(send->skb))
-		return;
-	receipt_init(&r, RECORD_FORGOTTEN, send->skb, send->start_ns, 0);
+		return 0;
+	receipt_init(&r, RECORD_FORGOTTEN, send->skb, send->queued_ns);
+	r.time_ns = bpf_ktime_get_boot_ns();
 	send_receipt(&r);
+	return 0;
 }
 
 /*
- * The entry of a datagram that leaves its queue, if there is one. *f is a copy of it,
- * and the entry is gone.
+ * The entry of a datagram that leaves its queue, NULL if there is none. It is in use still,
+ * and found by its number *at alone.
  */
-static __always_inline bool leave_queue(struct sk_buff *skb, struct followed *f)
+static __always_inline struct followed *leave_queue(struct sk_buff *skb, __u64 key,
+						    __u32 *at)
 {
-	__u64 key = (__u64)skb;
-	struct followed *entry = bpf_map_lookup_elem(&queued, &key);
+	struct followed *f = followed_find(key, at);
 
-	if (!entry)
-		return false;
-	*f = *entry;
-	if (!unfollow(key))
-		return false;
-	/* Another datagram at the address of one whose end was missed. */
+	if (!f)
+		return NULL;
+	f->skb = 0;
+	__sync_fetch_and_add(&queued_count, -1);
 	if (f->owner == (__u64)READ(skb, sk) && f->len == READ(skb, len))
-		return true;
+		return f;
+	/* Another datagram at the address of one whose end was missed. */
 	count(COUNT_RECEIPT_LOST);
-	return false;
-}
-
-/* Somebody received skb, and will be told how much of it. */
-static __always_inline void take(struct sk_buff *skb)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	struct taken t = {};
-
-	if (!queued_count || !leave_queue(skb, &t.followed))
-		return;
-	t.skb = (__u64)skb;
-	t.time_ns = bpf_ktime_get_boot_ns();
-	/*
-	 * The thread was in unix_dgram_recvmsg() already when datagram_read was
-	 * attached, which does not see it return then.
-	 */
-	if (!bpf_map_delete_elem(&reading, &id))
-		count(COUNT_RECEIPT_LOST);
-	if (bpf_map_update_elem(&reading, &id, &t, BPF_ANY))
-		count(COUNT_RECEIPT_LOST);
-}
-
-static __always_inline void finish_reading(struct msghdr *msg, int ret)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	struct taken *t = bpf_map_lookup_elem(&reading, &id);
-	struct receipt r;
-
-	if (!t)
-		return;
-	receipt_init(&r, RECORD_READ, t->skb, t->followed.start_ns,
-		     t->followed.queued_ns);
-	r.time_ns = t->time_ns;
-	r.result = ret;
-	r.msg_flags = READ(msg, msg_flags);
-	r.sender_exited_ns = sender_exited(&t->followed);
-	bpf_map_delete_elem(&reading, &id);
-	send_receipt(&r);
-}
-
-/* The kernel throws a datagram away: its sender failed, or nobody is left to read. */
-static __always_inline void discard(struct sk_buff *skb, const struct send *own)
-{
-	struct followed f;
-	struct receipt r;
-
-	if (!leave_queue(skb, &f) || (own && own->skb == (__u64)skb))
-		return;
-	receipt_init(&r, RECORD_UNREAD, (__u64)skb, f.start_ns, f.queued_ns);
-	r.sender_exited_ns = sender_exited(&f);
-	send_receipt(&r);
+	followed_give_back(f);
+	return NULL;
 }
 
 /* From now on, the end of the datagram's only pipe is waited for. */
@@ -275,7 +299,6 @@ static __always_inline void await_pipe(const struct scratch *s)
 	__u64 file = s->anc.first;
 	struct waiting_pipe w = {
 		.skb = s->send.skb,
-		.start_ns = s->send.start_ns,
 		.queued_ns = s->send.queued_ns,
 		.inode = pipe_inode((void *)file),
 	};
@@ -298,7 +321,8 @@ static __always_inline void pipe_ends(struct file *file)
 	w = bpf_map_lookup_elem(&waiting_pipes, &key);
 	if (!w)
 		return;
-	receipt_init(&r, RECORD_CLOSED, w->skb, w->start_ns, w->queued_ns);
+	receipt_init(&r, RECORD_CLOSED, w->skb, w->queued_ns);
+	r.time_ns = bpf_ktime_get_boot_ns();
 	inode = w->inode;
 	if (bpf_map_delete_elem(&waiting_pipes, &key))
 		return;
@@ -312,16 +336,16 @@ static __always_inline void thread_ends(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct process p;
-	__u64 *exited, id = bpf_get_current_pid_tgid();
+	__u64 *exited;
 
-	if (!bpf_map_delete_elem(&reading, &id))
-		count(COUNT_RECEIPT_LOST);
 	if (READ(task, signal, live.counter))
 		return;
 	p = current_process();
 	exited = bpf_map_lookup_elem(&senders, &p);
-	if (exited)
-		*exited = bpf_ktime_get_boot_ns();
+	if (!exited)
+		return;
+	*exited = bpf_ktime_get_boot_ns();
+	__sync_fetch_and_add(&senders_exited, 1);
 }
 
 #endif

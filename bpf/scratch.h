@@ -12,10 +12,9 @@
 #include "event.h"
 
 enum scratch_slot {
-	SLOT_ENTER,
-	SLOT_COPY,
-	SLOT_FOUND,
+	SLOT_QUEUED,
 	SLOT_EXIT,
+	SLOT_GONE,
 	SLOT_CONNECT,
 	SLOT_CONNECT_DENIED,
 	SLOT_SOCKET_DENIED,
@@ -40,18 +39,13 @@ struct destination {
 	char bound[128];   /* as the receiver bound it */
 };
 
-/* A send on its way through the kernel. */
+/* A send, and the datagram that it is of. */
 struct send {
-	__u64 start_ns;
-	__u64 queued_ns; /* when it was last about to be queued */
-	__u64 skb;	 /* the datagram, once it is made */
-	__u32 interest;	 /* enum interest, by the names */
-	__u32 len;	 /* of the datagram */
-	__u8 copied;	 /* enum copy: where the payload is */
-	__u8 undecided;	 /* if it counts, by the receiver's own name alone */
-	__u8 followed;	 /* receipts come of it, unless it fails */
-	__u8 permitted;	 /* security_unix_may_send() saw the receiver */
-	__u32 unsure;	 /* EVENT_UNSURE_*: what user space has to look at again */
+	__u64 queued_ns; /* when it was about to be queued */
+	__u64 skb;
+	__u8 followed; /* receipts come of it */
+	__u8 own;      /* it is sdtrace's, on trial */
+	__u32 unsure;  /* EVENT_UNSURE_*: what user space has to look at again */
 	struct destination dst;
 };
 

@@ -14,11 +14,20 @@
 #define PATTERNS_MAX 128
 #define KEY_MAX 24
 
-const volatile __u32 self_tgid;	   /* sdtrace itself: never captured */
+const volatile __u32
+	self_tgid; /* sdtrace itself: never captured, unless on trial */
 const volatile bool capture_all;   /* every AF_UNIX datagram */
+const volatile bool by_name;	   /* notify sockets are told by their names */
 const volatile __u32 wakeup_bytes; /* wake the reader from this fill on */
 
-/* Which filters are in force. */
+/*
+ * sdtrace sends itself datagrams, which are captured whatever the filters say: whether they
+ * come back shows that all hooks are on the way.
+ */
+bool trial;
+
+/* Which filters are in force; of those that ask about the task, any. */
+const volatile bool filter_task;
 const volatile bool filter_pid;
 const volatile bool filter_uid;
 const volatile bool filter_comm;
@@ -138,12 +147,14 @@ struct {
 	__type(value, __u8);
 } notify_sockets SEC(".maps");
 
+/* What a number is multiplied by so that its highest bits tell it from others. */
+#define HASH_FACTOR 0x9e3779b97f4a7c15ULL
+
 /*
- * A bit for each name in notify_sockets, and for some others: which one follows from its
- * last eight bytes and its length.
+ * A bit for each name that counts, or is the journal's, and for some others: which one
+ * follows from its last seven bytes.
  */
 #define NAME_BITS_LOG2 12
-#define NAME_BIT_FACTOR 0x9e3779b97f4a7c15ULL
 
 __u64 notify_socket_bits[(1 << NAME_BITS_LOG2) / 64];
 

@@ -53,13 +53,64 @@ static __always_inline bool in_initial_userns(struct task_struct *task)
 	return !READ(task, cred, user_ns, parent);
 }
 
+/* A process's name, of which the kernel pads the rest with NULs. */
+static __always_inline void read_comm(char *to, struct task_struct *leader)
+{
+	const char *comm = (void *)leader + bpf_core_field_offset(leader->comm);
+
+	if (bpf_rdonly_cast) {
+		*(__u64 *)to = load64(comm);
+		*(__u64 *)(to + 8) = load64(comm + 8);
+	} else {
+		bpf_probe_read_kernel(to, 16, comm);
+	}
+	to[15] = 0;
+}
+
+/* By loads alone, which a task of a known type allows. */
+static __always_inline void describe_typed(struct event *e,
+					   struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	const struct cred *cred = task->cred;
+	struct nsproxy *ns = task->nsproxy;
+	struct pid *pid = leader->thread_pid;
+
+	e->tid = task->pid;
+	e->pid = task->tgid;
+	e->ppid = task->real_parent->tgid;
+	e->uid = cred->uid.val;
+	e->gid = cred->gid.val;
+	e->userns = cred->user_ns->ns.inum;
+	e->start_time = leader->start_boottime;
+	e->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
+	e->mntns = ns->mnt_ns->ns.inum;
+	e->netns = ns->net_ns->ns.inum;
+	e->cgroupns = ns->cgroup_ns->ns.inum;
+	/* The leader's: an io_uring worker is called iou-wrk-PID. */
+	read_comm(e->comm, leader);
+	if (pid->level) {
+		own_pid(e, leader);
+		return;
+	}
+	e->ns_pid = pid->numbers[0].nr;
+	e->pidns = pid->numbers[0].ns->ns.inum;
+}
+
 static __always_inline void describe_task(struct event *e)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct task_struct *leader = READ(task, group_leader);
-	__u64 id = bpf_get_current_pid_tgid();
-	__u64 ids = bpf_get_current_uid_gid();
+	struct task_struct *task, *leader;
+	__u64 id, ids;
 
+	if (bpf_core_enum_value_exists(enum bpf_func_id,
+				       BPF_FUNC_get_current_task_btf)) {
+		describe_typed(e, (void *)bpf_get_current_task_btf());
+		return;
+	}
+	task = (void *)bpf_get_current_task();
+	leader = READ(task, group_leader);
+	id = bpf_get_current_pid_tgid();
+	ids = bpf_get_current_uid_gid();
 	e->pid = id >> 32;
 	e->tid = id;
 	e->ppid = READ(task, real_parent, tgid);
@@ -67,10 +118,16 @@ static __always_inline void describe_task(struct event *e)
 	e->gid = ids >> 32;
 	e->start_time = READ(leader, start_boottime);
 	e->cgroup_id = bpf_get_current_cgroup_id();
-	/* The leader's: an io_uring worker is called iou-wrk-PID. */
-	BPF_CORE_READ_STR_INTO(&e->comm, leader, comm);
+	read_comm(e->comm, leader);
 	own_pid(e, leader);
 	namespace_ids(e, task);
+}
+
+/* Whether a call of the current task's is sdtrace's own, which is not looked at. */
+static __always_inline bool is_own(struct scratch *s)
+{
+	s->send.own = bpf_get_current_pid_tgid() >> 32 == self_tgid;
+	return s->send.own && !trial;
 }
 
 static __always_inline bool comm_passes(struct task_struct *task)
@@ -84,8 +141,14 @@ static __always_inline bool comm_passes(struct task_struct *task)
 static __always_inline bool task_passes(__u32 slot)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s;
 	__u32 pid, uid, netns;
 
+	if (!filter_task)
+		return true;
+	s = scratch_get(slot);
+	if (!s || s->send.own)
+		return true;
 	/* Each is asked for where it is needed only: a uid is mapped for the asking. */
 	if (filter_pid) {
 		pid = bpf_get_current_pid_tgid() >> 32;

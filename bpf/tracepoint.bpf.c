@@ -4,7 +4,7 @@
  * The tracepoint backend, for kernels that refuse trampolines. It looks at a send
  * when it has ended, by the arguments of the system call it was made with. One of
  *
- *   raw_tp/sock_send_length  since 6.3: fires for sends on sockets alone and
+ *   tp_btf/sock_send_length  since 6.3: fires for sends on sockets alone and
  *                            names the socket
  *   raw_tp/sys_exit          before: fires for every system call
  *
@@ -204,6 +204,8 @@ static __always_inline bool counts(struct scratch *s, const struct syscall *call
 {
 	int interest = destination_interest(SLOT_EXIT);
 
+	if (s->send.own)
+		return true;
 	if (interest != INTEREST_MAYBE)
 		return interest == INTEREST_YES;
 	if (socket_patterns_count)
@@ -274,27 +276,85 @@ static __always_inline void pick_message(struct syscall *call, long ret)
 		batches_untold = true;
 }
 
-static __always_inline void sent(struct sock *sk, int ret)
+/* The name of the socket that a connection leads to; says whether there is one. */
+static __always_inline bool peer_name(struct sock *sk, const char **name,
+				      __u64 *len)
 {
-	__u8 type = datagram_type(sk);
+	struct sock *peer = READ((struct unix_sock *)sk, peer);
+	struct unix_address *addr = READ((struct unix_sock *)peer, addr);
+
+	if (!addr)
+		return false;
+	*len = READ(addr, len) - SUN_PATH_OFFSET;
+	*name = (void *)addr + bpf_core_field_offset(addr->name) + SUN_PATH_OFFSET;
+	return true;
+}
+
+/* Whether no name that counts ends like a name, whose last 9 bytes are read. */
+static __always_inline bool ends_like_none(const __u8 *end, bool path)
+{
+	__u64 last = *(const __u64 *)(end + 1);
+
+	/* The NUL behind a path may be counted, or not; one that is padded is looked at. */
+	if (path && !end[8])
+		return end[7] && !name_bit(*(const __u64 *)end);
+	return !name_bit(last);
+}
+
+/*
+ * Whether a datagram can be of no interest: its first byte begins no key, and no name that
+ * counts ends like that of its socket. What is sent in pieces is looked at.
+ */
+static __always_inline bool is_dull(struct scratch *s, struct sock *sk,
+				    const struct syscall *call)
+{
+	__u8 *end = (__u8 *)s->glob.text, first = 0;
+	__u64 len = (__s64)(__s32)call->arg5 - SUN_PATH_OFFSET;
+	const char *name;
+
+	if (!by_name || !sends_buffer(call) ||
+	    (call->arg2 && bpf_probe_read_user(&first, 1, (void *)call->arg1)))
+		return false;
+	if ((first >= 'A' && first <= 'Z') || first == '\n' || first == '\r')
+		return false;
+	if (call->nr != NR_SENDTO || !call->arg4) {
+		if (!peer_name(sk, &name, &len))
+			return true;
+		if (len < 9 || len > ADDRESS_MAX + 1)
+			return false;
+		*(__u64 *)end = load64(name + len - 9);
+		end[8] = load64(name + len - 8) >> 56;
+		return ends_like_none(end, load64(name) & 0xff);
+	}
+	if (len < 9 || len > ADDRESS_MAX)
+		return false;
+	name = (void *)call->arg4 + SUN_PATH_OFFSET;
+	if (bpf_probe_read_user(end, 9, name + len - 9))
+		return false;
+	return ends_like_none(end, true);
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(send_length, struct sock *sk, int ret)
+{
 	struct syscall call;
 	struct scratch *s;
+	__u16 type;
 
-	if (!type || bpf_get_current_pid_tgid() >> 32 == self_tgid)
-		return;
+	if (sk->__sk_common.skc_family != AF_UNIX)
+		return 0;
+	type = sk->sk_type;
 	s = scratch_get(SLOT_EXIT);
-	if (!s)
-		return;
+	if ((type != SOCK_DGRAM && type != SOCK_SEQPACKET) || !s || is_own(s))
+		return 0;
 	call = read_syscall((void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	if (is_dull(s, sk, &call)) {
+		count(COUNT_IGNORED);
+		return 0;
+	}
 	if (call.nr == NR_SENDMMSG)
 		pick_message(&call, ret);
 	capture(s, sk, type, &call, ret);
-}
-
-SEC("raw_tp/sock_send_length")
-int send_length(struct bpf_raw_tracepoint_args *ctx)
-{
-	sent((void *)ctx->args[0], ctx->args[1]);
 	return 0;
 }
 
@@ -393,8 +453,10 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 
 	long nr = syscall_number(regs);
 
-	if ((!sends(nr) && (nr != NR_CONNECT || ret >= 0)) ||
-	    bpf_get_current_pid_tgid() >> 32 == self_tgid)
+	if (!sends(nr) && (nr != NR_CONNECT || ret >= 0))
+		return 0;
+	s = scratch_get(SLOT_EXIT);
+	if (!s || is_own(s))
 		return 0;
 	call = read_syscall(regs);
 	if (call.nr < 0)
@@ -411,8 +473,6 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		capture_batch(sk, &call, ret);
 		return 0;
 	}
-	s = scratch_get(SLOT_EXIT);
-	if (s)
-		capture(s, sk, type, &call, ret);
+	capture(s, sk, type, &call, ret);
 	return 0;
 }

@@ -82,18 +82,14 @@ type TracepointScratch struct {
 		_             [4]byte
 	}
 	Send struct {
-		_         structs.HostLayout
-		StartNs   uint64
-		QueuedNs  uint64
-		Skb       uint64
-		Interest  uint32
-		Len       uint32
-		Copied    uint8
-		Undecided uint8
-		Followed  uint8
-		Permitted uint8
-		Unsure    uint32
-		Dst       struct {
+		_        structs.HostLayout
+		QueuedNs uint64
+		Skb      uint64
+		Followed uint8
+		Own      uint8
+		_        [2]byte
+		Unsure   uint32
+		Dst      struct {
 			_          structs.HostLayout
 			Inode      uint64
 			CgroupId   uint64
@@ -186,6 +182,7 @@ const (
 	TracepointProgSyscallExit           = "syscall_exit"
 	TracepointProgThreadExit            = "thread_exit"
 	TracepointVarBatchesUntold          = "batches_untold"
+	TracepointVarByName                 = "by_name"
 	TracepointVarCaptureAll             = "capture_all"
 	TracepointVarComponentGroups        = "component_groups"
 	TracepointVarComponentPatternsCount = "component_patterns_count"
@@ -198,6 +195,7 @@ const (
 	TracepointVarFilterKey              = "filter_key"
 	TracepointVarFilterNetns            = "filter_netns"
 	TracepointVarFilterPid              = "filter_pid"
+	TracepointVarFilterTask             = "filter_task"
 	TracepointVarFilterUid              = "filter_uid"
 	TracepointVarNotifySocketBits       = "notify_socket_bits"
 	TracepointVarReaderSleeps           = "reader_sleeps"
@@ -207,6 +205,7 @@ const (
 	TracepointVarSocketPatternsCount    = "socket_patterns_count"
 	TracepointVarTargetHierarchies      = "target_hierarchies"
 	TracepointVarTargetHierarchiesCount = "target_hierarchies_count"
+	TracepointVarTrial                  = "trial"
 	TracepointVarV1Controllers          = "v1_controllers"
 	TracepointVarV1ControllersCount     = "v1_controllers_count"
 	TracepointVarWakeupBytes            = "wakeup_bytes"
@@ -284,6 +283,7 @@ type TracepointMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointVariableSpecs struct {
 	BatchesUntold          *ebpf.VariableSpec `ebpf:"batches_untold"`
+	ByName                 *ebpf.VariableSpec `ebpf:"by_name"`
 	CaptureAll             *ebpf.VariableSpec `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
@@ -296,6 +296,7 @@ type TracepointVariableSpecs struct {
 	FilterKey              *ebpf.VariableSpec `ebpf:"filter_key"`
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
+	FilterTask             *ebpf.VariableSpec `ebpf:"filter_task"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
@@ -305,6 +306,7 @@ type TracepointVariableSpecs struct {
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
+	Trial                  *ebpf.VariableSpec `ebpf:"trial"`
 	V1Controllers          *ebpf.VariableSpec `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.VariableSpec `ebpf:"v1_controllers_count"`
 	WakeupBytes            *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
@@ -370,6 +372,7 @@ func (m *TracepointMaps) Close() error {
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointVariables struct {
 	BatchesUntold          *ebpf.Variable `ebpf:"batches_untold"`
+	ByName                 *ebpf.Variable `ebpf:"by_name"`
 	CaptureAll             *ebpf.Variable `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
@@ -382,6 +385,7 @@ type TracepointVariables struct {
 	FilterKey              *ebpf.Variable `ebpf:"filter_key"`
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
+	FilterTask             *ebpf.Variable `ebpf:"filter_task"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
@@ -391,6 +395,7 @@ type TracepointVariables struct {
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`
+	Trial                  *ebpf.Variable `ebpf:"trial"`
 	V1Controllers          *ebpf.Variable `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.Variable `ebpf:"v1_controllers_count"`
 	WakeupBytes            *ebpf.Variable `ebpf:"wakeup_bytes"`

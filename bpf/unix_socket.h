@@ -132,16 +132,33 @@ static __always_inline __u64 socket_cgroup_id(struct sock *sk)
 	return READ((struct cgroup *)(val & ~3ULL), kn, id);
 }
 
-/* Notes the receiving socket: its name, whose it is, and whether it filters. */
+/* Notes the receiving socket: whose it is, and whether it filters. */
+static __always_inline void resolve_found(struct destination *dst, struct sock *sk)
+{
+	if (bpf_rdonly_cast) {
+		sk = TYPED(sk); /* once for all */
+		dst->inode = sk->sk_socket->file->f_inode->i_ino;
+		dst->cgroup_id = bpf_core_field_exists(sk->sk_cgrp_data)
+					 ? sk->sk_cgrp_data.cgroup->kn->id
+					 : 0;
+		dst->netns = sk->__sk_common.skc_net.net->ns.inum;
+		dst->uid = sk->sk_uid.val;
+		dst->unfiltered = !sk->sk_filter;
+	} else {
+		dst->inode = READ(sk, sk_socket, file, f_inode, i_ino);
+		dst->cgroup_id = socket_cgroup_id(sk);
+		dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
+		dst->uid = READ(sk, sk_uid.val);
+		dst->unfiltered = !READ(sk, sk_filter);
+	}
+	dst->resolved = 1;
+}
+
+/* The same, and its name. */
 static __always_inline void resolve(struct destination *dst, struct sock *sk)
 {
 	dst->bound_len = read_bound(dst->bound, sk);
-	dst->inode = READ(sk, sk_socket, file, f_inode, i_ino);
-	dst->cgroup_id = socket_cgroup_id(sk);
-	dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
-	dst->uid = READ(sk, sk_uid.val);
-	dst->unfiltered = !READ(sk, sk_filter);
-	dst->resolved = 1;
+	resolve_found(dst, sk);
 }
 
 /* A connected socket's destination is its peer, by the name getpeername gives. */

@@ -44,6 +44,10 @@ enum {
 	BPF_RB_AVAIL_DATA = 0,
 };
 
+enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf = 158, /* since 5.11 */
+};
+
 struct bpf_raw_tracepoint_args {
 	__u64 args[0];
 };
@@ -76,6 +80,11 @@ struct pt_regs {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), \
 			     apply_to = record)
+
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
 
 /* Files and inodes. */
 
@@ -158,6 +167,8 @@ typedef struct {
 } kgid_t;
 
 struct cred {
+	kuid_t uid;
+	kgid_t gid;
 	struct user_namespace *user_ns;
 };
 
@@ -287,6 +298,7 @@ typedef struct {
 
 struct sock_common {
 	unsigned short skc_family;
+	unsigned char skc_state;
 	possible_net_t skc_net;
 };
 
@@ -334,6 +346,7 @@ struct unix_sock {
 struct sk_buff_head;
 
 struct sk_buff {
+	struct sk_buff *next;
 	struct sock *sk;
 	char cb[48];
 	unsigned int len;

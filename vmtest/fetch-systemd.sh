@@ -5,10 +5,11 @@
 # outside the tree. The packages are unpacked, not installed: none of their scripts
 # is run. Needs no root.
 #
-#   fetch-systemd.sh [SUITE[-runtimes]...]
+#   fetch-systemd.sh [NAME...]
 #
-# SUITE is Debian's; without one: bookworm (systemd 252), trixie (257) and sid (the
-# newest), with nothing but systemd, about 14 MB and five seconds each. With -runtimes
+# NAME is SUITE, SUITE-programs or SUITE-runtimes. SUITE is Debian's; without one: bookworm (systemd 252), trixie (257) and sid (the
+# newest), with nothing but systemd, about 14 MB and five seconds each. With -programs
+# there are a shell, perl, su and sudo, which are 20 MB more. With -runtimes
 # there are a message bus, a shell, runc, crun, podman, docker and containerd, too:
 # about 500 MB and a minute.
 #
@@ -26,6 +27,7 @@ name=fetch-systemd
 packages_of() { # NAME
 	echo systemd
 	case $1 in
+	*-programs) echo dash coreutils util-linux sudo perl-base ;;
 	*-runtimes)
 		echo systemd-container libpam-systemd dbus dash bash coreutils util-linux procps grep sed
 		echo runc crun conmon podman catatonit docker.io containerd
@@ -81,7 +83,7 @@ fetch_root() { # NAME
 	if [ -e "$dest/versions" ]; then
 		return
 	fi
-	conf=$(private_apt "${1%-runtimes}" "$(dpkg --print-architecture)")
+	conf=$(private_apt "${1%%-*}" "$(dpkg --print-architecture)")
 	# shellcheck disable=SC2046 # one word a package
 	packages=$(closure "$conf" $(packages_of "$1"))
 	[ -n "$packages" ] || die "$1: apt finds no way to install $(packages_of "$1" | tr '\n' ' ')"
@@ -108,6 +110,15 @@ fetch_root() { # NAME
 	say "systemd of $1 is $(cat "$dest/version")"
 }
 
+# Of the names, those that are not there. In a machine the cache is the host's, in which another one of these may be at
+# work: what is complete is not touched, and nothing else is then.
+missing() {
+	for root_name in "$@"; do
+		[ -e "$cache/systemd/$root_name/versions" ] || echo "$root_name"
+	done
+}
+
+[ -n "$(missing "$@")" ] || exit 0
 open_cache tar
 mkdir -p "$cache/systemd"
 rm -rf "$cache"/systemd/.*.??????

@@ -15,6 +15,9 @@ func Native() bool { return os.Getenv("SDTRACE_VM") != "1" }
 // Long reports whether make prove runs the tests: floods are of millions then.
 func Long() bool { return os.Getenv("SDTRACE_LONG") == "1" }
 
+// All reports whether make prove runs the tests, natively or in a machine: what is left to it runs.
+func All() bool { return os.Getenv("SDTRACE_ALL") == "1" }
+
 // KernelName is the name of a booted machine's kernel in kernels.txt, empty natively.
 func KernelName() string { return os.Getenv("SDTRACE_KERNEL") }
 
@@ -34,13 +37,19 @@ func Natively(t testing.TB, why string) {
 
 // OnlyOn leaves a test out on other kernels than those named, which are enough for what it is
 // about; natively it runs. The runner fails when the test did not pass on each of them, if the
-// package is to run there. It panics for a name that is not in kernels.txt.
-func OnlyOn(t testing.TB, why string, kernels ...string) {
+// package is to run there. On kernels with "prove:" before the name it runs only when make prove does. It panics for
+// a name that is not in kernels.txt.
+func OnlyOn(t testing.TB, why string, names ...string) {
 	t.Helper()
 	all := Kernels()
-	for _, name := range kernels {
+	var kernels []string
+	for _, name := range names {
+		name, proved := strings.CutPrefix(name, "prove:")
 		if !slices.ContainsFunc(all, func(k Kernel) bool { return k.Name == name }) {
 			panic("no kernel " + name)
+		}
+		if !proved || All() {
+			kernels = append(kernels, name)
 		}
 	}
 	if !Native() && !slices.Contains(kernels, KernelName()) {

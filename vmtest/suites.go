@@ -15,14 +15,18 @@ var suiteTable string
 // Tiers are those of vmtest/run, from the one whose machines take longest.
 var Tiers = []string{"2", "cost", "boot", "1"}
 
+// provedMark is in suites.txt before the kernels that are left to make prove.
+const provedMark = ",prove:"
+
 // Suite is one line of suites.txt: a package's tests on the kernels of a tier.
 type Suite struct {
 	// Package is the directory below the module, such as "internal/tracer".
 	Package string
 	// Tier is one of Tiers, empty where the tests run on this machine alone.
 	Tier string
-	// Kernels are those on which it runs, in the order of kernels.txt.
-	Kernels []Kernel
+	// Kernels are those on which it runs, in the order of kernels.txt, and ProvedOn those on which only make prove
+	// runs it.
+	Kernels, ProvedOn []Kernel
 	// Why says what a kernel can change.
 	Why string
 }
@@ -65,7 +69,14 @@ func parseSuites(table string, kernels []Kernel) ([]Suite, error) {
 		case !slices.Contains(Tiers, s.Tier):
 			return nil, fmt.Errorf("suites.txt line %d: there is no tier %q", n+1, s.Tier)
 		default:
-			if s.Kernels, err = kernelsOf(s.Tier, names, kernels); err != nil {
+			names, proved, isProved := strings.Cut(","+names, provedMark)
+			if names != "" {
+				s.Kernels, err = kernelsOf(s.Tier, names[1:], kernels)
+			}
+			if err == nil && isProved {
+				s.ProvedOn, err = kernelsOf(s.Tier, proved, kernels)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("suites.txt line %d: %w", n+1, err)
 			}
 		}

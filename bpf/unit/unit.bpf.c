@@ -37,14 +37,14 @@ static __always_inline void set_name(char *to)
 SEC("raw_tp")
 int unit_glob(void *ctx)
 {
-	struct scratch *s = scratch_get(SLOT_ENTER);
+	struct scratch *s = scratch_get(SLOT_EXIT);
 
 	if (!s)
 		return 0;
 	bpf_probe_read_kernel(s->glob.text, sizeof(s->glob.text), in);
 	s->glob.text_len = in_len;
 	s->glob.unsure = 0;
-	out = glob_match(SLOT_ENTER, socket_patterns_count,
+	out = glob_match(SLOT_EXIT, socket_patterns_count,
 			 component_patterns_count);
 	if (s->glob.unsure)
 		out = -1;
@@ -55,14 +55,14 @@ int unit_glob(void *ctx)
 SEC("raw_tp")
 int unit_name(void *ctx)
 {
-	struct scratch *s = scratch_get(SLOT_ENTER);
+	struct scratch *s = scratch_get(SLOT_EXIT);
 
 	if (!s)
 		return 0;
 	destination_init(&s->send.dst, SOCK_DGRAM);
 	set_name(s->send.dst.address);
 	s->send.dst.address_len = in_len;
-	out = destination_interest(SLOT_ENTER);
+	out = destination_interest(SLOT_EXIT);
 	return 0;
 }
 
@@ -78,13 +78,13 @@ int unit_first_key(void *ctx)
 SEC("raw_tp")
 int unit_wanted_key(void *ctx)
 {
-	struct scratch *s = scratch_get(SLOT_ENTER);
+	struct scratch *s = scratch_get(SLOT_EXIT);
 
 	if (!s)
 		return 0;
 	bpf_probe_read_kernel(s->event.data, PAYLOAD_MAX, in);
 	s->event.payload_len = in_len;
-	out = has_wanted_key(SLOT_ENTER);
+	out = has_wanted_key(SLOT_EXIT);
 	return 0;
 }
 
@@ -92,12 +92,12 @@ int unit_wanted_key(void *ctx)
 SEC("raw_tp")
 int unit_address(void *ctx)
 {
-	struct scratch *s = scratch_get(SLOT_ENTER);
+	struct scratch *s = scratch_get(SLOT_EXIT);
 	__s32 len = in_len;
 
 	if (!s)
 		return 0;
-	out = read_address(SLOT_ENTER, false, in, len);
+	out = read_address(SLOT_EXIT, false, in, len);
 	bpf_probe_read_kernel(out_text, sizeof(s->send.dst.address),
 			      s->send.dst.address);
 	return 0;
@@ -107,13 +107,13 @@ int unit_address(void *ctx)
 SEC("raw_tp")
 int unit_cgroup(void *ctx)
 {
-	struct scratch *s = scratch_get(SLOT_ENTER);
+	struct scratch *s = scratch_get(SLOT_EXIT);
 
 	if (!s)
 		return 0;
 	s->event.flags = 0;
 	s->event.cgroup_len = 0;
-	out = append_cgroup(SLOT_ENTER, 0);
+	out = append_cgroup(SLOT_EXIT, 0);
 	if (s->event.flags & EVENT_CGROUP_PARTIAL)
 		out = -1;
 	bpf_probe_read_kernel(out_text, sizeof(out_text), s->event.data);
@@ -124,6 +124,6 @@ int unit_cgroup(void *ctx)
 SEC("raw_tp")
 int unit_components(void *ctx)
 {
-	out = components_pass(SLOT_ENTER);
+	out = components_pass(SLOT_EXIT);
 	return 0;
 }

@@ -45,6 +45,7 @@ const (
 	UnitEventFlagEVENT_UNSURE_KEY     UnitEventFlag = 1024
 	UnitEventFlagEVENT_CONNECT        UnitEventFlag = 2048
 	UnitEventFlagEVENT_SOCKET         UnitEventFlag = 4096
+	UnitEventFlagEVENT_ADDRESS_BOUND  UnitEventFlag = 8192
 )
 
 type UnitKey struct {
@@ -93,18 +94,14 @@ type UnitScratch struct {
 		_             [4]byte
 	}
 	Send struct {
-		_         structs.HostLayout
-		StartNs   uint64
-		QueuedNs  uint64
-		Skb       uint64
-		Interest  uint32
-		Len       uint32
-		Copied    uint8
-		Undecided uint8
-		Followed  uint8
-		Permitted uint8
-		Unsure    uint32
-		Dst       struct {
+		_        structs.HostLayout
+		QueuedNs uint64
+		Skb      uint64
+		Followed uint8
+		Own      uint8
+		_        [2]byte
+		Unsure   uint32
+		Dst      struct {
 			_          structs.HostLayout
 			Inode      uint64
 			CgroupId   uint64
@@ -197,6 +194,7 @@ const (
 	UnitProgUnitGlob              = "unit_glob"
 	UnitProgUnitName              = "unit_name"
 	UnitProgUnitWantedKey         = "unit_wanted_key"
+	UnitVarByName                 = "by_name"
 	UnitVarCaptureAll             = "capture_all"
 	UnitVarComponentGroups        = "component_groups"
 	UnitVarComponentPatternsCount = "component_patterns_count"
@@ -209,6 +207,7 @@ const (
 	UnitVarFilterKey              = "filter_key"
 	UnitVarFilterNetns            = "filter_netns"
 	UnitVarFilterPid              = "filter_pid"
+	UnitVarFilterTask             = "filter_task"
 	UnitVarFilterUid              = "filter_uid"
 	UnitVarIn                     = "in"
 	UnitVarInLen                  = "in_len"
@@ -221,6 +220,7 @@ const (
 	UnitVarSocketPatternsCount    = "socket_patterns_count"
 	UnitVarTargetHierarchies      = "target_hierarchies"
 	UnitVarTargetHierarchiesCount = "target_hierarchies_count"
+	UnitVarTrial                  = "trial"
 	UnitVarV1Controllers          = "v1_controllers"
 	UnitVarV1ControllersCount     = "v1_controllers_count"
 	UnitVarWakeupBytes            = "wakeup_bytes"
@@ -298,6 +298,7 @@ type UnitMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UnitVariableSpecs struct {
+	ByName                 *ebpf.VariableSpec `ebpf:"by_name"`
 	CaptureAll             *ebpf.VariableSpec `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
@@ -310,6 +311,7 @@ type UnitVariableSpecs struct {
 	FilterKey              *ebpf.VariableSpec `ebpf:"filter_key"`
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
+	FilterTask             *ebpf.VariableSpec `ebpf:"filter_task"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	In                     *ebpf.VariableSpec `ebpf:"in"`
 	InLen                  *ebpf.VariableSpec `ebpf:"in_len"`
@@ -322,6 +324,7 @@ type UnitVariableSpecs struct {
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
+	Trial                  *ebpf.VariableSpec `ebpf:"trial"`
 	V1Controllers          *ebpf.VariableSpec `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.VariableSpec `ebpf:"v1_controllers_count"`
 	WakeupBytes            *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
@@ -380,6 +383,7 @@ func (m *UnitMaps) Close() error {
 //
 // It can be passed to LoadUnitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UnitVariables struct {
+	ByName                 *ebpf.Variable `ebpf:"by_name"`
 	CaptureAll             *ebpf.Variable `ebpf:"capture_all"`
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
@@ -392,6 +396,7 @@ type UnitVariables struct {
 	FilterKey              *ebpf.Variable `ebpf:"filter_key"`
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
+	FilterTask             *ebpf.Variable `ebpf:"filter_task"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	In                     *ebpf.Variable `ebpf:"in"`
 	InLen                  *ebpf.Variable `ebpf:"in_len"`
@@ -404,6 +409,7 @@ type UnitVariables struct {
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`
+	Trial                  *ebpf.Variable `ebpf:"trial"`
 	V1Controllers          *ebpf.Variable `ebpf:"v1_controllers"`
 	V1ControllersCount     *ebpf.Variable `ebpf:"v1_controllers_count"`
 	WakeupBytes            *ebpf.Variable `ebpf:"wakeup_bytes"`

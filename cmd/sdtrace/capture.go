@@ -16,11 +16,8 @@ import (
 	"github.com/sdtrace/sdtrace/pkg/capture"
 )
 
-// What a live capture takes when it is not told otherwise.
-const (
-	defaultRingSize = 4 << 20
-	defaultInFlight = 8192
-)
+// defaultRingSize is what a live capture takes when it is not told otherwise.
+const defaultRingSize = 8 << 20
 
 // captureFlags is what a capture is asked for on the command line.
 type captureFlags struct {
@@ -36,7 +33,8 @@ type captureFlags struct {
 	count    uint64
 	duration time.Duration
 	ringSize size
-	inFlight uint32
+	latency  bool
+	denied   bool
 	unjudged bool
 	verbose  bool
 }
@@ -58,7 +56,7 @@ private (X_…).
 Filters are combined with AND, repeated ones with OR, and work in the kernel.
 With -r they work on what a file holds; it takes no privilege, and none of the
 flags about a live capture (--all, --no-verdict, --backend, --duration, --ring-size,
---in-flight).
+--latency, --denied).
 
 Ctrl-C, SIGTERM, -n, --duration and the end of all processes of --pid end a capture
 with exit status 0, once all that was captured has been written. A second Ctrl-C or
@@ -108,7 +106,11 @@ func (f *captureFlags) register(cmd *cobra.Command) {
 	set.StringVar(&f.backend, "backend", "auto", "how to capture: auto, fentry or tracepoint (see sdtrace check)")
 	f.ringSize = defaultRingSize
 	set.Var(&f.ringSize, "ring-size", "`SIZE` of the ring buffer in bytes, K or M, a power of two")
-	set.Uint32Var(&f.inFlight, "in-flight", defaultInFlight, "how many sends can be under way at a time (fentry)")
+	set.BoolVar(&f.latency, "latency", false, "how long each send took, not only those that waited (fentry)")
+	set.BoolVar(&f.denied, "denied", false, "also sends that a security module refuses beforehand (fentry)")
+	// Scripts may give what had a meaning up to the release before.
+	_ = set.Uint32("in-flight", 0, "")
+	_ = set.MarkHidden("in-flight")
 	set.BoolVarP(&f.verbose, "verbose", "v", false, "more about the capture on stderr; on a terminal, whole messages and where they go")
 }
 
@@ -135,7 +137,7 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 }
 
 // liveOnly are the flags that say how to capture, and mean nothing for a file.
-var liveOnly = []string{"all", "no-verdict", "backend", "duration", "ring-size", "in-flight"}
+var liveOnly = []string{"all", "no-verdict", "backend", "duration", "ring-size", "latency", "denied"}
 
 // replay shows what a file holds.
 func (f *captureFlags) replay(ctx context.Context, cmd *cobra.Command, sink *output) error {

@@ -92,6 +92,13 @@ func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (i
 	return match, nil
 }
 
+// isFilter reports whether a flag is one of these.
+func (f *filterFlags) isFilter(name string) bool {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(filterFlags).register(all)
+	return all.Lookup(name) != nil
+}
+
 // asksForKeys reports whether messages were asked for by what they say.
 func (f *filterFlags) asksForKeys() bool {
 	return slices.ContainsFunc(f.keys, func(list string) bool {

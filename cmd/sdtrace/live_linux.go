@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,9 +18,12 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/cgroupfs"
+	"github.com/sdtrace/sdtrace/internal/history"
 	"github.com/sdtrace/sdtrace/pkg/capture"
 )
 
@@ -43,7 +47,7 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 	}
 	defer processes.close()
 	live, err := capture.Open(ctx, capture.Options{
-		Match: match, All: f.all, Backend: f.backend, RingSize: uint32(f.ringSize), InFlight: f.inFlight,
+		Match: match, All: f.all, Backend: f.backend, RingSize: uint32(f.ringSize), Latency: f.latency, Denied: f.denied,
 		NoVerdicts: f.unjudged,
 	})
 	if err != nil {
@@ -63,9 +67,17 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 	if f.duration > 0 {
 		defer time.AfterFunc(f.duration, func() { timeIsOver.Store(true); cancel() }).Stop()
 	}
+	// What decoding the kernel's types took is of no use any more.
+	debug.FreeOSMemory()
 	go processes.awaitEnd(ctx, cancel)
 	go sink.writeDue(ctx)
-	if err := live.Copy(sink); err != nil {
+	recorder := f.recorder(cmd, live)
+	if stop, err := recorder.Serve(history.Dir); err == nil {
+		defer stop()
+	} else if f.verbose {
+		fmt.Fprintf(stderr, "sdtrace: why will not be told what this capture has seen: %s\n", oneLine(err))
+	}
+	if err := live.Copy(sink, recorder); err != nil {
 		return err
 	}
 	if err := live.Stop(); err != nil {
@@ -78,6 +90,34 @@ func (f *captureFlags) capture(ctx context.Context, cmd *cobra.Command, sink *ou
 		return &exitError{status: exitNotMet}
 	}
 	return nil
+}
+
+// recorder keeps what a capture has seen for sdtrace why.
+func (f *captureFlags) recorder(cmd *cobra.Command, live *capture.Live) *history.Recorder {
+	about := history.About{PID: os.Getpid(), Began: time.Now(), Receipts: live.Has(capture.Receipts)}
+	var filters []string
+	byGroup := true
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if !f.filters.isFilter(flag.Name) {
+			return
+		}
+		byGroup = byGroup && flag.Name == "cgroup"
+		value, isList := flag.Value.(pflag.SliceValue)
+		if !isList {
+			filters = append(filters, "--"+flag.Name)
+			return
+		}
+		for _, one := range value.GetSlice() {
+			filters = append(filters, "--"+flag.Name+"="+one)
+		}
+	})
+	about.Filters = strings.Join(filters, " ")
+	if byGroup {
+		for _, cgroup := range f.filters.match.Cgroups {
+			about.Cgroups = append(about.Cgroups, strings.TrimPrefix(cgroup, cgroupfs.Mount()))
+		}
+	}
+	return history.NewRecorder(about)
 }
 
 // explain prints the verifier's whole log, which only -v asks for.
@@ -107,9 +147,9 @@ func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *out
 		return nil
 	}
 	fmt.Fprintf(stderr, "sdtrace: %d AF_UNIX datagrams seen, %d ignored, %d filtered out, %d captured, "+
-		"%d lost to a full ring buffer, %d to a full in-flight table, %d program runs skipped, up to %d receipts lost\n",
+		"%d lost to a full ring buffer, %d program runs skipped, up to %d receipts lost\n",
 		stats.Seen(), stats.Ignored, stats.Filtered, stats.Captured,
-		stats.RingFull, stats.InFlightFull, stats.Missed, stats.Receipts)
+		stats.RingFull, stats.Missed, stats.Receipts)
 	return nil
 }
 

@@ -23,7 +23,8 @@ const (
 	exitOK      = 0
 	exitFailure = 1 // something failed while running
 	exitUsage   = 2 // the command line is wrong
-	exitNotMet  = 3 // what was waited for did not come in time
+	exitNotMet  = 3 // what was waited for did not come in time, or a problem was found
+	exitUnknown = 4 // it cannot be told
 )
 
 func main() {

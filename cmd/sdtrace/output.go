@@ -38,15 +38,9 @@ type output struct {
 
 func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 	o := &output{ordinary: f.reads, most: f.count, ignored: f.filters.ignored, out: bufio.NewWriterSize(stdout, 1<<16)}
-	colored := false
-	switch f.color {
-	case "always":
-		colored = true
-	case "never":
-	case "auto":
-		colored = isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	default:
-		return nil, fmt.Errorf("unknown --color %q: want auto, always or never", f.color)
+	colored, err := isColored(f.color, stdout)
+	if err != nil {
+		return nil, err
 	}
 	clock, err := render.ClockOf(f.clock)
 	if err != nil {
@@ -72,8 +66,9 @@ func (f *captureFlags) newOutput(stdout io.Writer) (*output, error) {
 		o.ordinary = true
 		// Each line as soon as it can be, unless it depends on the verdict, or the end does.
 		joins = o.ignored || o.most > 0
+		stream := new(events.JSONStream)
 		o.encode = func(b []byte, r *events.Record, v *events.Verdict) []byte {
-			b = events.JSONEncoder{}.AppendRecord(b, r)
+			b = stream.AppendRecord(b, r)
 			if v != nil {
 				b = events.JSONEncoder{}.AppendVerdict(b, v)
 			}
@@ -224,6 +219,19 @@ func (o *output) wants(r *events.Record, v *events.Verdict) bool {
 		return o.ordinary && !o.ignored || !r.Receipt.Ordinary()
 	}
 	return true
+}
+
+// isColored says whether text is coloured by a flag and where it goes.
+func isColored(flag string, out io.Writer) (bool, error) {
+	switch flag {
+	case "always":
+		return true, nil
+	case "never":
+		return false, nil
+	case "auto":
+		return isTerminal(out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb", nil
+	}
+	return false, fmt.Errorf("unknown --color %q: want auto, always or never", flag)
 }
 
 func isTerminal(w any) bool {

@@ -3,14 +3,11 @@
 package access
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sdtrace/sdtrace/internal/proc"
-	"github.com/sdtrace/sdtrace/internal/sockdiag"
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // Trouble says in a sentence without a full stop why a process that wants to notify cannot do so, by the
@@ -28,42 +25,40 @@ func Trouble(p proc.Process) string {
 	case !strings.HasPrefix(path, "/"):
 		return ""
 	}
-	if denied, err := Try(p, path); err == nil && denied != nil {
+	return TroubleAt(p, events.Address(path))
+}
+
+// TroubleAt is the same for an address.
+func TroubleAt(p proc.Process, path events.Address) string {
+	r := ReachOf(p, path)
+	below := ""
+	if r.Root != "" {
+		below = " below its root directory " + r.Root
+	}
+	switch r.State {
+	case Forbidden:
 		who, err := Of(p)
 		if err != nil {
 			return ""
 		}
-		what := "may not search the directory"
-		if denied.IsSocket {
-			what = "may not write to the socket"
-		}
-		return fmt.Sprintf("uid %d %s %s (mode %04o, of %d:%d)", who.UID(), what, denied.Path, denied.Mode, denied.UID, denied.GID)
-	}
-	fd, stat, err := p.OpenPath(path)
-	switch {
-	case err != nil && proc.IsMissing(err):
-		return fmt.Sprintf("there is no %s%s", path, below(p))
-	case err != nil:
-		return ""
-	}
-	defer unix.Close(fd)
-	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Sprintf("%s%s is no socket", path, below(p))
-	}
-	switch _, err := sockdiag.ConnectFile(fd); {
-	case errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Sprintf("nobody reads from %s%s", path, below(p))
-	case errors.Is(err, unix.EPROTOTYPE):
-		return fmt.Sprintf("%s%s is a socket of another type", path, below(p))
+		return fmt.Sprintf("uid %d %s", who.UID(), r.Denied)
+	case Missing:
+		return fmt.Sprintf("there is no %s%s", path, below)
+	case NotSocket:
+		return fmt.Sprintf("%s%s is no socket", path, below)
+	case Nobody:
+		return fmt.Sprintf("nobody reads from %s%s", path, below)
+	case WrongType:
+		return fmt.Sprintf("%s%s is a socket of another type", path, below)
 	}
 	return ""
 }
 
-// below says which root directory a process has, if that is not the file system's.
-func below(p proc.Process) string {
-	root, err := p.Link("root")
-	if err != nil || root == "/" {
-		return ""
+// String says what may not be done, after the name of who may not.
+func (d *Denied) String() string {
+	what := "may not search the directory"
+	if d.IsSocket {
+		what = "may not write to the socket"
 	}
-	return " below its root directory " + root
+	return fmt.Sprintf("%s %s (mode %04o, of %d:%d)", what, d.Path, d.Mode, d.UID, d.GID)
 }

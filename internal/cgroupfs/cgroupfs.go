@@ -80,6 +80,28 @@ func Processes(cgroup string) ([]int, error) {
 	return pids, nil
 }
 
+// ProcessesBelow lists the processes of a control group and of those below it, most at most. None is what there is
+// for a group that is not there.
+func ProcessesBelow(cgroup string, most int) (pids []int) {
+	if Mount() == "" {
+		return nil
+	}
+	_ = filepath.WalkDir(Dir(cgroup), func(dir string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil: // it is gone
+			return fs.SkipDir
+		case !d.IsDir():
+			return nil
+		case len(pids) >= most:
+			return fs.SkipAll
+		}
+		some, _ := Processes(strings.TrimPrefix(dir, Mount())) // a group of threads has none
+		pids = append(pids, some[:min(len(some), most-len(pids))]...)
+		return nil
+	})
+	return pids
+}
+
 // handleType is the type of a file handle that is a kernfs_node's id (kernel: FILEID_KERNFS).
 const handleType = 0xfe
 

@@ -140,7 +140,7 @@ func TestNoPackageKnowsTwoEnds(t *testing.T) {
 func TestLibrariesAreImportedWhereTheyBelong(t *testing.T) {
 	for library, where := range map[string][]string{
 		"github.com/opencontainers/runtime-spec": {"pkg/relay/oci"},
-		"github.com/cilium/ebpf":                 {"bench", "bpf", "bpf/unit", "internal/tracer", "internal/sockdiag", "cmd/sdtrace"},
+		"github.com/cilium/ebpf":                 {"bench", "bpf", "bpf/pair", "bpf/unit", "internal/tracer", "internal/sockdiag", "cmd/sdtrace"},
 		"github.com/spf13/cobra":                 {"cmd/sdtrace"},
 		"github.com/vishvananda/netlink":         {"internal/sockdiag"},
 		"github.com/klauspost/compress":          {"pkg/capture"},

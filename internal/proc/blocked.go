@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// SendWaits are where a thread is in the kernel whose datagram has no room: in the receiver's queue, or in its own
+// socket's buffer, which what is not read takes up, too (socket(7), SO_SNDBUF).
+var SendWaits = []string{"unix_wait_for_peer", "sock_alloc_send_pskb"}
+
 // ThreadsIn returns the threads of the process that wait in one of some functions of the kernel
 // (proc_pid_wchan(5), proc_pid_stack(5)), none if that may not be known.
 func (p Process) ThreadsIn(functions ...string) (tids []int) {
@@ -27,6 +31,16 @@ func (p Process) ThreadsIn(functions ...string) (tids []int) {
 		return true
 	})
 	return tids
+}
+
+// WaitsOf is how often a thread has begun to wait: one that goes on waiting for the same has the same number.
+func (p Process) WaitsOf(tid int) (uint64, error) {
+	content, err := p.Read("task/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return 0, err
+	}
+	status, err := ParseStatus(content)
+	return status.Waits, err
 }
 
 // waitsIn is the function of the kernel in which a thread waits, "" if it runs, or that may not be known.

@@ -3,7 +3,9 @@
 package proc_test
 
 import (
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"unsafe"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/internal/proc"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 // mmsghdr is struct mmsghdr (sendmmsg(2)).
@@ -96,4 +99,64 @@ func TestWhereAThreadSendsToThatWaits(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAThreadThatWaitsAgainIsToldFromOneThatGoesOnWaiting(t *testing.T) {
+	vmtest.Natively(t, "a program that machines do not have")
+	p, echo := startCat(t)
+	waits := func() (n uint64) {
+		await.Until(t, "it waits for more", func() bool {
+			stat, err := p.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err = p.WaitsOf(p.PID); err != nil {
+				t.Fatal(err)
+			}
+			return stat.State == 'S'
+		})
+		return n
+	}
+	before := waits()
+	if again := waits(); again != before {
+		t.Errorf("it has waited %d times, and then %d", before, again)
+	}
+	echo()
+	await.Until(t, "it has waited again", func() bool { return waits() > before })
+	if _, err := p.WaitsOf(1); err == nil {
+		t.Error("of a thread that is another process's")
+	}
+}
+
+// startCat starts cat, and returns it when it has loaded its libraries, and what has it echo a byte.
+func startCat(t *testing.T) (cat proc.Process, echo func()) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+	echo = func() {
+		t.Helper()
+		if _, err := io.WriteString(in, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	echo()
+	if cat, err = proc.Open(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cat.Close)
+	return cat, echo
 }

@@ -24,6 +24,8 @@ type Stat struct {
 	State byte
 	// StartTicks is when it was started, in [Tick] of CLOCK_BOOTTIME.
 	StartTicks uint64
+	// CPUTicks is the time of a processor that it has taken, in [Tick].
+	CPUTicks uint64
 	// IsKernel is set for a kernel thread (kernel: PF_KTHREAD), which has no files and no environment.
 	IsKernel bool
 }
@@ -36,7 +38,7 @@ func ParseStat(content []byte) (stat Stat, ok bool) {
 		return Stat{}, false
 	}
 	fields := strings.Fields(string(content[end+1:]))
-	const flags, startTime = 9 - 3, 22 - 3
+	const flags, userTime, systemTime, startTime = 9 - 3, 14 - 3, 15 - 3, 22 - 3
 	if len(fields) <= startTime {
 		return Stat{}, false
 	}
@@ -46,9 +48,23 @@ func ParseStat(content []byte) (stat Stat, ok bool) {
 	}
 	const kernelThread = 0x00200000
 	bits, err := strconv.ParseUint(fields[flags], 10, 64)
-	return Stat{string(content[open+1 : end]), fields[0][0], ticks, bits&kernelThread != 0}, err == nil
+	if err != nil {
+		return Stat{}, false
+	}
+	stat = Stat{Comm: string(content[open+1 : end]), State: fields[0][0], StartTicks: ticks, IsKernel: bits&kernelThread != 0}
+	for _, field := range []int{userTime, systemTime} {
+		taken, err := strconv.ParseUint(fields[field], 10, 64)
+		if err != nil {
+			return Stat{}, false
+		}
+		stat.CPUTicks += taken
+	}
+	return stat, true
 }
 
 // StartedAt reports whether the process was started at that time, in nanoseconds of
 // CLOCK_BOOTTIME.
 func (s Stat) StartedAt(ns uint64) bool { return s.StartTicks == ns/uint64(Tick) }
+
+// StartedBy reports whether the process was there at that time, in nanoseconds of CLOCK_BOOTTIME.
+func (s Stat) StartedBy(ns uint64) bool { return s.StartTicks <= ns/uint64(Tick) }

@@ -26,6 +26,8 @@ type Status struct {
 	// Blocked and Caught are the signals that its main thread blocks and that the process catches,
 	// bit N-1 for signal N.
 	Blocked, Caught uint64
+	// Waits is how often the thread has begun to wait: it has given its processor up by itself.
+	Waits uint64
 }
 
 var errNoStatus = errors.New("not like /proc/PID/status")
@@ -69,6 +71,8 @@ func ParseStatus(content []byte) (Status, error) {
 			s.Blocked, err = strconv.ParseUint(fields[0], 16, 64)
 		case "SigCgt":
 			s.Caught, err = strconv.ParseUint(fields[0], 16, 64)
+		case "voluntary_ctxt_switches":
+			s.Waits, err = strconv.ParseUint(fields[0], 10, 64)
 		}
 		if err != nil {
 			return Status{}, err

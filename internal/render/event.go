@@ -134,6 +134,12 @@ func (t Text) appendNotes(b []byte, e *events.Event, v *events.Verdict) []byte {
 		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte { return appendRefused(b, e.Refused, &e.Sender) })
 	}
+	if e.Trouble != "" {
+		b = append(b, ' ')
+		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
+			return append(events.AppendEscaped(append(b, '('), e.Trouble, false), ')')
+		})
+	}
 	if from := e.HopOf; from != nil {
 		b = append(b, ' ')
 		b = t.appendStyled(b, styleYellow, func(b []byte) []byte {
@@ -173,7 +179,6 @@ func (t Text) appendLoss(b []byte, l *events.Lost) []byte {
 			count uint64
 		}{
 			{"ring buffer full ", l.RingFull},
-			{"in-flight table full ", l.InFlightFull},
 			{"missed by the kernel at most ", l.Missed},
 			{"and what became of at most ", l.Receipts},
 		} {

@@ -232,8 +232,8 @@ func TestTextOfALoss(t *testing.T) {
 	}{
 		{events.Lost{Time: eventtest.Time, RingFull: 1}, "16:01:46.123456 *** LOST 1 datagram: ring buffer full 1 ***\n"},
 		{
-			events.Lost{Time: eventtest.Time, RingFull: 10, InFlightFull: 2, Missed: 3},
-			"16:01:46.123456 *** LOST 15 datagrams: ring buffer full 10, in-flight table full 2, missed by the kernel at most 3 ***\n",
+			events.Lost{Time: eventtest.Time, RingFull: 10, Missed: 3},
+			"16:01:46.123456 *** LOST 13 datagrams: ring buffer full 10, missed by the kernel at most 3 ***\n",
 		},
 		{
 			events.Lost{Time: eventtest.Time, RingFull: 1, Receipts: 2},

@@ -3,6 +3,7 @@
 package render
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -106,7 +107,21 @@ func (t Text) appendNews(b []byte, u *events.Unit) []byte {
 	if u.Main != nil && u.Main.PID != 0 {
 		b = appendMainOf(append(b, ", main process "...), u)
 	}
-	return append(b, ", and nothing was said since the capture began"...)
+	b = append(b, ", and nothing was said since the capture began"...)
+	return appendAsk(b, u)
+}
+
+// appendAsk appends which command says more of a unit.
+func appendAsk(b []byte, u *events.Unit) []byte {
+	name := strings.TrimSuffix(cmp.Or(u.UserUnit, u.Unit), ".service")
+	if name == "" {
+		return b
+	}
+	b = append(b, " (sdtrace why "...)
+	if u.Machine != "" || u.UserUnit != "" {
+		b = fmt.Appendf(b, "--manager %d ", u.Manager.PID)
+	}
+	return append(events.AppendEscaped(b, name, false), ')')
 }
 
 // resultMeans says what a Result= of systemd.exec(5) means for who waits for notifications.

@@ -44,7 +44,7 @@ func TestTextOfNewsOfAUnit(t *testing.T) {
 		"STARTED main process unknown":                               {News: events.UnitStarted, Restarts: eventtest.Ptr(uint32(0))},
 		"FAILED Result=watchdog: no ping came in time (WatchdogSec)": {News: events.UnitFailed, Result: "watchdog"},
 		"FAILED Result=new-one":                                      {News: events.UnitFailed, Result: "new-one"},
-		"is active (running) for 1h0m5s, Type=notify, main process nginx[812], and nothing was said since the capture began": {
+		"is active (running) for 1h0m5s, Type=notify, main process nginx[812], and nothing was said since the capture began (sdtrace why web)": {
 			News: events.UnitIs, ActiveState: "active", SubState: "running", Since: eventtest.Time.Add(-time.Hour - 5*time.Second), Type: "notify", Main: main,
 		},
 	} {

@@ -308,7 +308,7 @@ func TestOnlyDatagramSocketsOfThisFamilyAreListed(t *testing.T) {
 }
 
 func TestProcessesThatVanishAreNoError(t *testing.T) {
-	vmtest.OnlyOn(t, "/proc, from the oldest to the newest", "5.10-amd64", "sid-amd64")
+	vmtest.OnlyOn(t, "/proc, from the oldest to the newest", "5.10-amd64", "prove:sid-amd64")
 	requireRoot(t)
 	s := mustSocket(t)
 	var stop atomic.Bool
@@ -337,7 +337,7 @@ func TestProcessesThatVanishAreNoError(t *testing.T) {
 }
 
 func TestThousandsOfSocketsAreListed(t *testing.T) {
-	vmtest.OnlyOn(t, "netlink, from the oldest to the newest", "5.10-amd64", "sid-amd64")
+	vmtest.OnlyOn(t, "netlink, from the oldest to the newest", "5.10-amd64", "prove:sid-amd64")
 	requireRoot(t)
 	// Of 16 bytes each, more than one read returns; Go raises the limit of open files.
 	const many = 3000

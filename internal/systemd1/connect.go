@@ -156,6 +156,24 @@ func (m *Manager) Sync(ctx context.Context) error {
 	return m.conn.Object(busName, managerPath).CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0).Err
 }
 
+// JobWaits returns the units whose jobs a job waits for (org.freedesktop.systemd1(5), GetJobBefore).
+func (m *Manager) JobWaits(ctx context.Context, job uint32) (units []string, err error) {
+	var jobs []systemd.JobStatus
+	answer := m.conn.Object(busName, managerPath).CallWithContext(ctx, "org.freedesktop.systemd1.Manager.GetJobBefore", 0, job)
+	if err := answer.Store(&jobs); err != nil {
+		return nil, err
+	}
+	for _, j := range jobs {
+		units = append(units, j.Unit)
+	}
+	return units, nil
+}
+
+// Restart asks for a unit to be restarted, or started if it does not run, and does not wait for that.
+func (m *Manager) Restart(ctx context.Context, unit string) error {
+	return m.conn.Object(busName, managerPath).CallWithContext(ctx, "org.freedesktop.systemd1.Manager.RestartUnit", 0, unit, "replace").Err
+}
+
 // Close ends the connection.
 func (m *Manager) Close() { _ = m.conn.Close() }
 

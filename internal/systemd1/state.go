@@ -46,6 +46,23 @@ type Service struct {
 	HasSockets bool
 	// ReloadSignal is the number of ReloadSignal=; 0 when unknown.
 	ReloadSignal int
+	// LoadState is "loaded", "not-found", "masked" or another one, and ID the unit's own name, to which an alias leads.
+	LoadState, ID string
+	// Slice is the slice that it is in.
+	Slice string
+	// ReloadResult is why the latest reload failed, or "success"; "" when that is not told, as before systemd 253.
+	ReloadResult string
+	// MainCode and MainStatus say how the latest main process ended (siginfo_t: si_code, si_status); MainCode is 0
+	// for none that has ended.
+	MainCode, MainStatus int
+	// Job is the number of the unit's job, 0 for none.
+	Job uint32
+	// Program is what ExecStart= runs first, as a path; "" for none.
+	Program string
+	// NoUnixSockets is whether RestrictAddressFamilies= leaves AF_UNIX out.
+	NoUnixSockets bool
+	// Unset are the variables of UnsetEnvironment=.
+	Unset []string
 
 	version int
 }
@@ -78,6 +95,22 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 		ActiveState: value[string](p, "ActiveState"), Cgroup: value[string](p, "ControlGroup"), Result: value[string](p, "Result"),
 		Restarts: value[uint32](p, "NRestarts"),
 		version:  m.Version, Main: value[uint32](p, "MainPID"), ReloadSignal: int(value[int32](p, "ReloadSignal")),
+		LoadState: value[string](p, "LoadState"), ID: value[string](p, "Id"), ReloadResult: value[string](p, "ReloadResult"),
+		Slice:    value[string](p, "Slice"),
+		MainCode: int(value[int32](p, "ExecMainCode")), MainStatus: int(value[int32](p, "ExecMainStatus")),
+		Unset: value[[]string](p, "UnsetEnvironment"),
+	}
+	if families := value[[]any](p, "RestrictAddressFamilies"); len(families) > 1 {
+		allows, _ := families[0].(bool)
+		list, _ := families[1].([]string)
+		// A list that forbids is empty unless it is set.
+		s.NoUnixSockets = allows != slices.Contains(list, "AF_UNIX")
+	}
+	if job := value[[]any](p, "Job"); len(job) > 0 {
+		s.Job, _ = job[0].(uint32)
+	}
+	if commands := p.commands("ExecStart"); len(commands) > 0 && len(commands[0]) > 0 {
+		s.Program, _ = commands[0][0].(string)
 	}
 	s.HasSockets = slices.ContainsFunc(value[[]string](p, "TriggeredBy"), func(unit string) bool {
 		return strings.HasSuffix(unit, ".socket")
@@ -122,7 +155,7 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 	if commands, ok := p["ExecStartPost"].Value().([][]any); ok {
 		some := len(commands) > 0
 		u.StartPost = &some
-		const began = 4 // org.freedesktop.systemd1(5), "a(sasbttttuii)"
+		const began = 4
 		if some && len(commands[0]) > began {
 			usec, _ := commands[0][began].(uint64)
 			s.PostStarted = span(usec)
@@ -213,6 +246,9 @@ func pointer[T any](p properties, name string) *T {
 	}
 	return nil
 }
+
+// commands are those of a property such as ExecStart, each as "sasbttttuii" (org.freedesktop.systemd1(5)).
+func (p properties) commands(name string) [][]any { return value[[][]any](p, name) }
 
 // time is a property that is a time by CLOCK_MONOTONIC.
 func (p properties) time(name string) time.Duration {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
@@ -38,21 +37,25 @@ type Knowledge struct {
 	// Delivery: whether a datagram was put into the receiver's queue, and how long the
 	// call took.
 	Delivery bool
+	// Connects: connect(2) that fails.
+	Connects bool
 }
 
-// sendPrograms are those of the fentry backend that see a send. The entry comes last, so that no send is seen by only
-// some of the programs.
+// sendPrograms are those of the fentry backend that see a send. What sees a datagram in its queue comes last, so that no
+// send is seen by only some of the programs.
 var sendPrograms = []attachment{
 	trampoline("connect_refused", "fexit/unix_dgram_connect", "socket", "", "", ""),
 	trampoline("connect_denied", "fexit/security_socket_connect", "socket", "", ""),
 	trampoline("socket_denied", "fexit/security_socket_create", "", "", "", ""),
-	// All sends of a machine pass it, of every family.
-	trampoline("send_denied", "fexit/security_socket_sendmsg", "socket", "msghdr", "").ifModulesRefuseSends(),
+	trampoline("send_denied", "fexit/security_socket_sendmsg", "socket", "msghdr", "").ifDeniedSends(),
 	rawTracepoint("thread_exit", "sched_process_exit"),
-	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", ""),
-	trampoline(receiverFound, "fentry/security_unix_may_send", "socket", "socket"),
-	trampoline(payloadCopied, "fexit/skb_copy_datagram_from_iter", "sk_buff", "", "iov_iter", ""),
-	trampoline("send_enter", "fentry/unix_dgram_sendmsg", "socket", "msghdr", "").andCounted(),
+	trampoline("receiver_gone", "fentry/unix_dgram_disconnected", "sock", "sock"),
+	trampoline("send_waits", "fentry/unix_wait_for_peer", "sock", "").ifByThread(false),
+	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(false),
+	trampoline("send_exit_by_thread", "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(true),
+	trampoline(datagramQueued, "fentry/skb_queue_tail", "sk_buff_head", "sk_buff").ifByThread(false),
+	trampoline(datagramQueuedByThread, "fentry/skb_queue_tail", "sk_buff_head", "sk_buff").ifByThread(true),
+	trampoline("send_enter", "fentry/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(true),
 }
 
 // plans are in the order of preference.
@@ -61,23 +64,23 @@ var plans = []attachPlan{
 		backend:   "fentry",
 		hook:      "unix_dgram_sendmsg, unix_dgram_recvmsg",
 		load:      bpf.LoadFentry,
-		knows:     Knowledge{Receipts: true, Receivers: true, Delivery: true},
-		limits:    []string{limitExe, "read, unread, barrier: of datagrams of SOCK_SEQPACKET"},
+		knows:     Knowledge{Receipts: true, Receivers: true, Delivery: true, Connects: true},
+		limits:    []string{limitExe, limitLatency, limitDenied, "read, unread, barrier: of datagrams of SOCK_SEQPACKET"},
 		variables: map[string]any{"follow_receipts": true},
 		// What follows a datagram comes before what begins to.
 		programs: append([]attachment{
 			trampoline("pipe_released", "fentry/pipe_release", "inode", "file"),
 			rawTracepoint("datagram_discarded", "kfree_skb"),
 			trampoline(datagramRead, "fexit/unix_dgram_recvmsg", "socket", "msghdr", "", ""),
-			trampoline(datagramTaken, "fexit/__skb_try_recv_datagram", "sock", "sk_buff_head", "", "", "", ""),
+			trampoline(datagramTaken, "fentry/skb_free_datagram", "sock", "sk_buff"),
 		}, sendPrograms...),
 	},
 	{
 		backend:  "fentry",
 		hook:     "unix_dgram_sendmsg",
 		load:     bpf.LoadFentry,
-		knows:    Knowledge{Receivers: true, Delivery: true},
-		limits:   []string{limitExe, limitReceipts},
+		knows:    Knowledge{Receivers: true, Delivery: true, Connects: true},
+		limits:   []string{limitExe, limitLatency, limitDenied, limitReceipts},
 		programs: sendPrograms,
 	},
 	{
@@ -88,13 +91,14 @@ var plans = []attachPlan{
 			"sends that a security module refuses before the socket sees them, and connects that fail, are not seen at all"),
 		programs: []attachment{
 			rawTracepoint("thread_exit", "sched_process_exit"),
-			rawTracepoint("send_length", "sock_send_length").andCounted(),
+			btfTracepoint("send_length", "sock_send_length").andCounted(),
 		},
 	},
 	{
 		backend: "tracepoint",
 		hook:    "sys_exit",
 		load:    bpf.LoadTracepoint,
+		knows:   Knowledge{Connects: true},
 		limits: append(slices.Clone(tracepointLimits),
 			"sends by io_uring, splice, sendfile and 32-bit programs are not seen at all",
 			"the error that ended a sendmmsg after its first message"),
@@ -110,9 +114,9 @@ type attachment struct {
 	// for any other type.
 	params  []string
 	counted bool // a run that the kernel skips is a datagram lost
-	// refusals is set for one that sees only what a security module refuses.
-	refusals bool
-	attach   func(*ebpf.Program) (link.Link, error)
+	// only says whether it is attached, nil for always.
+	only   func(*settings) bool
+	attach func(*ebpf.Program) (link.Link, error)
 }
 
 func trampoline(name, hook string, params ...string) attachment {
@@ -129,43 +133,40 @@ func rawTracepoint(name, tracepoint string) attachment {
 	return attachment{name: name, hook: "raw_tp/" + tracepoint, tracepoint: tracepoint, attach: attach}
 }
 
+// btfTracepoint is a tracepoint whose arguments the program knows the types of.
+func btfTracepoint(name, tracepoint string) attachment {
+	a := trampoline(name, "tp_btf/"+tracepoint)
+	a.tracepoint = tracepoint
+	return a
+}
+
 func (a attachment) andCounted() attachment {
 	a.counted = true
 	return a
 }
 
-func (a attachment) ifModulesRefuseSends() attachment {
-	a.refusals = true
+func (a attachment) ifDeniedSends() attachment {
+	a.only = func(s *settings) bool { return s.denied }
 	return a
 }
 
-// here is the plan with what there is to see on this machine.
-func (p attachPlan) here() attachPlan {
-	if !modulesRefuseSends() {
-		p.programs = slices.DeleteFunc(slices.Clone(p.programs), func(a attachment) bool { return a.refusals })
-	}
-	return p
+func (a attachment) ifByThread(is bool) attachment {
+	a.only = func(s *settings) bool { return s.byThread == is }
+	return a
 }
 
-// modulesRefuseSends reports whether a security module is active that may refuse a send: those with labels
-// for processes (LSM_HOOK_INIT(socket_sendmsg) of AppArmor, SELinux, Smack and TOMOYO).
-func modulesRefuseSends() bool {
-	active, err := os.ReadFile("/sys/kernel/security/lsm")
-	if err != nil { // it is not mounted, but all of them but TOMOYO tell a process its label
-		label, err := os.ReadFile("/proc/self/attr/current")
-		return err == nil && len(label) > 0
-	}
-	return slices.ContainsFunc(strings.Split(strings.TrimSpace(string(active)), ","), func(name string) bool {
-		return slices.Contains([]string{"apparmor", "selinux", "smack", "tomoyo"}, name)
-	})
+// with is the plan without the programs that the settings leave out.
+func (p attachPlan) with(s *settings) attachPlan {
+	p.programs = slices.DeleteFunc(slices.Clone(p.programs), func(a attachment) bool { return a.only != nil && !a.only(s) })
+	return p
 }
 
 // Programs of the fentry backend that are asked about by name.
 const (
-	payloadCopied = "payload_copied"
-	receiverFound = "receiver_found"
-	datagramTaken = "datagram_taken"
-	datagramRead  = "datagram_read"
+	datagramQueued         = "datagram_queued"
+	datagramQueuedByThread = "datagram_queued_by_thread"
+	datagramTaken          = "datagram_taken"
+	datagramRead           = "datagram_read"
 )
 
 // plansFor returns the plans to try for a value of --backend.

@@ -23,7 +23,10 @@ func ringRecord(n int) int { return (n+7)/8*8 + 8 }
 // sendRecord is as long as what the record of an event has to say.
 func sendRecord(e *events.Event) int {
 	n := int(unsafe.Offsetof(bpf.FentryEvent{}.Comm)) + len(bpf.FentryEvent{}.Comm)
-	n += len(e.Payload) + len(e.Socket.Address) + len(e.Socket.Bound)
+	n += len(e.Payload) + len(e.Socket.Bound)
+	if e.Socket.Address != e.Socket.Bound || e.Backend != "fentry" {
+		n += len(e.Socket.Address)
+	}
 	if cgroup := strings.Trim(e.Sender.Cgroup, "/"); cgroup != "" {
 		n += len(cgroup) + 1
 	}
@@ -132,9 +135,9 @@ func TestTheVerifierWalksThroughNoLongLoop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// On Linux 6.1 it is 104,000, of which 20,000 are for what is refused before a send; loops of as
-		// many rounds as a payload has bytes made it 266,000.
-		const most = 120_000
+		// On Linux 6.1 it is 90,000, on 7.2 160,000; loops of as many rounds as a payload has bytes made it 160,000
+		// more.
+		const most = 180_000
 		if n > most {
 			t.Errorf("the verifier walked through %d instructions, more than %d", n, most)
 		}

@@ -96,14 +96,29 @@ func (t *Tracer) scanEnvironments(seen map[int]int) {
 // nameBits mirrors notify_socket_bits.
 type nameBits [4096 / 64]uint64
 
-// add sets the bit of an address, as perhaps_in_environment in bpf/notify.h looks for it.
-func (b *nameBits) add(address [addressSize]byte) {
-	length := len(bytes.TrimRight(address[:], "\x00"))
-	if length < 8 {
-		return // the programs ask the map for these
+// knownEnds are the ends of names that the programs know by themselves, as in bpf/notify.h: notify sockets, and the
+// journal's.
+var knownEnds = []string{
+	"/systemd/notify", "/run/host/notify", "/notify.sock", "/notify/notify",
+	"/journal/socket", "/journal/stdout", "/journal/syslog", "/journal/dev-log", "/dev/log",
+}
+
+// setNameBits tells the programs of the known names.
+func (t *Tracer) setNameBits() error {
+	for _, end := range knownEnds {
+		t.nameBits.add([]byte(end))
+	}
+	return t.tell("notify_socket_bits", &t.nameBits)
+}
+
+// add sets the bit of a name, as name_bit in bpf/notify.h looks for it: by its last seven bytes. For a shorter one the
+// programs ask the map.
+func (b *nameBits) add(name []byte) {
+	if len(name) < 8 {
+		return
 	}
 	const factor = 0x9e3779b97f4a7c15
-	bit := (binary.LittleEndian.Uint64(address[length-8:]) ^ uint64(length)) * factor >> (64 - 12)
+	bit := (binary.LittleEndian.Uint64(name[len(name)-8:]) >> 8) * factor >> (64 - 12)
 	b[bit/64] |= 1 << (bit % 64)
 }
 
@@ -113,8 +128,8 @@ func (t *Tracer) addNotifySocket(address [addressSize]byte) {
 	if t.collection.Maps["notify_sockets"].Put(address, uint8(1)) != nil {
 		return
 	}
-	t.nameBits.add(address)
-	_ = t.collection.Variables["notify_socket_bits"].Set(&t.nameBits)
+	t.nameBits.add(bytes.TrimRight(address[:], "\x00"))
+	_ = t.tell("notify_socket_bits", &t.nameBits)
 }
 
 // notifySocketOf is the AF_UNIX address that NOTIFY_SOCKET holds in the environment of a

@@ -3,6 +3,10 @@
 package tracer
 
 import (
+	"errors"
+	"slices"
+	"strings"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 )
@@ -51,4 +55,39 @@ func (t *Tracer) Verified() (int, error) {
 		total += int(n)
 	}
 	return total, nil
+}
+
+// ErrNoSuchProgram says that no plan has a program with the options.
+var ErrNoSuchProgram = errors.New("no plan has this program")
+
+// OpenElsewhere is Open by the first plan that has a program, which is attached to another function or tracepoint.
+func OpenElsewhere(opts Options, program, elsewhere string) (*Tracer, error) {
+	settings, err := newSettings(opts)
+	if err != nil {
+		return nil, err
+	}
+	for _, plan := range plans {
+		plan = plan.with(settings)
+		at := slices.IndexFunc(plan.programs, func(a attachment) bool { return a.name == program })
+		if at < 0 || plan.backend != opts.Backend {
+			continue
+		}
+		a := &plan.programs[at]
+		kind, _, _ := strings.Cut(a.hook, "/")
+		if kind == "raw_tp" {
+			*a = rawTracepoint(program, elsewhere)
+		} else {
+			a.hook = kind + "/" + elsewhere
+			load := plan.load
+			plan.load = func() (*ebpf.CollectionSpec, error) {
+				spec, err := load()
+				if err == nil {
+					spec.Programs[program].AttachTo = elsewhere
+				}
+				return spec, err
+			}
+		}
+		return open(plan, settings, nil)
+	}
+	return nil, ErrNoSuchProgram
 }

@@ -19,7 +19,7 @@ import (
 func bufferOf(e events.Event) *wire.SendBuffer { return &wire.SendBuffer{Event: e} }
 
 func aSend(n uint64) item {
-	return item{id: wire.DatagramID{SKB: n, StartNS: n}, send: bufferOf(events.Event{Seq: n, Payload: []byte("BARRIER=1"), FDs: []events.FD{{Type: "pipe"}}})}
+	return item{id: wire.DatagramID{SKB: n, QueuedNS: n}, send: bufferOf(events.Event{Seq: n, Payload: []byte("BARRIER=1"), FDs: []events.FD{{Type: "pipe"}}})}
 }
 
 func aPlainSend(n uint64) item {
@@ -35,7 +35,7 @@ func hidden(n uint64) item {
 }
 
 func aReceipt(n uint64, kind events.ReceiptKind) item {
-	return item{id: wire.DatagramID{SKB: n, StartNS: n}, receipt: &events.Receipt{Kind: kind}}
+	return item{id: wire.DatagramID{SKB: n, QueuedNS: n}, receipt: &events.Receipt{Kind: kind}}
 }
 
 // tell runs items through a follower and says what it shows, "3" for the send of
@@ -77,8 +77,8 @@ func TestASendComesBeforeWhatBecameOfIt(t *testing.T) {
 		{"a barrier of what was never shown", []item{aReceipt(9, barrier), aSend(1)}, []string{"1"}},
 		{"the same address again", []item{
 			aSend(1), aReceipt(1, read),
-			{id: wire.DatagramID{SKB: 1, StartNS: 7}, send: bufferOf(events.Event{Seq: 7})},
-			{id: wire.DatagramID{SKB: 1, StartNS: 7}, receipt: &events.Receipt{Kind: read}},
+			{id: wire.DatagramID{SKB: 1, QueuedNS: 7}, send: bufferOf(events.Event{Seq: 7})},
+			{id: wire.DatagramID{SKB: 1, QueuedNS: 7}, receipt: &events.Receipt{Kind: read}},
 		}, []string{"1", "read 1", "7", "read 7"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

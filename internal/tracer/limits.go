@@ -6,6 +6,8 @@ package tracer
 const (
 	limitExe      = "sender.exe: when the process has gone by the time it is looked up"
 	limitReceipts = "read, unread, barrier, withheld, hop_of: what becomes of a datagram once it is queued"
+	limitLatency  = "result.latency_ns: of a send that did not wait for room, without --latency"
+	limitDenied   = "sends that a security module refuses before the socket sees them, without --denied"
 )
 
 var tracepointLimits = []string{

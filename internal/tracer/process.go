@@ -65,8 +65,8 @@ func (c *bootClock) check() {
 	if now.Before(c.next) {
 		return
 	}
-	// Without the monotonic reading, which must not follow into the events.
-	start := time.Now().Round(0).Add(-proc.BootTime())
+	wall, boot := proc.WallAndBootTime()
+	start := wall.Add(-boot)
 	// A microsecond of jitter between two readings is no step.
 	if drift := start.Sub(c.clock.Boot).Abs(); drift > time.Millisecond {
 		c.clock = wire.Clock{Boot: start}

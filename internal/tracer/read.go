@@ -154,7 +154,7 @@ func (t *Tracer) doze() error {
 	if t.quiet != quietIntervals {
 		return nil
 	}
-	return t.tellPrograms(1)
+	return t.tell("reader_sleeps", uint32(1))
 }
 
 func (t *Tracer) wakeUp() error {
@@ -163,12 +163,13 @@ func (t *Tracer) wakeUp() error {
 	if !asleep {
 		return nil
 	}
-	return t.tellPrograms(0)
+	return t.tell("reader_sleeps", uint32(0))
 }
 
-func (t *Tracer) tellPrograms(sleeps uint32) error {
-	if err := t.collection.Variables["reader_sleeps"].Set(sleeps); err != nil {
-		return fmt.Errorf("telling the programs whether to wake us up: %w", err)
+// tell sets a variable of the programs, which has to be one of theirs.
+func (t *Tracer) tell(variable string, value any) error {
+	if err := t.collection.Variables[variable].Set(value); err != nil {
+		return fmt.Errorf("setting %s: %w", variable, err)
 	}
 	return nil
 }
@@ -219,19 +220,40 @@ func (t *Tracer) accepts(b *wire.SendBuffer) bool {
 }
 
 // meantToNotify finds out where a process would have sent to that was refused a socket: to what NOTIFY_SOCKET
-// holds in the environment that it was executed with. It reports whether that is asked for.
+// holds in the environment that it was executed with or, if it is over, in its parent's, which it has most likely got. It
+// reports whether that is asked for.
 func (t *Tracer) meantToNotify(e *events.Event) bool {
-	p, err := proc.Open(int(e.Sender.PID))
+	value, ok := toldToNotify(int(e.Sender.PID), func(stat proc.Stat) bool { return stat.StartedAt(e.Sender.StartTime) })
+	if !ok && e.Sender.PPID > 1 && isOver(e.Sender.PID) {
+		value, ok = toldToNotify(int(e.Sender.PPID), func(stat proc.Stat) bool { return stat.StartedBy(e.Sender.StartTime) })
+	}
+	e.Socket.Address = events.Address(value)
+	return ok && t.filter.matches(e)
+}
+
+// toldToNotify is NOTIFY_SOCKET in the environment of a process that is the one meant.
+func toldToNotify(pid int, isMeant func(proc.Stat) bool) (value string, ok bool) {
+	p, err := proc.Open(pid)
 	if err != nil {
-		return false
+		return "", false
 	}
 	defer p.Close()
-	if stat, err := p.Stat(); err != nil || !stat.StartedAt(e.Sender.StartTime) {
-		return false
+	if stat, err := p.Stat(); err != nil || !isMeant(stat) {
+		return "", false
 	}
-	value, ok, err := p.NotifySocket()
-	e.Socket.Address = events.Address(value)
-	return err == nil && ok && t.filter.matches(e)
+	value, ok, err = p.NotifySocket()
+	return value, ok && err == nil
+}
+
+// isOver reports whether a process cannot be looked at any more, as one that waits for its parent cannot.
+func isOver(pid uint32) bool {
+	p, err := proc.Open(int(pid))
+	if err != nil {
+		return true
+	}
+	defer p.Close()
+	stat, err := p.Stat()
+	return err != nil || stat.State == 'Z'
 }
 
 // beginsWithKey reports whether the first line of a message is an assignment to a key of the

@@ -410,6 +410,8 @@ func (w *worker) run(s step) outcome {
 		return w.blockThreads(s)
 	case "join blocked threads":
 		return w.joinThreads()
+	case "send at once":
+		return sendAtOnce(s)
 	case "spawn":
 		return w.spawn(s)
 	default:

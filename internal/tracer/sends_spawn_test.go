@@ -182,3 +182,43 @@ func (w *worker) joinThreads() outcome {
 	}
 	return o
 }
+
+// sendAtOnce makes len(Msgs) threads that send N datagrams each, all at once, and waits for them. Each says in its
+// datagrams who it is, and which of them it is, and sends to the address of its message.
+func sendAtOnce(s step) outcome {
+	begin, ends := make(chan struct{}), make(chan outcome, len(s.Msgs))
+	for _, m := range s.Msgs {
+		go func() {
+			// Never unlocked: the thread ends with the goroutine.
+			runtime.LockOSThread()
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				ends <- result(0, err)
+				return
+			}
+			defer func() { _ = unix.Close(fd) }()
+			name, nameLen := sockaddr(m.Addr)
+			o := outcome{}
+			<-begin
+			for i := range s.N {
+				payload := []byte(fmt.Sprintf("STATUS=%d %d", unix.Gettid(), i))
+				_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&payload[0])), uintptr(len(payload)), 0,
+					uintptr(unsafe.Pointer(name)), nameLen)
+				if errno == 0 {
+					o.N++
+				}
+			}
+			ends <- o
+		}()
+	}
+	close(begin)
+	o := outcome{}
+	for range s.Msgs {
+		r := <-ends
+		o.N += r.N
+		if r.Errno != 0 {
+			o.Errno = r.Errno
+		}
+	}
+	return o
+}

@@ -73,14 +73,17 @@ const (
 
 // settings are options in the shape the programs take them.
 type settings struct {
-	ringSize, inFlight uint32
-	variables          map[string]any
-	sets               []set
-	patterns           []bpf.FentryPattern
-	matcher            *matcher
-	byName             bool // notify sockets are told by name
-	onlyFailed         bool
-	hierarchies        *hierarchies
+	ringSize   uint32
+	variables  map[string]any
+	sets       []set
+	patterns   []bpf.FentryPattern
+	matcher    *matcher
+	byName     bool // notify sockets are told by name
+	onlyFailed bool
+	// byThread says that the fentry backend keeps what it knows of a send with the thread, as the kernel preempts
+	// itself or the time of each send is asked for; denied that it sees sends which a security module refuses.
+	byThread, denied bool
+	hierarchies      *hierarchies
 	// types is the kernel's BTF: decoding it takes a good part of a start, so all plans
 	// that are tried share it. Its megabytes go with the settings.
 	types *btf.Cache
@@ -99,16 +102,14 @@ func newSettings(opts Options) (*settings, error) {
 	f := opts.Filter
 	s := &settings{
 		ringSize: opts.RingSize,
-		inFlight: opts.InFlight,
 		matcher:  newMatcher(f), onlyFailed: f.Failed,
-		byName: !opts.All && len(f.Sockets) == 0,
-		types:  newTypes(),
+		byName:   !opts.All && len(f.Sockets) == 0,
+		byThread: opts.Latency || preempts(),
+		denied:   opts.Denied,
+		types:    newTypes(),
 	}
 	if s.ringSize == 0 {
 		s.ringSize = DefaultRingSize
-	}
-	if s.inFlight == 0 {
-		s.inFlight = DefaultInFlight
 	}
 	if s.ringSize&(s.ringSize-1) != 0 || int(s.ringSize) < os.Getpagesize() {
 		return nil, badOption("ring buffer of %d bytes: want a power of two of at least %d",
@@ -122,6 +123,7 @@ func newSettings(opts Options) (*settings, error) {
 	s.variables = map[string]any{
 		"self_tgid":            uint32(os.Getpid()),
 		"capture_all":          opts.All,
+		"by_name":              s.byName,
 		"wakeup_bytes":         s.ringSize / 4,
 		"filter_pid":           len(f.PIDs) > 0,
 		"filter_uid":           len(f.UIDs) > 0,
@@ -132,6 +134,8 @@ func newSettings(opts Options) (*settings, error) {
 		"v1_controllers":       padded(v1),
 		"v1_controllers_count": uint32(len(v1)),
 	}
+	s.variables["filter_task"] = len(f.PIDs)+len(f.UIDs)+len(f.Comms)+len(f.NetNS)+
+		len(f.Cgroups)+len(f.Units)+len(f.Containers) > 0
 	s.sets = []set{
 		{"pids", anySlice(f.PIDs)},
 		{"uids", anySlice(f.UIDs)},
@@ -272,6 +276,9 @@ func (s *settings) hasComponents() bool { return s.variables["component_groups"]
 func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error {
 	variables := maps.Clone(s.variables)
 	maps.Copy(variables, more)
+	if spec.Variables["by_thread"] != nil {
+		variables["by_thread"] = s.byThread
+	}
 	for name, value := range variables {
 		variable := spec.Variables[name]
 		if variable == nil {
@@ -284,12 +291,6 @@ func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error
 	spec.Maps["ring"].MaxEntries = s.ringSize
 	for _, set := range s.sets {
 		spec.Maps[set.name].MaxEntries = uint32(max(1, len(set.keys)))
-	}
-	if table := spec.Maps["in_flight"]; table != nil {
-		table.MaxEntries = s.inFlight
-		for _, copies := range []string{"short_copies", "long_copies"} {
-			spec.Maps[copies].MaxEntries = min(s.inFlight, max(minCopies, s.inFlight/8))
-		}
 	}
 	return nil
 }

@@ -21,14 +21,13 @@ func (t *Tracer) lost() (*events.Lost, error) {
 		return nil, err
 	}
 	now := events.Lost{
-		RingFull: stats.RingFull, InFlightFull: stats.InFlightFull, Missed: stats.Missed, Receipts: stats.Receipts,
+		RingFull: stats.RingFull, Missed: stats.Missed, Receipts: stats.Receipts,
 	}
 	delta := events.Lost{
-		Time:         time.Now(),
-		RingFull:     now.RingFull - t.reported.RingFull,
-		InFlightFull: now.InFlightFull - t.reported.InFlightFull,
-		Missed:       now.Missed - t.reported.Missed,
-		Receipts:     now.Receipts - t.reported.Receipts,
+		Time:     time.Now(),
+		RingFull: now.RingFull - t.reported.RingFull,
+		Missed:   now.Missed - t.reported.Missed,
+		Receipts: now.Receipts - t.reported.Receipts,
 	}
 	if delta.Count() == 0 && delta.Receipts == 0 {
 		return nil, nil
@@ -46,8 +45,8 @@ type Stats struct {
 	Filtered uint64
 	// Captured is how many were handed to user space.
 	Captured uint64
-	// RingFull, InFlightFull and Missed are the losses, as in [events.Lost].
-	RingFull, InFlightFull, Missed uint64
+	// RingFull and Missed are the losses, as in [events.Lost].
+	RingFull, Missed uint64
 	// Receipts is how many receipts are missing at most, as in [events.Lost].
 	Receipts uint64
 }
@@ -56,20 +55,19 @@ type Stats struct {
 func (s Stats) Seen() uint64 { return s.Ignored + s.Filtered + s.Captured + s.Lost() }
 
 // Lost is the number of datagrams lost, all reasons together.
-func (s Stats) Lost() uint64 { return s.RingFull + s.InFlightFull + s.Missed }
+func (s Stats) Lost() uint64 { return s.RingFull + s.Missed }
 
 // Stats reads the kernel's counters. The error says which could not be read.
 func (t *Tracer) Stats() (Stats, error) {
 	var s Stats
 	for counter, to := range map[bpf.FentryCounter]*uint64{
-		bpf.FentryCounterCOUNT_IGNORED:        &s.Ignored,
-		bpf.FentryCounterCOUNT_FILTERED:       &s.Filtered,
-		bpf.FentryCounterCOUNT_CAPTURED:       &s.Captured,
-		bpf.FentryCounterCOUNT_RING_FULL:      &s.RingFull,
-		bpf.FentryCounterCOUNT_IN_FLIGHT_FULL: &s.InFlightFull,
-		bpf.FentryCounterCOUNT_RUN_SKIPPED:    &s.Missed,
-		bpf.FentryCounterCOUNT_UNREADABLE:     &s.Missed,
-		bpf.FentryCounterCOUNT_RECEIPT_LOST:   &s.Receipts,
+		bpf.FentryCounterCOUNT_IGNORED:      &s.Ignored,
+		bpf.FentryCounterCOUNT_FILTERED:     &s.Filtered,
+		bpf.FentryCounterCOUNT_CAPTURED:     &s.Captured,
+		bpf.FentryCounterCOUNT_RING_FULL:    &s.RingFull,
+		bpf.FentryCounterCOUNT_RUN_SKIPPED:  &s.Missed,
+		bpf.FentryCounterCOUNT_UNREADABLE:   &s.Missed,
+		bpf.FentryCounterCOUNT_RECEIPT_LOST: &s.Receipts,
 	} {
 		var perCPU []uint64
 		if err := t.collection.Maps["counters"].Lookup(uint32(counter), &perCPU); err != nil {
@@ -79,19 +77,21 @@ func (t *Tracer) Stats() (Stats, error) {
 			*to += n
 		}
 	}
+	if here := t.collection.Maps["call_here"]; here != nil {
+		var perCPU []bpf.FentryCall
+		if err := here.Lookup(uint32(0), &perCPU); err != nil {
+			return Stats{}, fmt.Errorf("reading the counters: %w", err)
+		}
+		for i := range perCPU {
+			s.Ignored += perCPU[i].Ignored
+			s.Captured += perCPU[i].Captured
+		}
+	}
 	// Read after the kernel's counter, which is never less.
 	rejected := min(t.rejected.Load(), s.Captured)
 	s.Captured, s.Filtered = s.Captured-rejected, s.Filtered+rejected
-	// Of a datagram without a place in the in-flight table, only payload_copied may
-	// know that it counts.
-	var refused uint64
-	if v := t.collection.Variables["in_flight_refused"]; v != nil {
-		if err := v.Get(&refused); err != nil {
-			return Stats{}, fmt.Errorf("reading the counters: %w", err)
-		}
-	}
 	for _, p := range t.plan.programs {
-		if !p.counted && (refused == 0 || p.name != payloadCopied) {
+		if !p.counted {
 			continue
 		}
 		missed, err := t.missed(p.name)
@@ -101,7 +101,7 @@ func (t *Tracer) Stats() (Stats, error) {
 		s.Missed += missed
 	}
 	if t.plan.knows.Receipts {
-		for _, name := range []string{datagramTaken, datagramRead} {
+		for _, name := range []string{datagramQueued, datagramQueuedByThread, datagramTaken, datagramRead} {
 			missed, err := t.missed(name)
 			if err != nil {
 				return Stats{}, err
@@ -112,9 +112,12 @@ func (t *Tracer) Stats() (Stats, error) {
 	return s, nil
 }
 
-// missed is how many runs of a program the kernel skipped. Kernels before 5.12 say 0,
+// missed is how many runs of a program the kernel skipped, 0 for one that is not loaded. Kernels before 5.12 say 0,
 // and never skip one.
 func (t *Tracer) missed(program string) (uint64, error) {
+	if t.collection.Programs[program] == nil {
+		return 0, nil
+	}
 	stats, err := t.collection.Programs[program].Stats()
 	if err != nil {
 		return 0, fmt.Errorf("reading the program statistics: %w", err)
@@ -125,10 +128,10 @@ func (t *Tracer) missed(program string) (uint64, error) {
 // doubtDelivery takes back that a datagram was dropped by the receiver's socket filter
 // when the receiver may just not have been seen.
 func (t *Tracer) doubtDelivery(r *events.Result) error {
-	if r.Errno != "" || !r.Failed() || t.collection.Programs[receiverFound] == nil {
+	if r.Errno != "" || !r.Failed() {
 		return nil
 	}
-	missed, err := t.missed(receiverFound)
+	missed, err := t.missed(datagramQueuedByThread)
 	if missed > 0 {
 		r.Delivered = nil
 	}

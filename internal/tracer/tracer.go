@@ -37,20 +37,18 @@ type Options struct {
 	// RingSize is the size of the ring buffer in bytes, a power of two and a
 	// multiple of the page size; 0 means DefaultRingSize.
 	RingSize uint32
-	// InFlight is how many sends can be under way at a time, and InFlight/8
-	// (but not less than 1024, or InFlight if that is less) how many of them
-	// with a payload; 0 means DefaultInFlight. Only the fentry backend needs it.
-	InFlight uint32
+	// Latency has the fentry backend tell of each datagram how long its send took until it was queued, and not only of
+	// those that waited for room. It costs each AF_UNIX datagram of the host a tenth of a microsecond.
+	Latency bool
+	// Denied has the fentry backend see sends that a security module refuses before the socket does. It costs each send of
+	// the host a tenth of a microsecond, TCP's too.
+	Denied bool
 }
 
 const (
-	// DefaultRingSize is Options.RingSize where that is 0, in bytes: more of them would
-	// cost senders more, as what they write to would not stay in the cache.
-	DefaultRingSize = 4 << 20
-	// DefaultInFlight is Options.InFlight where that is 0, in sends.
-	DefaultInFlight = 8192
-
-	minCopies = 1024
+	// DefaultRingSize is Options.RingSize where that is 0, in bytes: room for a quarter of a second of the fastest single
+	// sender, as long as a machine that hiccups stands still.
+	DefaultRingSize = 8 << 20
 )
 
 // ErrFlushed is returned by [Tracer.Read] once after [Tracer.Flush], when all that
@@ -78,6 +76,8 @@ type Item struct {
 // one another; the other methods can be called at any time.
 type Tracer struct {
 	plan       attachPlan
+	byThread   bool
+	refused    []Refusal // plans that were tried before
 	collection *ebpf.Collection
 	links      []link.Link
 	reader     *ringbuf.Reader
@@ -138,6 +138,7 @@ func Open(opts Options) (*Tracer, error) {
 	for _, plan := range plans {
 		t, err := open(plan, settings, opts.Accept)
 		if err == nil {
+			t.refused = refused
 			return t, nil
 		}
 		refused = append(refused, Refusal{Backend: plan.backend, Hook: plan.hook, Err: err, plan: plan})
@@ -146,9 +147,9 @@ func Open(opts Options) (*Tracer, error) {
 }
 
 func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) (_ *Tracer, err error) {
-	plan = plan.here()
+	plan = plan.with(settings)
 	t := &Tracer{
-		plan: plan, filter: settings.matcher, accept: accept, stop: make(chan struct{}),
+		plan: plan, byThread: settings.byThread, filter: settings.matcher, accept: accept, stop: make(chan struct{}),
 		claims:     claims{onlyFailed: settings.onlyFailed},
 		decoder:    wire.Decoder{Controllers: settings.hierarchies.controllers},
 		patterns:   len(settings.patterns),
@@ -176,6 +177,11 @@ func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) 
 	if t.reader, err = ringbuf.NewReader(t.collection.Maps["ring"]); err != nil {
 		return nil, fmt.Errorf("opening the ring buffer: %w", err)
 	}
+	if settings.byName {
+		if err := t.setNameBits(); err != nil {
+			return nil, err
+		}
+	}
 	for _, p := range plan.programs {
 		l, err := p.attach(t.collection.Programs[p.name])
 		if err != nil {
@@ -183,10 +189,24 @@ func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) 
 		}
 		t.links = append(t.links, l)
 	}
+	if err := t.setAttached(true); err != nil {
+		return nil, err
+	}
+	if err := t.try(); err != nil {
+		return nil, err
+	}
 	if settings.byName {
 		t.watchEnvironments()
 	}
 	return t, nil
+}
+
+// setAttached tells the programs of the fentry backend whether all of them are attached.
+func (t *Tracer) setAttached(attached bool) error {
+	if t.collection.Variables["attached"] == nil {
+		return nil
+	}
+	return t.tell("attached", attached)
 }
 
 func load(plan attachPlan, settings *settings) (*ebpf.Collection, error) {
@@ -206,6 +226,9 @@ func load(plan attachPlan, settings *settings) (*ebpf.Collection, error) {
 
 // Knows says what the capture can tell; see [Knowledge].
 func (t *Tracer) Knows() Knowledge { return t.plan.knows }
+
+// Refused says which better backends do not work here, in the order in which they were tried.
+func (t *Tracer) Refused() []Refusal { return t.refused }
 
 // Backend is the backend in use: "fentry" or "tracepoint".
 func (t *Tracer) Backend() string { return t.plan.backend }
@@ -227,6 +250,9 @@ func (t *Tracer) detach() (err error) {
 	t.stopOnce.Do(func() {
 		close(t.stop)
 		t.scanner.Wait()
+		if t.collection != nil {
+			err = t.setAttached(false)
+		}
 		// What was attached last goes first, so that no send is left in the middle.
 		for _, l := range slices.Backward(t.links) {
 			err = errors.Join(err, l.Close())

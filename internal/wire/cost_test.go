@@ -70,7 +70,7 @@ func TestTheDecodersMemoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, n := range []int{len(d.comms), len(d.addresses), len(d.cgroups)} {
+	for _, n := range []int{len(d.comms.all), len(d.addresses.all), len(d.bound.all), len(d.cgroups.all)} {
 		if n > namesMax {
 			t.Errorf("%d names are remembered, %d at most", n, namesMax)
 		}
@@ -87,11 +87,12 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func BenchmarkDecodeAndJSON(b *testing.B) {
+	var stream events.JSONStream
 	benchmarkRecords(b, func(d *Decoder, buffer *SendBuffer, record []byte, line []byte) []byte {
 		if _, err := d.Send(buffer, record, Clock{}); err != nil {
 			b.Fatal(err)
 		}
-		return events.JSONEncoder{}.AppendEvent(line[:0], &buffer.Event)
+		return stream.AppendEvent(line[:0], &buffer.Event)
 	})
 }
 

@@ -74,7 +74,7 @@ func (d *Decoder) Receipt(r *events.Receipt, record []byte, clock Clock) (id Dat
 			r.Bytes = &n
 		}
 	}
-	return DatagramID{w.Skb, w.StartNs}, nil
+	return DatagramID{w.Skb, w.QueuedNs}, nil
 }
 
 var receiptKinds = [...]events.ReceiptKind{

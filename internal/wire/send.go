@@ -34,7 +34,7 @@ type Clock struct {
 
 // DatagramID tells the datagrams of a capture apart that are in flight or in a queue.
 // The zero value is none.
-type DatagramID struct{ SKB, StartNS uint64 }
+type DatagramID struct{ SKB, QueuedNS uint64 }
 
 // Decoder decodes the records of a capture. It remembers the names it has met, so that those
 // of a sender that sends again cost no memory. It must not be used concurrently.
@@ -44,28 +44,38 @@ type Decoder struct {
 	Controllers []string
 
 	comms, cgroups names[string]
-	addresses      names[events.Address]
+	// Two, as a datagram has one of each.
+	addresses, bound names[events.Address]
 
 	header  bpf.FentryEvent
 	receipt bpf.FentryReceipt
 }
 
 // names interns strings so that repeated names do not allocate.
-type names[T ~string] map[string]T
+type names[T ~string] struct {
+	all map[string]T
+	// last is what was asked for last, which mostly is the next one, too.
+	raw  []byte
+	last T
+}
 
 // namesMax is how many a large host has at a time.
 const namesMax = 16384
 
 // of returns the string for raw, which spell makes of it if it was not met before.
 func (n *names[T]) of(raw []byte, spell func([]byte) T) T {
-	if name, known := (*n)[string(raw)]; known {
-		return name
+	if n.all != nil && bytes.Equal(raw, n.raw) {
+		return n.last
 	}
-	if *n == nil || len(*n) >= namesMax {
-		*n = make(names[T])
+	name, known := n.all[string(raw)]
+	if !known {
+		if n.all == nil || len(n.all) >= namesMax {
+			n.all = make(map[string]T)
+		}
+		name = spell(raw)
+		n.all[string(raw)] = name
 	}
-	name := spell(raw)
-	(*n)[string(raw)] = name
+	n.raw, n.last = append(n.raw[:0], raw...), name
 	return name
 }
 
@@ -109,13 +119,16 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 		part, data = data[:n:n], data[n:]
 		return part
 	}
-	payload, address, bound := take(h.PayloadLen), take(h.AddressLen), take(h.BoundLen)
-	cgroup, fds := take(h.CgroupLen), take(h.FdCount)
+	payload, bound := take(h.PayloadLen), take(h.BoundLen)
+	cgroup, fds, address := take(h.CgroupLen), take(h.FdCount), take(h.AddressLen)
 	if data == nil {
 		return id, fmt.Errorf("%w: %d bytes are too few for what it holds", ErrBadRecord, len(record))
 	}
 
 	known := func(flag bpf.FentryEventFlag) bool { return h.Flags&uint32(flag) != 0 }
+	if known(bpf.FentryEventFlagEVENT_ADDRESS_BOUND) {
+		address = bound
+	}
 	b.UnsureNames, b.UnsureKey = known(bpf.FentryEventFlagEVENT_UNSURE_NAMES), known(bpf.FentryEventFlagEVENT_UNSURE_KEY)
 	e := &b.Event
 	*e = events.Event{
@@ -127,7 +140,7 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 			StartTime: h.StartTime,
 		},
 		Socket: events.Socket{
-			Address: d.addresses.of(address, events.AddressOf), Bound: d.addresses.of(bound, events.AddressOf),
+			Address: d.addresses.of(address, events.AddressOf), Bound: d.bound.of(bound, events.AddressOf),
 			Inode: h.SocketInode, Type: socketType(h.SocketType),
 		},
 	}
@@ -179,7 +192,7 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 		e.FDs = b.fds
 	}
 	if h.Skb != 0 {
-		id = DatagramID{h.Skb, h.TimeNs - h.LatencyNs}
+		id = DatagramID{h.Skb, h.TimeNs}
 	}
 	return id, nil
 }

@@ -60,7 +60,7 @@ func everyField() []byte {
 		PayloadLen: 7, AddressLen: 19, BoundLen: 5, CgroupLen: 27, FdCount: 2,
 		SocketType: 2, CgroupController: 2, Comm: comm("nginx\x00x"),
 	}
-	return record(h, "READY=1", "/run/systemd/notify", "\x00a\x00bc", "nginx.service\x00system.slice\x00", "\x06\x07")
+	return record(h, "READY=1", "\x00a\x00bc", "nginx.service\x00system.slice\x00", "\x06\x07", "/run/systemd/notify")
 }
 
 // decodeWire decodes into memory that held another event before, of which nothing must be left.
@@ -83,7 +83,7 @@ func TestDecodeWireTakesEveryField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (DatagramID{SKB: 0xffff888012345678, StartNS: 2e9 - 3100}); id != want {
+	if want := (DatagramID{SKB: 0xffff888012345678, QueuedNS: 2e9}); id != want {
 		t.Errorf("receipts come for %+v, want %+v", id, want)
 	}
 	want := events.Event{
@@ -118,7 +118,7 @@ func TestDecodeWireLeavesOutWhatIsUnknown(t *testing.T) {
 
 func TestDecodeReceiptTakesEveryField(t *testing.T) {
 	wire := bpf.FentryReceipt{
-		Type: uint32(RecordRead), Result: 7, Skb: 8, StartNs: 9, QueuedNs: 1e9, TimeNs: 2e9, SenderExitedNs: 2e9 - 500, CgroupId: 42, StartTime: 43,
+		Type: uint32(RecordRead), Result: 7, Skb: 8, QueuedNs: 1e9, TimeNs: 2e9, SenderExitedNs: 2e9 - 500, CgroupId: 42, StartTime: 43,
 		Pid: 1, Tid: 2, MsgFlags: 0x20 | 0x08, Comm: comm("sys\x00x"),
 	}
 	encode := func(w bpf.FentryReceipt) []byte {
@@ -153,7 +153,7 @@ func TestDecodeReceiptTakesEveryField(t *testing.T) {
 			tt.want(&want)
 			var got events.Receipt
 			id, err := new(Decoder).Receipt(&got, encode(w), clock)
-			if err != nil || id != (DatagramID{SKB: 8, StartNS: 9}) {
+			if err != nil || id != (DatagramID{SKB: 8, QueuedNS: w.QueuedNs}) {
 				t.Fatalf("id %v, %v", id, err)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/sdtrace/sdtrace/internal/enrich/hops"
 	"github.com/sdtrace/sdtrace/internal/enrich/machines"
 	"github.com/sdtrace/sdtrace/internal/enrich/names"
+	"github.com/sdtrace/sdtrace/internal/enrich/troubles"
 	"github.com/sdtrace/sdtrace/internal/enrich/verdicts"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -55,7 +56,7 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 	h := holders.Watch()
 	t, err := tracer.Open(tracer.Options{
 		Backend: options.Backend, Filter: match.filter, Accept: match.accept(), All: options.All,
-		RingSize: options.RingSize, InFlight: options.InFlight,
+		RingSize: options.RingSize, Latency: options.Latency, Denied: options.Denied,
 	})
 	if err != nil {
 		h.Close()
@@ -74,7 +75,8 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 	n := names.Watch()
 	l.closers = append(l.closers, h.Close, n.Close)
 	source := &ring{tracer: t, ctx: ctx, looked: h.Looked(), busy: busyAt(options.RingSize)}
-	var stages []Stage
+	// First, because the sender may be about to end.
+	stages := []Stage{Do(new(troubles.Stage).Do)}
 	if !t.Knows().Receivers {
 		d := destinations.Watch()
 		l.closers = append(l.closers, d.Close)
@@ -93,6 +95,11 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 	}
 	l.Capture = New(source, clock, append(stages, options.Stages...)...)
 	l.missing = append(tracer.Unprivileged(), match.missing...)
+	for _, r := range t.Refused() {
+		if errors.Is(r.Err, tracer.ErrBlind) {
+			l.missing = append(l.missing, fmt.Sprintf("%s (%s) is not used: %s", r.Backend, r.Hook, r.Reason()))
+		}
+	}
 	l.has = func(what Capability) bool {
 		knows := t.Knows()
 		return what == Receipts && knows.Receipts || what == Receivers && knows.Receivers || what == Delivery && knows.Delivery
@@ -135,7 +142,7 @@ func (l *Live) Stats() (Stats, error) {
 	s, err := l.tracer.Stats()
 	return Stats{
 		Ignored: s.Ignored, Filtered: s.Filtered, Captured: s.Captured,
-		RingFull: s.RingFull, InFlightFull: s.InFlightFull, Missed: s.Missed, Receipts: s.Receipts,
+		RingFull: s.RingFull, Missed: s.Missed, Receipts: s.Receipts,
 	}, err
 }
 

@@ -13,10 +13,14 @@ type Options struct {
 	// loads and attaches.
 	Backend string
 	// RingSize is the size of the ring buffer in bytes, a power of two and a multiple of the
-	// page size; 0 means 4 MiB.
+	// page size; 0 means 8 MiB.
 	RingSize uint32
-	// InFlight is how many sends can be under way at a time (fentry); 0 means 8192.
-	InFlight uint32
+	// Latency has the fentry backend tell of each datagram how long its send took until it was queued, and not only of those
+	// that waited for room. It costs each AF_UNIX datagram of the host a tenth of a microsecond.
+	Latency bool
+	// Denied has the fentry backend see sends that a security module refuses before the socket does. It costs each send of
+	// the host a tenth of a microsecond, TCP's too.
+	Denied bool
 	// NoVerdicts leaves out what service managers make of the datagrams: none is asked about its
 	// units.
 	NoVerdicts bool
@@ -35,8 +39,8 @@ type Stats struct {
 	Filtered uint64
 	// Captured is how many were captured.
 	Captured uint64
-	// RingFull, InFlightFull and Missed are the losses, as in [events.Lost].
-	RingFull, InFlightFull, Missed uint64
+	// RingFull and Missed are the losses, as in [events.Lost].
+	RingFull, Missed uint64
 	// Receipts is how many receipts are missing at most, as in [events.Lost].
 	Receipts uint64
 }
@@ -44,5 +48,5 @@ type Stats struct {
 // Seen is how many AF_UNIX datagrams were sent on the host, at most: each is in one of Ignored,
 // Filtered, Captured and the losses, of which Missed is an upper bound.
 func (s Stats) Seen() uint64 {
-	return s.Ignored + s.Filtered + s.Captured + s.RingFull + s.InFlightFull + s.Missed
+	return s.Ignored + s.Filtered + s.Captured + s.RingFull + s.Missed
 }

@@ -162,7 +162,10 @@ func (r *resolved) wanted() verdicts.Wanted {
 	if len(r.match.Containers) > 0 {
 		judge.containers = [][]string{r.filter.Containers}
 	}
-	return verdicts.Wanted{Unit: judge.matchesUnit, Hang: judge.matchesHang, Named: len(r.units) > 0}
+	root := func(cgroup string) bool {
+		return anyOf(judge.Cgroups, func(wanted string) bool { return isBelow(cgroup, wanted) || isBelow(wanted, cgroup) })
+	}
+	return verdicts.Wanted{Unit: judge.matchesUnit, Root: root, Hang: judge.matchesHang, Named: len(r.units) > 0}
 }
 
 func (r *resolved) resolveContainers(ctx context.Context, containers []string) error {

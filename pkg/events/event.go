@@ -43,6 +43,10 @@ type Event struct {
 	// is no payload.
 	Call Call
 
+	// Trouble says why the call has failed, in a sentence without a full stop, as the sender was seen just after it:
+	// its root directory, its user and what that may not use; "" if nothing was found.
+	Trouble string
+
 	// Awaited is set when a [Verdict] on the datagram follows in the stream.
 	Awaited bool
 

@@ -44,6 +44,7 @@ type (
 		Result   jsonResult    `json:"result"`
 		HopOf    uint64        `json:"hop_of,omitempty"`
 		Call     Call          `json:"call,omitempty"`
+		Trouble  string        `json:"trouble,omitempty"`
 
 		Size          *uint32          `json:"size,omitempty"`
 		Truncated     bool             `json:"truncated"`
@@ -126,7 +127,7 @@ type (
 		Time         string `json:"time"`
 		Count        uint64 `json:"count"`
 		RingFull     uint64 `json:"ring_full"`
-		InFlightFull uint64 `json:"in_flight_full"`
+		InFlightFull uint64 `json:"in_flight_full,omitempty"` // of captures before it was gone
 		Missed       uint64 `json:"missed"`
 		Receipts     uint64 `json:"receipts"`
 	}
@@ -231,6 +232,7 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 			Delivered: j.Result.Delivered,
 		},
 		Call:      j.Call,
+		Trouble:   j.Trouble,
 		Size:      j.Size,
 		Truncated: j.Truncated,
 		Payload:   j.PayloadBase64,
@@ -276,7 +278,7 @@ func (l *Lost) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("decoding event: %w", err)
 	}
-	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, InFlightFull: j.InFlightFull, Missed: j.Missed, Receipts: j.Receipts}
+	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, Missed: j.Missed + j.InFlightFull, Receipts: j.Receipts}
 	return nil
 }
 

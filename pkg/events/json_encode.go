@@ -38,13 +38,24 @@ func (j JSONEncoder) AppendRecord(b []byte, r *Record) []byte {
 }
 
 // AppendEvent appends e to b as one line, its '\n' included.
-func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {
+func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte { return appendEvent(b, e, nil) }
+
+// appendEvent takes what a stream remembers, if there is one.
+func appendEvent(b []byte, e *Event, stream *JSONStream) []byte {
 	b = append(b, `{"type":"send","seq":`...)
 	b = strconv.AppendUint(b, e.Seq, 10)
-	b = appendTimeField(b, e.Time)
+	if stream != nil {
+		b = stream.appendTime(b, e.Time)
+	} else {
+		b = appendTimeField(b, e.Time)
+	}
 	b = append(b, `,"backend":`...)
 	b = appendJSONString(b, e.Backend)
-	b = appendSender(b, &e.Sender)
+	if stream != nil {
+		b = stream.appendSender(b, &e.Sender)
+	} else {
+		b = appendSender(b, &e.Sender)
+	}
 	if e.Claimed != nil {
 		b = append(b, `,"claimed":{`...)
 		start := len(b)
@@ -55,9 +66,10 @@ func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {
 		b = appendJSONString(b, e.Refused.Errno)
 		b = append(appendClaimed(b, &e.Refused.Claimed), '}')
 	}
-	b = appendSocketField(b, &e.Socket)
-	if e.Receiver != nil {
-		b = appendReceiver(b, e.Receiver)
+	if stream != nil {
+		b = stream.appendDestination(b, e)
+	} else {
+		b = appendDestination(b, e)
 	}
 	b = appendResultField(b, &e.Result)
 	if e.HopOf != nil {
@@ -65,6 +77,9 @@ func (JSONEncoder) AppendEvent(b []byte, e *Event) []byte {
 	}
 	if e.Call != "" {
 		b = append(append(append(b, `,"call":"`...), e.Call...), '"')
+	}
+	if trouble := onlyUTF8(e.Trouble); trouble != "" {
+		b = appendJSONString(append(b, `,"trouble":`...), trouble)
 	}
 	if e.Size != nil {
 		b = append(b, `,"size":`...)
@@ -101,7 +116,6 @@ func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
 	}{
 		{`,"count":`, l.Count()},
 		{`,"ring_full":`, l.RingFull},
-		{`,"in_flight_full":`, l.InFlightFull},
 		{`,"missed":`, l.Missed},
 		{`,"receipts":`, l.Receipts},
 	} {
@@ -194,6 +208,14 @@ func appendClaimed(b []byte, c *Claimed) []byte {
 	b = appendNumber(b, `,"ns_pid":`, uint64(c.NSPID))
 	b = appendKnown(b, `,"uid":`, c.UID)
 	return appendKnown(b, `,"gid":`, c.GID)
+}
+
+func appendDestination(b []byte, e *Event) []byte {
+	b = appendSocketField(b, &e.Socket)
+	if e.Receiver != nil {
+		b = appendReceiver(b, e.Receiver)
+	}
+	return b
 }
 
 func appendSocketField(b []byte, s *Socket) []byte {
@@ -323,11 +345,14 @@ func closeList(b []byte, start int) []byte {
 // The fields. A name comes with what stands before it, a comma, and behind it.
 
 func appendTimeField(b []byte, t time.Time) []byte {
-	b = append(b, `,"time":"`...)
-	// Always with nine digits, so that lines of text sort by time; RFC 3339 without them
-	// has a fast way in package time.
-	b = t.UTC().AppendFormat(b, time.RFC3339)
-	b[len(b)-1] = '.' // was the Z
+	// RFC 3339 without a fraction has a fast way in package time.
+	return appendFraction(t.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339), t)
+}
+
+// appendFraction appends what a time has behind its second, of which the text ends in Z: always nine digits, so that
+// lines of text sort by time.
+func appendFraction(b []byte, t time.Time) []byte {
+	b[len(b)-1] = '.'
 	nanos := t.Nanosecond()
 	for unit := 100_000_000; unit > 0; unit /= 10 {
 		b = append(b, '0'+byte(nanos/unit%10))

@@ -109,8 +109,8 @@ func TestJSONOfAnEvent(t *testing.T) {
 }
 
 func TestJSONOfALoss(t *testing.T) {
-	lost := events.Lost{Time: eventtest.Time, RingFull: 10, InFlightFull: 2, Missed: 3, Receipts: 4}
-	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":15,"ring_full":10,"in_flight_full":2,"missed":3,"receipts":4}`
+	lost := events.Lost{Time: eventtest.Time, RingFull: 10, Missed: 3, Receipts: 4}
+	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":13,"ring_full":10,"missed":3,"receipts":4}`
 	if diff := cmp.Diff(want+"\n", string(events.JSONEncoder{}.AppendLost(nil, &lost))); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}
@@ -396,5 +396,13 @@ func BenchmarkJSON(b *testing.B) {
 	var line []byte
 	for b.Loop() {
 		line = events.JSONEncoder{}.AppendEvent(line[:0], e)
+	}
+}
+
+func TestALossOfAnOlderCaptureIsCounted(t *testing.T) {
+	var got events.Lost
+	old := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":15,"ring_full":10,"in_flight_full":2,"missed":3,"receipts":4}`
+	if err := json.Unmarshal([]byte(old), &got); err != nil || got.Missed != 5 || got.Count() != 15 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -11,9 +11,6 @@ type Lost struct {
 	Time time.Time
 	// RingFull counts datagrams for which the ring buffer had no room.
 	RingFull uint64
-	// InFlightFull counts datagrams whose send could not be tracked because
-	// the in-flight table was full (fentry).
-	InFlightFull uint64
 	// Missed counts datagrams for which the kernel skipped a program, because
 	// another run of it on the same CPU was preempted halfway (only on kernels
 	// that preempt themselves). It is an upper bound when there are datagrams
@@ -29,4 +26,4 @@ type Lost struct {
 }
 
 // Count is the number of datagrams lost, all reasons together.
-func (l Lost) Count() uint64 { return l.RingFull + l.InFlightFull + l.Missed }
+func (l Lost) Count() uint64 { return l.RingFull + l.Missed }

@@ -514,6 +514,7 @@ func TestNothingButWhatThePolicyAllowsIsReadBySystemd(t *testing.T) {
 // FuzzFilter: nothing reaches the host but what the policy allows of what the
 // container said, in a form that can be read in one way only.
 func FuzzFilter(f *testing.F) {
+	vmtest.Natively(f, "text alone")
 	addSeeds(f)
 	f.Fuzz(func(t *testing.T, payload []byte, fds uint8, bits uint64) {
 		examine(t, payload, int(fds%4), bits, func(s []byte) []string {
@@ -528,6 +529,7 @@ func FuzzFilter(f *testing.F) {
 
 // FuzzFilterAgainstSystemd is FuzzFilter with systemd's own tokenizer.
 func FuzzFilterAgainstSystemd(f *testing.F) {
+	vmtest.Natively(f, "text alone")
 	addSeeds(f)
 	systemd := startTokenizer(f)
 	f.Fuzz(func(t *testing.T, payload []byte, fds uint8, bits uint64) {

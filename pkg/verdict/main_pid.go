@@ -86,8 +86,14 @@ var mainPIDs = []rule{
 		reason: "that is the control process, which cannot be the main process, too",
 	},
 	{
+		id: "D18", key: "MAINPID", source: suits, outcome: Ignored, before: 253,
+		when:   func(s *scene) bool { return s.newMain().PID == 0 },
+		reason: "there is no such process where the service manager is",
+		cure:   "send the process id as the service manager sees it, not as the sender does in a pid namespace of its own",
+	},
+	{
 		id: "D18", key: mainKeys, source: suits, outcome: Ignored,
-		when:   func(s *scene) bool { return s.newMain().PID == 0 || s.newMain().Zombie },
+		when:   func(s *scene) bool { return s.newMain().Zombie },
 		reason: "that process is over",
 		cure:   "send MAINPID= of a process that runs",
 	},

@@ -55,7 +55,7 @@ func TestWhatASecurityModuleRefusesIsCaptured(t *testing.T) {
 		t.Skip("not declared: it takes a kernel with AppArmor")
 	}
 	loadProfile(t, refused)
-	eachBackend(t, func(t *testing.T, backend string) {
+	withBackend(t, func(t *testing.T, backend string) {
 		address := filepath.Join(base, backend, "notify.sock")
 		if err := os.MkdirAll(filepath.Dir(address), 0o755); err != nil {
 			t.Fatal(err)

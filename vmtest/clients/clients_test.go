@@ -162,7 +162,7 @@ s.sendall(b"STATUS=\xff\x00\x1b[2J\r\n")`},
 }
 
 func TestWhatRealClientsSendIsCapturedExactly(t *testing.T) {
-	eachBackend(t, func(t *testing.T, backend string) {
+	withBackend(t, func(t *testing.T, backend string) {
 		abstract := "@" + filepath.Base(base) + "-" + backend
 		c := open(t, backend, tracer.Filter{Sockets: []string{filepath.Join(base, backend, "*"), abstract + "*"}})
 		for i, client := range clients {
@@ -346,7 +346,7 @@ func TestSendersCgroupIsTheOneInProc(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	eachBackend(t, func(t *testing.T, backend string) {
+	withBackend(t, func(t *testing.T, backend string) {
 		address := filepath.Join(base, "cgroup-"+backend, "notify.sock")
 		c := open(t, backend, tracer.Filter{Sockets: []string{address}})
 		l := listen(t, address)

@@ -73,7 +73,7 @@ func separator(before string) string {
 // conmon passes on for podman; the container is started by it, with a runtime that has no
 // part in this.
 func TestWhatConmonPassesOnAndWithholdsIsSeen(t *testing.T) {
-	eachBackend(t, func(t *testing.T, backend string) {
+	withBackend(t, func(t *testing.T, backend string) {
 		if backend != "fentry" {
 			t.Skip("not declared: this backend sees only sends")
 		}
@@ -146,7 +146,7 @@ func TestWhatRuntimesPassOnAndWithholdIsSeen(t *testing.T) {
 		}},
 	} {
 		t.Run(test.runtime, func(t *testing.T) {
-			eachBackend(t, func(t *testing.T, backend string) {
+			withBackend(t, func(t *testing.T, backend string) {
 				if backend != "fentry" {
 					t.Skip("not declared: this backend sees only sends")
 				}

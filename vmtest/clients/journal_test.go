@@ -18,8 +18,8 @@ import (
 )
 
 func TestJournalTrafficIsNeverCaptured(t *testing.T) {
-	vmtest.OnlyOn(t, "the programs tell it by its text, the same ones on each", "5.10-amd64")
-	eachBackend(t, func(t *testing.T, backend string) {
+	vmtest.OnlyOn(t, "the programs tell it by its text, the same ones on each", "sid-amd64")
+	withBackend(t, func(t *testing.T, backend string) {
 		c := open(t, backend, tracer.Filter{})
 
 		cmd := exec.CommandContext(await.Context(t), roleBinary(t, "journal"))

@@ -29,7 +29,7 @@ func TestEventsCallAContainerByItsName(t *testing.T) {
 			e := start(t)
 			r := e.start(t, []string{"READY=1", stepSigterm, stepBarrier})
 			r.await(t)
-			eachBackend(t, func(t *testing.T, backend string) {
+			withBackend(t, func(t *testing.T, backend string) {
 				c := startCommand(t, "--backend", backend, "--socket", notifyInContainer, "-o", "json")
 				// The name is looked up beside the stream: it is absent from the first event.
 				for i := 0; ; i++ {

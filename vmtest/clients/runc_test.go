@@ -30,7 +30,7 @@ var containerConfig []byte
 // the container is ready. Both halves are to be seen, each with its true sender.
 func TestBothHalvesOfRuncsRelayAreCaptured(t *testing.T) {
 	bundle := makeBundle(t)
-	eachBackend(t, func(t *testing.T, backend string) {
+	withBackend(t, func(t *testing.T, backend string) {
 		address := filepath.Join(base, "runc-"+backend, "notify.sock")
 		state := filepath.Join(base, "r") // short: with id and notify.sock it has to fit into sun_path
 		id := newContainerID(t)

@@ -23,6 +23,9 @@ import (
 
 var update = flag.Bool("update", false, "write generated documents anew instead of comparing them")
 
+// Updates reports whether documents are written anew.
+func Updates() bool { return *update }
+
 // Check fails t if the section of the file does not say what fresh does, and with
 // -update writes it anew. The file is named as seen from the test's directory. Of
 // the differences only those that [Normalize] leaves count. The section is what
@@ -48,6 +51,16 @@ func Check(t testing.TB, file, section, fresh string) {
 	if diff != "" {
 		t.Errorf("%s says something else than this run (-document +run):\n%s\nTo write it anew: %s", file, diff, updating(t.Name()))
 	}
+}
+
+// Holds reports whether a text stands in a file, but for differences that [Normalize] takes away.
+func Holds(t testing.TB, file, text string) bool {
+	t.Helper()
+	all, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(Normalize(string(all)), Normalize(text))
 }
 
 // compare returns the normalized lines in which a document differs from fresh.

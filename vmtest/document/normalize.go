@@ -17,6 +17,12 @@ type form struct {
 var forms = []form{
 	// A clock's time, as sdtrace writes it.
 	{regexp.MustCompile(`\b\d\d:\d\d:\d\d\.\d{6}\b`), "TIME"},
+	{regexp.MustCompile(`\b(since|at) \d\d:\d\d:\d\d\b`), "$1 TIME"},
+	{regexp.MustCompile(`\bcame every \d+(?:\.\d+)?m?s\b`), "came every DURATION"},
+	// What sdtrace why says of times.
+	{regexp.MustCompile(`\b\d+(?:h|m|\.\d+s|s|ms)[0-9ms.]* ago\b`), "DURATION ago"},
+	{regexp.MustCompile(`\b(runs out in|next ping within) \d+(?:h|m|\.\d+s|s|ms)[0-9ms.]*`), "$1 DURATION"},
+	{regexp.MustCompile(`\bfor \d+(?:h|m|\.\d+s|s|ms)[0-9ms.]*(,| of |\b)`), "for DURATION$1"},
 	// Seconds since a beginning, in front of a line.
 	{regexp.MustCompile(`(?m)^ *\d+\.\d{3,6}\b`), "SECONDS"},
 	// How long something took: "read after 2.1ms", "sender gone for 1.8ms".
@@ -26,6 +32,11 @@ var forms = []form{
 	// A process: comm[123], and [123] in what a relay logs.
 	{regexp.MustCompile(`\[(?:[2-9]|[1-9]\d+)\]`), "[PID]"},
 	{regexp.MustCompile(`\b(MAINPID|MainPID|WATCHDOG_PID|SYSTEMD_EXEC_PID)=(?:[2-9]|[1-9]\d+)\b`), "$1=PID"},
+	{regexp.MustCompile(`(\bcounts as from|/run/\S+ names|\btakes|\bWATCHDOG_PID is of process|\bns_pid) \d+\b`), "$1 PID"},
+	{regexp.MustCompile(`\b(MAINPID=\w+) \(\d+ `), "$1 (PID "},
+	// Which socket has received a message is proven or not, with tracepoints, by when it was looked for.
+	{regexp.MustCompile(`\b(IGNORED|HEEDED|NO EFFECT|UNKNOWN)((?: [A-Z_]+)*) \(likely\)`), "$1$2"},
+	{regexp.MustCompile(`\brun-[0-9a-zu]+\.scope\b`), "run-ID.scope"},
 	{regexp.MustCompile(`/proc/(?:[2-9]|[1-9]\d+)\b`), "/proc/PID"},
 	// What a relay logs of a main process.
 	{regexp.MustCompile(`\b(MAINPID (?:added|rewritten)[^"\n]*) "\d+"`), `$1 "PID"`},

@@ -40,8 +40,9 @@ type Systemd struct {
 	Major   int
 	// Shared is the directory that is /shared on the other side.
 	Shared string
-	// Cgroup is the directory of its control group on this side.
-	Cgroup string
+	// Cgroup is the directory of its control group on this side, outermost the one that was made for it: that, or
+	// one above.
+	Cgroup, outermost string
 	// Console is what it has written to its console.
 	Console Console
 
@@ -71,9 +72,9 @@ const bootTarget = "[Unit]\nDefaultDependencies=no\n"
 
 // Boot starts the systemd of a directory made by fetch-systemd.sh, with dir, which it
 // makes, as a directory of its own and sdtrace as /sdtrace inside. This binary is /roles
-// there; its main function has to call [Play]. The result is not nil once there is
-// something to stop.
-func Boot(root, dir, sdtrace string) (*Systemd, error) {
+// there; its main function has to call [Play]. Its control group has below as the end of its path, as a container
+// runtime would make it. The result is not nil once there is something to stop.
+func Boot(root, dir, sdtrace string, below ...string) (*Systemd, error) {
 	if static, err := isStatic("/proc/self/exe"); err != nil {
 		return nil, err
 	} else if !static {
@@ -111,8 +112,9 @@ func Boot(root, dir, sdtrace string) (*Systemd, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Cgroup = filepath.Join(mount, fmt.Sprintf("sdtrace-%d-%s", os.Getpid(), filepath.Base(dir)))
-	if err := os.Mkdir(m.Cgroup, 0o755); err != nil {
+	m.outermost = filepath.Join(mount, fmt.Sprintf("sdtrace-%d-%s", os.Getpid(), filepath.Base(dir)))
+	m.Cgroup = filepath.Join(append([]string{m.outermost}, below...)...)
+	if err := os.MkdirAll(m.Cgroup, 0o755); err != nil {
 		return nil, err
 	}
 	cgroup, err := os.Open(m.Cgroup)
@@ -190,7 +192,7 @@ func (m *Systemd) Stop() error {
 		<-m.exited
 	}
 	_ = m.notify.Close()
-	return removeCgroup(m.Cgroup)
+	return removeCgroup(m.outermost)
 }
 
 // isStatic reports whether an executable asks for no dynamic loader.
@@ -243,9 +245,9 @@ func BootAll(base, sdtrace string, names ...string) (booted []*Systemd, err erro
 	return booted, nil
 }
 
-// Another boots one more of the same version, for what disturbs it.
-func (m *Systemd) Another() (*Systemd, error) {
-	return Boot(m.root, fmt.Sprintf("%s-%d", m.dir, m.others.Add(1)), m.sdtrace)
+// Another boots one more of the same version, for what disturbs it, or in a control group that ends in below.
+func (m *Systemd) Another(below ...string) (*Systemd, error) {
+	return Boot(m.root, fmt.Sprintf("%s-%d", m.dir, m.others.Add(1)), m.sdtrace, below...)
 }
 
 // Signal sends a signal to systemd itself.

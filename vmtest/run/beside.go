@@ -55,8 +55,12 @@ func (o *options) repeats() bool {
 // runMake makes a target of the Makefile.
 func runMake(ctx context.Context, opts *options, dir, target string) (*result, error) {
 	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", target)
+	cmd.Env = os.Environ()
 	if opts.repeats() {
-		cmd.Env = append(os.Environ(), "GOFLAGS="+os.Getenv("GOFLAGS")+" -count=1") // no result of before counts
+		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -count=1") // no result of before counts
+	}
+	if opts.all {
+		cmd.Env = append(cmd.Env, "SDTRACE_ALL=1")
 	}
 	return runCommand(ctx, cmd, opts, filepath.Join(dir, "make-"+target+".log"))
 }

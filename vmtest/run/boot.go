@@ -47,7 +47,7 @@ func bootCounting(ctx context.Context, opts *options, kernel vmtest.Kernel, b *b
 func bootTests(
 	ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string, counting bool,
 ) (*os.ProcessState, error) {
-	env, processors, model := kernel.Env(), []string{"-smp", "2"}, plainProcessor
+	env, processors, model := environment(opts, kernel), []string{"-smp", "2"}, plainProcessor
 	if counting {
 		env, processors = append(env, "SDTRACE_COUNTS_INSTRUCTIONS=1"), []string{"-smp", "1", "-icount", "shift=0,sleep=off"}
 		model = "max" // what the budgets were counted on
@@ -77,6 +77,15 @@ func bootTests(
 		"-append", "console="+console+" quiet loglevel=1 panic=-1 "+noWatchdogs)
 	cmd := exec.CommandContext(ctx, qemu, args...)
 	return runLogged(cmd, opts, filepath.Join(dir, "console.log"))
+}
+
+// environment is what tests are told of their machine.
+func environment(opts *options, kernel vmtest.Kernel) []string {
+	env := kernel.Env()
+	if opts.all {
+		env = append(env, "SDTRACE_ALL=1")
+	}
+	return env
 }
 
 func packInitramfs(file string, opts *options, env []string, b *built) (err error) {
@@ -134,7 +143,7 @@ func bootVirtme(ctx context.Context, opts *options, kernel vmtest.Kernel, b *bui
 		Output: filepath.Join(dir, "console.log"),
 		// /run is the guest's own tmpfs, and short: 107 bytes are all a socket's
 		// path may have.
-		Env: append(kernel.Env(), "HOME=/root", "USER=root", "LANG=C.UTF-8", "TMPDIR=/run", "SDTRACE_BINARY="+b.sdtrace,
+		Env: append(environment(opts, kernel), "HOME=/root", "USER=root", "LANG=C.UTF-8", "TMPDIR=/run", "SDTRACE_BINARY="+b.sdtrace,
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
 	}
 	for _, t := range b.tests {

@@ -21,6 +21,12 @@ import (
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
+// roots are the root file systems whose systemd a package's tests boot in a machine of tier 2.
+var roots = map[string][]string{
+	"vmtest/field":   {"trixie-runtimes"},
+	"vmtest/systemd": {"bookworm", "trixie", "sid"},
+}
+
 // planMachines returns a job for each kernel of each tier. Tests are compiled, once for an
 // architecture, when the first machine of it begins, while kernels are fetched.
 func planMachines(opts *options) (jobs []job) {
@@ -42,6 +48,9 @@ func planMachines(opts *options) (jobs []job) {
 			}
 			if tier == "2" {
 				j.needs = append(j.needs, "virtme-ng")
+				for _, pkg := range packages {
+					j.roots = append(j.roots, roots[strings.TrimPrefix(pkg, "./")]...)
+				}
 			}
 			if compilers[kernel.Arch] == nil {
 				compilers[kernel.Arch] = once(func(ctx context.Context) (*built, error) { return build(ctx, opts, kernel.Arch) })
@@ -82,7 +91,11 @@ func packagesOn(opts *options, tier string, kernel vmtest.Kernel) (packages []st
 		return opts.packages
 	}
 	for _, s := range vmtest.Suites() {
-		if s.Tier == tier && slices.ContainsFunc(s.Kernels, func(k vmtest.Kernel) bool { return k.Name == kernel.Name }) {
+		on := s.Kernels
+		if opts.all {
+			on = slices.Concat(on, s.ProvedOn)
+		}
+		if s.Tier == tier && slices.ContainsFunc(on, func(k vmtest.Kernel) bool { return k.Name == kernel.Name }) {
 			packages = append(packages, "./"+s.Package)
 		}
 	}
@@ -101,14 +114,21 @@ type result struct {
 	cpu      time.Duration // used by the job's processes
 	packages []packageTime
 	log      string
+	// stoppedEarly is set for a machine that has begun no test.
+	stoppedEarly bool
 }
 
 func (r *result) failures() []string {
 	list := append(slices.Clone(r.report.Problems), r.problems...)
 	for _, run := range r.report.Runs {
-		if run.Exit > 0 {
-			list = append(list, fmt.Sprintf("%s: exit status %d", run.Package, run.Exit))
+		if run.Exit <= 0 {
+			continue
 		}
+		what := fmt.Sprintf("%s: exit status %d", run.Package, run.Exit)
+		if !slices.ContainsFunc(r.outcomes, func(o vmtest.Outcome) bool { return o.Package == run.Package && o.Verdict.Bad() }) {
+			what += ", and none of its tests says why; the last lines:\n" + tail(run.Output)
+		}
+		list = append(list, what)
 	}
 	for _, o := range r.outcomes {
 		if o.Verdict.Bad() {
@@ -161,7 +181,7 @@ func runMachine(ctx context.Context, opts *options, results, tier string, kernel
 	}
 	ctx, cancel := context.WithTimeout(ctx, opts.timeout)
 	defer cancel()
-	boot := bootInitramfs
+	var boot booter = bootInitramfs
 	switch tier {
 	case "2":
 		boot = bootVirtme
@@ -170,31 +190,17 @@ func runMachine(ctx context.Context, opts *options, results, tier string, kernel
 	}
 	r := &result{tier: tier, kernel: kernel, log: filepath.Join(dir, "console.log")}
 	start := time.Now()
-	state, bootErr := boot(ctx, opts, kernel, built, dir)
-	r.took, r.cpu = time.Since(start), cpuTime(state)
-	var exit *exec.ExitError
-	switch {
-	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		r.problems = append(r.problems, fmt.Sprintf("stopped after %s", opts.timeout))
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case errors.As(bootErr, &exit):
-		// A failed test makes tier 2's machine exit with 1 too.
-	case bootErr != nil:
-		return nil, bootErr
+	err := r.boot(ctx, opts, boot, built, dir)
+	if err == nil && r.stoppedEarly {
+		fmt.Fprintf(os.Stderr, "     tier %s %s: the machine stopped before its first test, and is booted once more; "+
+			"the last lines:\n%s\n", tier, kernel.Name, lastLines(dir))
+		err = r.boot(ctx, opts, boot, built, dir)
 	}
-
-	console, err := os.ReadFile(r.log)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("reading the report: %w", err)
+	if r.took = time.Since(start); err != nil {
+		return nil, err
 	}
-	var want []string
-	for _, t := range built.tests {
-		want = append(want, t.pkg)
-	}
-	r.report = vmtest.ParseReport(string(console), want)
-	if exit != nil && !slices.ContainsFunc(r.report.Runs, func(run vmtest.Run) bool { return run.Exit > 0 }) {
-		r.problems = append(r.problems, bootErr.Error())
+	if r.stoppedEarly {
+		r.problems = append(r.problems, "the last lines:\n"+lastLines(dir))
 	}
 	events := &bytes.Buffer{}
 	for _, run := range r.report.Runs {
@@ -215,4 +221,51 @@ func runMachine(ctx context.Context, opts *options, results, tier string, kernel
 		r.problems = append(r.problems, "no test ran")
 	}
 	return r, nil
+}
+
+// booter boots a machine that runs tests, and returns when it has ended.
+type booter func(ctx context.Context, opts *options, kernel vmtest.Kernel, b *built, dir string) (*os.ProcessState, error)
+
+// boot boots the machine, and reads what it has reported. A machine that stops before its first test says nothing about
+// what is tested: an emulated kernel that panics while it boots, or an emulator for which memory was short.
+func (r *result) boot(ctx context.Context, opts *options, boot booter, built *built, dir string) error {
+	r.problems, r.stoppedEarly = nil, false
+	state, bootErr := boot(ctx, opts, r.kernel, built, dir)
+	r.cpu += cpuTime(state)
+	var exit *exec.ExitError
+	timedOut := errors.Is(context.Cause(ctx), context.DeadlineExceeded)
+	switch {
+	case timedOut:
+		r.problems = append(r.problems, fmt.Sprintf("stopped after %s", opts.timeout))
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(bootErr, &exit):
+		// A failed test makes tier 2's machine exit with 1 too.
+	case bootErr != nil:
+		return bootErr
+	}
+	console, err := os.ReadFile(r.log)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("reading the report: %w", err)
+	}
+	var want []string
+	for _, t := range built.tests {
+		want = append(want, t.pkg)
+	}
+	r.report = vmtest.ParseReport(string(console), want)
+	r.stoppedEarly = len(r.report.Runs) == 0 && !timedOut
+	if exit != nil && !slices.ContainsFunc(r.report.Runs, func(run vmtest.Run) bool { return run.Exit > 0 }) {
+		r.problems = append(r.problems, bootErr.Error())
+	}
+	return nil
+}
+
+// lastLines are those of a machine's logs.
+func lastLines(dir string) string {
+	var text []byte
+	for _, name := range []string{"virtme.log", "console.log"} {
+		log, _ := os.ReadFile(filepath.Join(dir, name)) // one that is not there has no lines
+		text = append(text, log...)
+	}
+	return tail(string(text))
 }

@@ -32,6 +32,7 @@ type options struct {
 	beside   [][]target // each list one after the other
 	times    int        // each machine
 	busy     bool
+	all      bool   // the kernels that suites.txt leaves to make prove, too
 	write    string // file for the proof
 	budget   time.Duration
 	kernels  []vmtest.Kernel
@@ -79,6 +80,7 @@ func parseFlags(args []string) (*options, error) {
 		return err
 	})
 	fs.IntVar(&opts.times, "times", 1, "run each machine that `many` times")
+	fs.BoolVar(&opts.all, "all", false, "run packages also on the kernels that suites.txt leaves to make prove")
 	fs.BoolVar(&opts.busy, "busy", false, "keep all processors busy meanwhile")
 	fs.DurationVar(&opts.budget, "budget", 0, "say so when all takes longer than this `time`;"+
 		" it is no failure, as a machine can be slow")

@@ -5,8 +5,11 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -61,6 +64,17 @@ func TestMachineFailsForEveryReason(t *testing.T) {
 				t.Errorf("failures %q, want one", r.failures())
 			}
 		})
+	}
+}
+
+func TestABinaryThatFailsOutsideItsTestsShowsItsLastLines(t *testing.T) {
+	r := &result{report: vmtest.Report{Runs: []vmtest.Run{{Package: "p", Exit: 1, Output: "booting: not ready\n"}}}}
+	if failures := r.failures(); len(failures) != 1 || !strings.Contains(failures[0], "booting: not ready") {
+		t.Errorf("failures %q", failures)
+	}
+	r.outcomes = []vmtest.Outcome{{Package: "p", Test: "TestA", Verdict: vmtest.Failed}}
+	if failures := r.failures(); strings.Contains(failures[0], "booting") {
+		t.Errorf("failures %q, of which a test says why", failures)
 	}
 }
 
@@ -127,5 +141,24 @@ func TestTheTimesOfPackagesAreRead(t *testing.T) {
 	want := []packageTime{{"example.org/a", 1500 * time.Millisecond}, {"example.org/d", 250 * time.Millisecond}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// A machine has no network: what its tests boot has to be there before it begins.
+func TestEachPackageThatBootsASystemdInAMachineHasItsRoots(t *testing.T) {
+	for _, s := range vmtest.Suites() {
+		files, err := filepath.Glob(filepath.Join("..", "..", s.Package, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Tier == "2" && bytes.Contains(text, []byte("pid1.BootAll(")) && roots[s.Package] == nil {
+				t.Errorf("%s boots a systemd, and roots does not say which", s.Package)
+			}
+		}
 	}
 }

@@ -23,8 +23,9 @@ import (
 // job is a machine that is to run tests, or a target of make beside the machines.
 type job struct {
 	name string
-	// needs are what fetch-kernels.sh has to fetch before.
-	needs []string
+	// needs are what fetch-kernels.sh has to fetch before, and roots what fetch-systemd.sh has to: a machine
+	// has no network.
+	needs, roots []string
 	// run has its logs in the directory dir.
 	run func(ctx context.Context, dir string) (*result, error)
 	dir string
@@ -65,10 +66,10 @@ func repeat(once []job, times int, results string) (jobs []job) {
 	return jobs
 }
 
-// runAll runs one machine more at a time than there are processors, as an emulated machine uses
-// one but for a third of its time, in which its tests wait; and beside them what mostly waits, too.
-// With two more each takes 10 to 15 % more of a processor, and nothing is won.
-// A machine begins when its kernel is there.
+// runAll runs as many machines at a time as there are processors, and the lists beside them. When a list is done, one
+// machine more runs in its place, as an emulated machine uses a processor but for a third of its time, in which its
+// tests wait. With more at once each takes 10 to 15 % more of a processor, and nothing is won.
+// A machine begins when its kernel, and what its tests boot, is there.
 func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 	results, errs := make([]*result, len(jobs)), make([]error, len(jobs)+1)
 	var printing sync.Mutex
@@ -88,6 +89,7 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 		r.print(os.Stderr)
 	}
 	var running sync.WaitGroup
+	fetched := make(chan int, len(jobs))
 	for lane := range opts.beside {
 		running.Go(func() {
 			for i, job := range jobs {
@@ -95,9 +97,11 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 					run(i)
 				}
 			}
+			for i := range fetched {
+				run(i)
+			}
 		})
 	}
-	fetched := make(chan int, len(jobs))
 	running.Go(func() {
 		defer close(fetched)
 		there := map[string]bool{}
@@ -105,18 +109,20 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 			if job.lane != 0 || ctx.Err() != nil {
 				continue
 			}
-			missing := slices.DeleteFunc(slices.Clone(job.needs), func(name string) bool { return there[name] })
-			if err := fetch(ctx, opts, missing); err != nil {
-				errs[len(jobs)] = err
-				return
-			}
-			for _, name := range missing {
-				there[name] = true
+			for script, names := range map[string][]string{"fetch-kernels.sh": job.needs, "fetch-systemd.sh": job.roots} {
+				missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return there[name] })
+				if err := fetch(ctx, opts, script, missing); err != nil {
+					errs[len(jobs)] = err
+					return
+				}
+				for _, name := range missing {
+					there[name] = true
+				}
 			}
 			fetched <- i
 		}
 	})
-	for range runtime.NumCPU() + 1 {
+	for range runtime.NumCPU() {
 		running.Go(func() {
 			for i := range fetched {
 				run(i)
@@ -133,11 +139,11 @@ func runAll(ctx context.Context, opts *options, jobs []job) ([]*result, error) {
 	return results, nil
 }
 
-func fetch(ctx context.Context, opts *options, names []string) error {
+func fetch(ctx context.Context, opts *options, script string, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(opts.root, "vmtest", "fetch-kernels.sh"), names...)
+	cmd := exec.CommandContext(ctx, filepath.Join(opts.root, "vmtest", script), names...)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("fetching %s: %w", strings.Join(names, ", "), err)

@@ -175,6 +175,13 @@ func (s *scenario) wanted(version int) string {
 	return ""
 }
 
+// playsOn reports whether it is played on a service manager. One that is to come to the same on all is played on the
+// oldest and the newest, and on all when make prove runs the tests.
+func (s *scenario) playsOn(m *pid1.Systemd) bool {
+	able := slices.DeleteFunc(slices.Clone(managers), func(m *pid1.Systemd) bool { return m.Major < s.since })
+	return m.Major >= s.since && (vmtest.All() || len(s.want) > 1 || m == able[0] || m == able[len(able)-1])
+}
+
 func mapKeys(m map[int]string) func(yield func(int) bool) {
 	return func(yield func(int) bool) {
 		for k := range m {
@@ -210,7 +217,7 @@ func TestVerdictsAreThoseOfSystemd(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range scenarios {
-				if scenarios[i].since > m.Major {
+				if !scenarios[i].playsOn(m) {
 					continue
 				}
 				t.Run(scenarios[i].name, func(t *testing.T) { scenarios[i].play(t, m, i) })
@@ -219,8 +226,23 @@ func TestVerdictsAreThoseOfSystemd(t *testing.T) {
 	}
 }
 
+// play plays the scenario, and once more where the capture says another verdict: with tracepoints a send that had no
+// processor for a tenth of a second is taken for a later one (docs/verdict.md), and that is not so each time.
 func (s *scenario) play(t *testing.T, m *pid1.Systemd, i int) {
-	u := define(t, m, fmt.Sprintf("s%d", i), s.service...)
+	others := s.playOnce(t, m, fmt.Sprintf("s%d", i))
+	if len(others) == 0 {
+		return
+	}
+	t.Logf("it is played once more: %s", strings.Join(others, "; "))
+	for _, other := range s.playOnce(t, m, fmt.Sprintf("s%d-again", i)) {
+		t.Error(other)
+	}
+	seenLive.forget(len(others))
+}
+
+// playOnce plays it in a unit of that name, and returns the verdicts of the capture that are known and others.
+func (s *scenario) playOnce(t *testing.T, m *pid1.Systemd, name string) (others []string) {
+	u := define(t, m, name, s.service...)
 	s.prepare(t, u)
 	from := u.sender(t, cmp.Or(s.from, "main"))
 	o := s.order
@@ -278,14 +300,12 @@ func (s *scenario) play(t *testing.T, m *pid1.Systemd, i int) {
 		if o.Lone {
 			pid = 0
 		}
-		// The capture may not know one, and says never another.
-		for _, other := range seenLive.compare(t, m, message{o.Send, pid, sent, verdicts}) {
-			t.Error(other)
-		}
+		others = seenLive.compare(t, m, message{o.Send, pid, sent, verdicts})
 	}
-	if t.Failed() {
+	if t.Failed() || len(others) > 0 {
 		t.Logf("before %v\nafter %v\nlog:\n%s", before, after, log)
 	}
+	return others
 }
 
 // lookLate judges by what systemd tells afterwards, as a capture has to: that may leave unknown what

@@ -181,6 +181,13 @@ func (c *tally) compare(t *testing.T, manager *pid1.Systemd, said message) (othe
 	return others
 }
 
+// forget takes back that so many were others.
+func (c *tally) forget(others int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.others -= others
+}
+
 // check holds that a capture knows nearly all verdicts, and that nearly none is another one: with tracepoints a
 // send that had no processor for a tenth of a second is taken for a later one (docs/verdict.md).
 func (c *tally) check(t *testing.T) {

@@ -63,9 +63,9 @@ func TestRandomMessagesLeadWhereTheyArePredictedTo(t *testing.T) {
 		t.Skip("not declared: a minute and more")
 	}
 	vmtest.Natively(t, "systemd decides, without programs in the kernel")
-	lives := 10_000 / inOneLife / len(suites)
+	lives := 2_000 / inOneLife / len(suites)
 	if vmtest.Long() {
-		lives *= 100
+		lives *= 500
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

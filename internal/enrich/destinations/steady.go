@@ -19,35 +19,17 @@ type steadyClock struct {
 // readings of two clocks are apart.
 const clockStep = 5 * time.Millisecond
 
-// clockTries is how often the clocks are read anew because something else ran in between.
-const clockTries = 8
-
 // check looks at the clocks. since is the time by CLOCK_BOOTTIME at which a change was
 // noticed last, 0 for never.
 func (c *steadyClock) check() (since time.Duration) {
-	boot, now := wallAtBoot()
+	wall, now := proc.WallAndBootTime()
+	boot := wall.Add(-now)
 	if c.boot.IsZero() {
 		c.boot = boot
 	} else if boot.Sub(c.boot).Abs() > clockStep {
 		c.boot, c.since = boot, now
 	}
 	return c.since
-}
-
-// wallAtBoot reads both clocks at about the same time.
-func wallAtBoot() (boot time.Time, now time.Duration) {
-	for range clockTries {
-		before := proc.BootTime()
-		// Without the monotonic reading, which goes by another clock.
-		wall := time.Now().Round(0)
-		now = proc.BootTime()
-		boot = wall.Add(-now)
-		if now-before < clockStep/2 {
-			break
-		}
-		// Something else ran in between.
-	}
-	return boot, now
 }
 
 // at is when the wall clock said so, by CLOCK_BOOTTIME, if it was not set since.

@@ -5,7 +5,6 @@
 package machines
 
 import (
-	"bytes"
 	"path"
 	"strings"
 	"time"
@@ -192,7 +191,7 @@ func lookAt(scope string, before look, now time.Duration) look {
 		stat, err := p.Stat()
 		if err == nil && stat.Comm == field.ServiceManager {
 			found.manager = process{pid, stat.StartTicks}
-			found.managed = before.managed && before.manager == found.manager || holdsManagerSocket(p)
+			found.managed = before.managed && before.manager == found.manager || hasNotifySocket(p)
 			if !found.managed {
 				found.until = now + coming
 			}
@@ -203,21 +202,4 @@ func lookAt(scope string, before look, now time.Duration) look {
 		}
 	}
 	return found
-}
-
-// holdsManagerSocket reports whether a process holds a socket with the name of a service
-// manager's, by what its network namespace has (proc_pid_net(5), unix).
-func holdsManagerSocket(p proc.Process) bool {
-	list, err := p.Read("net/unix")
-	if err != nil {
-		return false
-	}
-	named := make(map[uint32]bool)
-	for line := range bytes.Lines(list) {
-		inode, address := proc.ParseNetUnix(line)
-		if field.IsManagerSocket(address) {
-			named[inode] = true
-		}
-	}
-	return len(named) > 0 && p.HoldsAny(func(inode uint32) bool { return named[inode] })
 }

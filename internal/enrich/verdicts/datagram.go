@@ -15,7 +15,7 @@ import (
 )
 
 // sendLag is how long before the end of a send the datagram can have been read, where it is not known
-// when it began: the reader may have taken the processor of the sender. A sender's own start, and its
+// when it was queued: the reader may have taken the processor of the sender. A sender's own start, and its
 // main process's, are later bounds.
 const sendLag = 100 * time.Millisecond
 
@@ -31,10 +31,10 @@ type datagram struct {
 	// unit is the one that it counts for: "" for none. known is whether that can be told.
 	unit  string
 	known bool
-	// sent is when the send began, by CLOCK_MONOTONIC, at the earliest, and started when the
+	// sent is when it can have been read, by CLOCK_MONOTONIC, at the earliest, and started when the
 	// process did that it counts as from, by CLOCK_BOOTTIME; 0 when unknown.
 	sent, started time.Duration
-	// surely is when the send had not begun yet for sure, however long the sender had no processor.
+	// surely is when it cannot have been read yet, however long the sender had no processor.
 	surely time.Duration
 	// born is when the sender's process was started, by CLOCK_MONOTONIC.
 	born time.Duration
@@ -83,14 +83,12 @@ func (m *manager) datagram(msg *message) *datagram {
 	}
 	d.from.Unit = d.unit
 
-	offset := suspended()
+	offset := proc.Suspended()
 	end := e.BootTime - offset
 	d.said.Read, d.ended, d.born = end, end, time.Duration(s.StartTime)-offset
-	switch {
-	case e.Result.Latency != 0:
-		d.sent = end - e.Result.Latency
-		d.surely = d.sent
-	default:
+	if e.Backend == "fentry" {
+		d.sent, d.surely = end, end // it was queued then
+	} else {
 		d.sent, d.surely = max(end-sendLag, d.born), max(end-sendLagMax, d.born)
 	}
 	if receipt != nil {

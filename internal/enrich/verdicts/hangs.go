@@ -25,15 +25,12 @@ const (
 	sleeps = 'S'
 )
 
-// waits are where a thread is in the kernel whose datagram has no room: in the receiver's queue, or in its own
-// socket's buffer, which what is not read takes up, too (socket(7), SO_SNDBUF).
-var waits = []string{"unix_wait_for_peer", "sock_alloc_send_pskb"}
-
 // hanging is a send that does not return.
 type hanging struct {
 	since time.Time
 	next  time.Time // when it is told of next
 	step  time.Duration
+	waits uint64 // of the thread when it was seen first: a later send waits anew
 }
 
 // thread tells a thread from another.
@@ -84,18 +81,22 @@ func (m *manager) findHangs(ctx context.Context, manager proc.Process, stat proc
 	var told []*events.Hang
 	var mu sync.Mutex
 	_ = proc.Each(ctx, func(p proc.Process) {
-		for _, tid := range p.ThreadsIn(waits...) {
+		for _, tid := range p.ThreadsIn(proc.SendWaits...) {
 			address := events.AddressOf(p.Destination(tid))
 			cgroup, err := p.Cgroup()
 			if _, below := below(m.root, cgroup); err != nil || address != m.address || !m.hasRoot || !below {
 				continue
 			}
+			waits, err := p.WaitsOf(tid)
+			if err != nil {
+				continue // it is over
+			}
 			mu.Lock()
 			key := thread{p.PID, tid}
 			found[key] = true
 			h := known[key]
-			if h == nil {
-				h = &hanging{since: now, next: now.Add(hangsEvery / 2), step: waitFirst}
+			if h == nil || h.waits != waits {
+				h = &hanging{since: now, next: now.Add(hangsEvery / 2), step: waitFirst, waits: waits}
 				known[key] = h
 			}
 			if !now.Before(h.next) && len(told) < hangsMax {

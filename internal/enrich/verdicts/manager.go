@@ -494,7 +494,7 @@ func (m *manager) host(pid uint32) (*uint32, time.Duration) {
 	if err != nil {
 		return &host, 0
 	}
-	return &host, time.Duration(stat.StartTicks+1)*proc.Tick - suspended()
+	return &host, time.Duration(stat.StartTicks+1)*proc.Tick - proc.Suspended()
 }
 
 // namedIn is the process that a PID file of the service manager's names, nil for none.
@@ -567,11 +567,4 @@ func (m *manager) isCalled(candidate int, pid uint32) bool {
 	}
 	status, err := p.Status()
 	return err == nil && uint32(status.NSPID) == pid
-}
-
-// suspended is how long the machine was suspended until now: by how much CLOCK_BOOTTIME is ahead of
-// CLOCK_MONOTONIC.
-func suspended() time.Duration {
-	now := proc.Monotonic()
-	return max(proc.BootTime()-now, 0).Truncate(time.Millisecond)
 }

@@ -80,6 +80,8 @@ type Wanted struct {
 	// Unit reports whether a unit of the service manager with that notify socket is one of them; it is
 	// called from any goroutine.
 	Unit func(unit *events.Identity, socket events.Address) bool
+	// Root reports whether a unit of the service manager with that root of its control groups can be one of them.
+	Root func(cgroup string) bool
 	// Hang does so for a send that does not return.
 	Hang func(*events.Hang) bool
 	// Named is set if they were asked for by name.
@@ -97,6 +99,9 @@ func New(options Options) *Stage {
 	// What they signal is known from the beginning then, of the system's in any case.
 	scopes := append([]string{"/" + identity.InitScope}, cgroupfs.Named(identity.InitScope, groupsMax)...)
 	for _, scope := range scopes {
+		if !options.Wanted.Root(path.Dir(scope)) {
+			continue // it is asked when it receives something that is captured
+		}
 		if pid := s.managerOf(scope); pid != 0 && len(s.managers) < managersMax {
 			s.manager(pid, scope, socketOf(path.Dir(scope)))
 		}

@@ -427,7 +427,8 @@ func (m *manager) wall(at time.Duration) time.Time {
 	if at == 0 {
 		return time.Time{}
 	}
-	return time.Now().Add(at - proc.Monotonic())
+	wall, now := proc.WallAndMonotonic()
+	return wall.Add(at - now)
 }
 
 // tell lets news be yielded, if they are wanted, with what takes a look at processes. It reports whether they are.
