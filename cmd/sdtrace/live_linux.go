@@ -29,7 +29,7 @@ import (
 
 // subcommands are those beside a capture.
 func subcommands() []*cobra.Command {
-	return []*cobra.Command{newSocketsCommand(), newCheckCommand(), newRelayCommand(), newExecCommand()}
+	return []*cobra.Command{newWhyCommand(), newWaitCommand(), newTestCommand(), newSocketsCommand(), newCheckCommand(), newRelayCommand(), newExecCommand()}
 }
 
 // capture shows what is sent on this machine until something ends it.

@@ -12,8 +12,8 @@ import (
 )
 
 // Patience is how long a test waits for what has to come. It only bounds how long a failing
-// test takes: an emulated machine beside others can take a minute for what takes milliseconds.
-const Patience = 3 * time.Minute
+// test takes: an emulated machine on a slow computer, beside others, can take minutes for what takes milliseconds.
+const Patience = 10 * time.Minute
 
 // longest is the longest pause between two questions, when the first have been answered by no.
 const longest = 16 * time.Millisecond
@@ -27,9 +27,23 @@ func Until(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// UntilSeldomAsked is [Until] for a condition that takes much of a processor to look at: the pauses grow to a quarter of
+// a second.
+func UntilSeldomAsked(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	if !HoldsSeldomAsked(condition) {
+		t.Fatalf("gave up waiting: %s", what)
+	}
+}
+
 // Holds is [Until] where there is no test to fail, as in a process that a test has started: it
 // returns false when the condition does not hold within [Patience].
-func Holds(condition func() bool) bool {
+func Holds(condition func() bool) bool { return holds(condition, longest) }
+
+// HoldsSeldomAsked is to [UntilSeldomAsked] as Holds is to [Until].
+func HoldsSeldomAsked(condition func() bool) bool { return holds(condition, time.Second/4) }
+
+func holds(condition func() bool, longest time.Duration) bool {
 	began := time.Now()
 	for pause := time.Millisecond; !condition(); pause = min(2*pause, longest) {
 		if time.Since(began) > Patience {

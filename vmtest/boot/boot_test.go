@@ -5,6 +5,7 @@
 package boot_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"regexp"
@@ -29,12 +30,24 @@ const (
 // asUser runs a command as the user whose service manager is up since boot.
 const asUser = "runuser -u web -- env XDG_RUNTIME_DIR=/run/user/1000 "
 
+// daemons are services that say READY=1 when they are up.
+var daemons = []string{
+	"systemd-journald.service", "systemd-logind.service", "dbus.service", "user@1000.service",
+	"containerd.service", "docker.service",
+}
+
 // The steps that are walked before those of the tutorial.
 const (
 	systemUp = iota
 	userUp
 	systemUnits
 	userUnits
+	daemonsWhy
+	confinedLoad
+	confinedWhy
+	usersWhy
+	sessionWhy
+	relayWhy
 	factSteps
 )
 
@@ -43,6 +56,19 @@ var facts = [factSteps]step{
 	userUp:      {Line: asUser + "systemctl --user is-system-running --wait"},
 	systemUnits: {Line: showUnits},
 	userUnits:   {Line: asUser + strings.Replace(showUnits, "systemctl", "systemctl --user", 1)},
+	daemonsWhy:  {Line: "sdtrace why -o json " + strings.Join(daemons, " ")},
+	// Its status is that of systemctl, and that of the answer is in the answer.
+	confinedLoad: {Line: "cat " + profileFile + " >/sys/kernel/security/apparmor/.load && systemctl start --no-block confined"},
+	confinedWhy:  {Line: untilCause("sdtrace why -o json confined", "not-delivered") + "; systemctl stop confined"},
+	usersWhy: {Line: asUser + "systemctl --user start --no-block stuck && " + untilCause("SUDO_UID=1000 sdtrace why -o json --user stuck", "not-in-environment") +
+		"; " + asUser + "systemctl --user stop stuck"},
+	sessionWhy: {Line: "systemctl start --no-block session && " + untilCause("sdtrace why -o json session", "ignored") + "; systemctl stop session"},
+	relayWhy:   {Line: "systemctl start --no-block withheld && " + untilCause("sdtrace why -o json withheld", "relay-withholds") + "; systemctl stop withheld"},
+}
+
+// untilCause is a command line that asks again and again until a cause is found, and shows that answer.
+func untilCause(ask, name string) string {
+	return `until answer=$(` + ask + `); [[ $answer == *'"cause":{"name":"` + name + `"'* ]]; do :; done; printf '%s\n' "$answer"`
 }
 
 // TestBoot boots one machine for all that is held against it: it takes two minutes.
@@ -71,11 +97,24 @@ func TestBoot(t *testing.T) {
 		user:    parseUnits(t, r.walked[userUnits].Output),
 		kernel:  r.walked[systemUp].Clock.Add(-r.walked[systemUp].Began),
 	}
-	m.boot = m.capture.before(r.walked[factSteps].Clock)
+	m.boot = m.capture.before(r.walked[daemonsWhy].Clock)
 	m.rest = m.capture.sends[len(m.boot):]
 
 	t.Run("every service is ready by its own word", m.checkReady)
 	t.Run("systemd has read everything", m.checkRead)
+	t.Run("nothing is wrong with the daemons", func(t *testing.T) { checkHealthy(t, r.walked[daemonsWhy].Output) })
+	t.Run("a security module is named", func(t *testing.T) {
+		checkCause(t, r.walked[confinedWhy].Output, "not-delivered", "certain", "systemd-notify", "EACCES", "it is confined as sdt-confined")
+	})
+	t.Run("a unit of a user's manager is explained", func(t *testing.T) {
+		checkCause(t, r.walked[usersWhy].Output, "not-in-environment", "certain", "sleep", "without NOTIFY_SOCKET", "/usr/bin/env")
+	})
+	t.Run("a session of PAM's is named", func(t *testing.T) {
+		checkCause(t, r.walked[sessionWhy].Output, "ignored", "certain", "READY=1 of systemd-notify", "the sender belongs to session-", "which is no service")
+	})
+	t.Run("a relay that keeps READY=1 to itself is named", func(t *testing.T) {
+		checkCause(t, r.walked[relayWhy].Output, "relay-withholds", "likely", "sdtrace[", "has read READY=1 of systemd-notify[", "has not passed it on")
+	})
 	t.Run("in the order that units ask for", m.checkOrder)
 	t.Run("a user's service tells the user's manager", m.checkUser)
 	t.Run("runc passes on that it is ready", m.checkRunc)
@@ -87,12 +126,15 @@ func TestBoot(t *testing.T) {
 		// A container's name that is not known after a quarter of a second is not waited for
 		// (docs/events.md): on a busy machine its id stands there.
 		named := containerID.ReplaceAllString(walk.render(walked), fmt.Sprintf("docker:%-12s", "web"))
-		document.Check(t, tutorial, "", named)
+		document.Check(t, tutorial, "", scopeID.ReplaceAllString(named, "docker-ID.scope"))
 	})
 }
 
 // containerID is the one container of the tutorial, without its name.
 var containerID = regexp.MustCompile(`\bdocker:[0-9a-f]{12}\b`)
+
+// scopeID is the unit that a container of docker's is in.
+var scopeID = regexp.MustCompile(`\bdocker-[0-9a-f]{12}\.scope\b`)
 
 // machine is one that has been up and down again.
 type machine struct {
@@ -120,9 +162,7 @@ func (m *machine) ready(t *testing.T) map[string]*events.Event {
 
 func (m *machine) checkReady(t *testing.T) {
 	names := m.system.notifying()
-	for _, name := range []string{
-		"systemd-journald.service", "dbus.service", "systemd-logind.service", "user@1000.service", "containerd.service", "docker.service",
-	} {
+	for _, name := range daemons {
 		if !slices.Contains(names, name) {
 			t.Errorf("%s is not up in this machine", name)
 		}
@@ -139,6 +179,45 @@ func (m *machine) checkReady(t *testing.T) {
 	for _, r := range m.boot {
 		if r.Socket.Address == systemSocket && says(r, "READY", "1") && !slices.Contains(names, r.Sender.Unit) {
 			t.Errorf("nobody waits for this: %s: %s", r.Sender.Unit, text(r))
+		}
+	}
+}
+
+// checkHealthy holds what sdtrace why says of real daemons that are up.
+func checkHealthy(t *testing.T, output string) {
+	asked := 0
+	for line := range strings.Lines(output) {
+		var answer struct {
+			Unit, Health string
+			Cause        any
+		}
+		if err := json.Unmarshal([]byte(line), &answer); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		asked++
+		if answer.Health != "healthy" || answer.Cause != nil {
+			t.Errorf("%s is %s: %v", answer.Unit, answer.Health, answer.Cause)
+		}
+	}
+	if asked != len(daemons) {
+		t.Errorf("it has answered for %d of %d", asked, len(daemons))
+	}
+}
+
+// checkCause holds what sdtrace why says of a unit that hangs.
+func checkCause(t *testing.T, output, name, certainty string, words ...string) {
+	var answer struct {
+		Cause struct{ Name, Certainty, Because, Change string }
+	}
+	if err := json.Unmarshal([]byte(output), &answer); err != nil {
+		t.Fatalf("%v: %q", err, output)
+	}
+	if c := answer.Cause; c.Name != name || c.Certainty != certainty {
+		t.Errorf("the cause is %+v", c)
+	}
+	for _, word := range words {
+		if !strings.Contains(answer.Cause.Because, word) {
+			t.Errorf("it does not say %q: %s", word, answer.Cause.Because)
 		}
 	}
 }
@@ -245,7 +324,8 @@ func (m *machine) describe(t *testing.T) string {
 func checkStatuses(t *testing.T, all []walked) {
 	t.Helper()
 	for _, w := range all {
-		if w.Status != 0 {
+		isExplained := strings.HasPrefix(w.Line, "sdtrace why ") && w.Status == 3 && strings.Contains(w.Output, "\ncause (")
+		if w.Status != 0 && !isExplained {
 			t.Errorf("# %s: status %d\n%s", w.Line, w.Status, w.Output)
 		}
 		checkStatuses(t, w.Meanwhile)

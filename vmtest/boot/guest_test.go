@@ -37,7 +37,9 @@ const (
 	walkFile = "/walk.json"
 	// moduleFile lists sockets. Elsewhere the kernel has it loaded when it is asked for.
 	moduleFile = "/unix_diag.ko"
-	guestPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	// profileFile is a profile of AppArmor, compiled.
+	profileFile = "/confined.policy"
+	guestPath   = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
 // playInit is the first process: it starts a capture, and becomes systemd.

@@ -189,6 +189,13 @@ func packMachine(t *testing.T, file, cache string, steps []step) (err error) {
 	if err := archive.Add(moduleFile, 0o644, module); err != nil {
 		return err
 	}
+	policy, err := compileProfile(t)
+	if err != nil {
+		return err
+	}
+	if err := archive.Add(profileFile, 0o644, policy); err != nil {
+		return err
+	}
 	list, err := json.Marshal(steps)
 	if err != nil {
 		return err
@@ -204,6 +211,21 @@ func unpackModule(t *testing.T, cache, name string) ([]byte, error) {
 		return nil, fmt.Errorf("%d modules %s in the cache (%w)", len(found), name, err)
 	}
 	return exec.CommandContext(t.Context(), "xz", "--decompress", "--stdout", found[0]).Output()
+}
+
+// compileProfile makes of the profile of confined.service what the kernel loads (apparmor_parser(8)), with the
+// abilities that Debian's file lists: this machine's kernel may have none.
+func compileProfile(t *testing.T) ([]byte, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "apparmor_parser", "--skip-kernel-load", "--skip-cache", "--stdout",
+		"--features-file", "/etc/apparmor.d/abi/3.0", "testdata/confined.apparmor")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	policy, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("compiling the profile: %w: %s", err, stderr.String())
+	}
+	return policy, nil
 }
 
 // build makes a program of the module that runs without any library.

@@ -55,6 +55,18 @@ func (s *scenario) timeline(suite string) (want []string, lost []string, ok bool
 	return want, lost, ok
 }
 
+// isTheSame reports whether it is to come to the same in all suites.
+func (s *scenario) isTheSame() bool {
+	want, lost, _ := s.timeline(suites[0])
+	for _, suite := range suites {
+		otherWant, otherLost, ok := s.timeline(suite)
+		if !ok || !slices.Equal(want, otherWant) || !slices.Equal(lost, otherLost) {
+			return false
+		}
+	}
+	return true
+}
+
 // readSystems reads all of testdata.
 func readSystems() ([]system, error) {
 	abouts, err := filepath.Glob("testdata/*/about.md")
