@@ -35,8 +35,9 @@
  *   raw_tp/sched_process_exit      ends the sender
  *
  * The kernel skips a run of a program while another run of it on the same CPU is
- * preempted halfway. Each program therefore copes with any of the others not having run;
- * what is lost by it is counted.
+ * preempted halfway. Where it can be told not to preempt (Linux 6.10), that is possible in
+ * the first and the last instructions of a program alone. Each program therefore copes with
+ * any of the others not having run; what is lost by it is counted.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -64,6 +65,23 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* All programs are: what was not queued then was not missed. */
 bool attached;
+
+extern void bpf_preempt_disable(void) __ksym __weak;
+extern void bpf_preempt_enable(void) __ksym __weak;
+
+/* From here on another thread's program is not skipped for this one. */
+static __always_inline void stay_on_cpu(void)
+{
+	if (by_thread && bpf_preempt_disable)
+		bpf_preempt_disable();
+}
+
+/* Before the end of each program that has called stay_on_cpu(). */
+static __always_inline void may_leave_cpu(void)
+{
+	if (by_thread && bpf_preempt_enable)
+		bpf_preempt_enable();
+}
 
 /* How many sends wait for room, and how many threads are reading what is followed. */
 __u64 senders_waiting;
@@ -579,8 +597,11 @@ SEC("fentry/skb_queue_tail")
 int BPF_PROG(datagram_queued_by_thread, struct sk_buff_head *list,
 	     struct sk_buff *skb)
 {
-	if (is_datagram(skb))
-		queued_by_thread(receiver_of(list), skb);
+	if (!is_datagram(skb))
+		return 0;
+	stay_on_cpu();
+	queued_by_thread(receiver_of(list), skb);
+	may_leave_cpu();
 	return 0;
 }
 
@@ -797,12 +818,15 @@ SEC("fexit/unix_dgram_sendmsg")
 int BPF_PROG(send_exit_by_thread, struct socket *sock, struct msghdr *msg,
 	     size_t len, int ret)
 {
-	struct call *c = call_of_thread(bpf_get_current_task());
+	struct call *c;
 
+	stay_on_cpu();
+	c = call_of_thread(bpf_get_current_task());
 	if (c && ret >= 0 && c->state == CALL_DONE)
 		call_end(c);
 	else
 		exit_unqueued(sock, msg, len, ret);
+	may_leave_cpu();
 	return 0;
 }
 
@@ -810,12 +834,15 @@ SEC("fentry/unix_dgram_sendmsg")
 int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
 {
 	__u64 task = bpf_get_current_task();
-	struct call *c = call_take(task);
+	struct call *c;
 
-	if (!c)
-		return 0;
-	vacate(c, task);
-	note(c, task, CALL_SENDING, (__u64)msg);
+	stay_on_cpu();
+	c = call_take(task);
+	if (c) {
+		vacate(c, task);
+		note(c, task, CALL_SENDING, (__u64)msg);
+	}
+	may_leave_cpu();
 	return 0;
 }
 
@@ -939,31 +966,29 @@ int BPF_PROG(datagram_taken, struct sock *sk, struct sk_buff *skb)
 	key = bpf_map_lookup_elem(&leaving, &zero);
 	if (!key)
 		return 0;
+	stay_on_cpu();
 	*(volatile __u64 *)key = (__u64)skb;
 	taken(skb, *(volatile __u64 *)key);
+	may_leave_cpu();
 	return 0;
 }
 
-SEC("fexit/unix_dgram_recvmsg")
-int BPF_PROG(datagram_read, struct socket *sock, struct msghdr *msg, size_t size,
-	     int flags, int ret)
+static __always_inline void read_ends(struct msghdr *msg, int ret)
 {
 	struct followed *f;
 	struct receipt r;
 	struct call *c;
 	__u32 at;
 
-	if (!reading)
-		return 0;
 	c = call_of_thread(bpf_get_current_task());
 	if (!c || c->state != CALL_READING || !is_whole(c))
-		return 0;
+		return;
 	call_end(c);
 	__sync_fetch_and_add(&reading, -1);
 	at = c->followed;
 	f = bpf_map_lookup_elem(&followed, &at);
 	if (!f)
-		return 0;
+		return;
 	receipt_init(&r, RECORD_READ, c->msg ^ at, f->queued_ns);
 	r.time_ns = c->start_ns;
 	r.result = ret;
@@ -971,6 +996,17 @@ int BPF_PROG(datagram_read, struct socket *sock, struct msghdr *msg, size_t size
 	r.sender_exited_ns = sender_exited(f);
 	followed_give_back(f);
 	send_receipt(&r);
+}
+
+SEC("fexit/unix_dgram_recvmsg")
+int BPF_PROG(datagram_read, struct socket *sock, struct msghdr *msg, size_t size,
+	     int flags, int ret)
+{
+	if (!reading)
+		return 0;
+	stay_on_cpu();
+	read_ends(msg, ret);
+	may_leave_cpu();
 	return 0;
 }
 

@@ -14,8 +14,8 @@
 #define PATTERNS_MAX 128
 #define KEY_MAX 24
 
-const volatile __u32
-	self_tgid; /* sdtrace itself: never captured, unless on trial */
+/* sdtrace itself: never captured, unless on trial. */
+const volatile __u32 self_tgid;
 const volatile bool capture_all;   /* every AF_UNIX datagram */
 const volatile bool by_name;	   /* notify sockets are told by their names */
 const volatile __u32 wakeup_bytes; /* wake the reader from this fill on */
