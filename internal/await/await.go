@@ -31,22 +31,25 @@ func Until(t testing.TB, what string, condition func() bool) {
 // a second.
 func UntilSeldomAsked(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	if !HoldsSeldomAsked(condition) {
+	if !HoldsWithin(Patience, condition) {
 		t.Fatalf("gave up waiting: %s", what)
 	}
 }
 
 // Holds is [Until] where there is no test to fail, as in a process that a test has started: it
 // returns false when the condition does not hold within [Patience].
-func Holds(condition func() bool) bool { return holds(condition, longest) }
+func Holds(condition func() bool) bool { return holds(condition, Patience, longest) }
 
-// HoldsSeldomAsked is to [UntilSeldomAsked] as Holds is to [Until].
-func HoldsSeldomAsked(condition func() bool) bool { return holds(condition, time.Second/4) }
+// HoldsWithin is to [UntilSeldomAsked] as Holds is to [Until], with a patience of its own: for what a test brings about
+// once more when it does not come.
+func HoldsWithin(patience time.Duration, condition func() bool) bool {
+	return holds(condition, patience, time.Second/4)
+}
 
-func holds(condition func() bool, longest time.Duration) bool {
+func holds(condition func() bool, patience, longest time.Duration) bool {
 	began := time.Now()
 	for pause := time.Millisecond; !condition(); pause = min(2*pause, longest) {
-		if time.Since(began) > Patience {
+		if time.Since(began) > patience {
 			return false
 		}
 		time.Sleep(pause)

@@ -62,7 +62,7 @@ type Manager struct {
 	Inode        uint32
 	// Silent says why it did not answer, "" if it did.
 	Silent string
-	// Floods is set when it did not answer because it read messages all the time, and its queue was full of them.
+	// Floods is set when it did not answer because it read messages all the time, and its queue was never empty.
 	Floods bool
 	// MntNS, NetNS and PIDNS are its namespaces (inode numbers); 0 when unknown.
 	MntNS, NetNS, PIDNS uint64

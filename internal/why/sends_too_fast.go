@@ -15,7 +15,7 @@ func sendsTooFast(c *Case) *Finding {
 		return nil // it does not read
 	}
 	queued, most := c.Manager.Queued, c.Manager.MaxQueued
-	if queued == nil || most == nil || *queued < *most/2 {
+	if queued == nil || most == nil || *queued < *most/2 && !c.Manager.Floods {
 		return nil // it waits for somebody else
 	}
 	for i := range c.Processes {

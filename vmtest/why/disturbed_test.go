@@ -3,8 +3,11 @@
 package why_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -73,26 +76,39 @@ func TestAServiceManagerThatDoesNotReadIsTheCause(t *testing.T) {
 	await.UntilSeldomAsked(t, "it is healthy again", func() bool { return ask(t, m, "app").status == healthy })
 }
 
+// What a capture does not get to know on a busy machine is not told, so that it may take more than one try.
 func TestSendersThatAreOverAreTheCause(t *testing.T) {
 	declare(t)
 	t.Parallel()
-	m := another(t, []string{"NotifyAccess=all", "ExecStart=%P"}, `notify("READY=1"); sleep 1 until -e "/shared/go";
-for (1..3) { if (fork) { wait } else { notify("STATUS=Step $_"); exit } } open(my $done, ">", "/shared/done"); `+loop)
+	m := another(t, []string{"NotifyAccess=all", "ExecStart=%P"}, `notify("READY=1"); for my $try (1..`+strconv.Itoa(timesPlayed)+`) { sleep 1 until -e "/shared/go-$try";
+for (1..3) { if (fork) { wait } else { notify("STATUS=Step $_"); exit } } open(my $done, ">", "/shared/done-$try"); } `+loop)
 	systemctl(t, m, "start", "app")
-	if err := m.Signal(unix.SIGSTOP); err != nil {
-		t.Fatal(err)
+	for try := 1; ; try++ {
+		if err := m.Signal(unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(m.Shared, fmt.Sprintf("go-%d", try)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		await.Until(t, "the senders are over", func() bool {
+			_, err := os.Stat(filepath.Join(m.Shared, fmt.Sprintf("done-%d", try)))
+			return err == nil
+		})
+		if err := m.Signal(unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		complaint := awaitCase(t, m, "app.service", try, "the cause sender-gone", func(c *why.Case) bool {
+			found := why.Explain(c)
+			return len(found) > 0 && found[0].Cause == "sender-gone" && strings.Contains(found[0].Because, "Step 3")
+		})
+		if complaint == "" {
+			return
+		}
+		if try == timesPlayed {
+			t.Fatal(complaint)
+		}
+		t.Logf("tried once more: %s", complaint)
 	}
-	if err := os.WriteFile(filepath.Join(m.Shared, "go"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	await.Until(t, "the senders are over", func() bool { _, err := os.Stat(filepath.Join(m.Shared, "done")); return err == nil })
-	if err := m.Signal(unix.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	awaitCase(t, m, "app.service", "the cause sender-gone", func(c *why.Case) bool {
-		found := why.Explain(c)
-		return len(found) > 0 && found[0].Cause == "sender-gone" && strings.Contains(found[0].Because, "Step 3")
-	})
 }
 
 // A service manager that reads as fast as it can is not said to hang, also where it comes to do nothing else.
@@ -111,14 +127,15 @@ func TestWhoSendsFasterThanIsReadIsNamed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(m.Shared, "enough"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	awaitCase(t, m, "app.service", "it is up", func(c *why.Case) bool { return c.IsWell() && len(why.Explain(c)) == 0 })
+	awaitNoFlood(t, m)
 }
 
 // More senders than it can read from keep a service manager from answering.
 func TestAServiceManagerThatIsFloodedIsExplainedWithoutItsAnswer(t *testing.T) {
 	declare(t)
 	t.Parallel()
-	m := another(t, []string{"NotifyAccess=all", "ExecStart=%P"}, `fork for 1..3; until (-e "/shared/enough") { notify("STATUS=$_") for 1..1000 } notify("READY=1"); `+loop)
+	m := another(t, []string{"NotifyAccess=all", "ExecStart=%P"}, `my $main = $$; fork for 1..3;
+until (-e "/shared/enough") { notify("STATUS=$_") for 1..1000 } notify("READY=1") if $$ == $main; `+loop)
 	systemctl(t, m, "start", "--no-block", "app")
 	var a answer
 	await.UntilSeldomAsked(t, "the cause sends-too-fast of a service manager that does not answer", func() bool {
@@ -131,5 +148,16 @@ func TestAServiceManagerThatIsFloodedIsExplainedWithoutItsAnswer(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(m.Shared, "enough"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	awaitCase(t, m, "app.service", "it is up", func(c *why.Case) bool { return c.IsWell() && len(why.Explain(c)) == 0 })
+	awaitNoFlood(t, m)
+}
+
+// awaitNoFlood waits until the unit is up, and nobody is said to send too fast.
+func awaitNoFlood(t *testing.T, m *pid1.Systemd) {
+	t.Helper()
+	complaint := awaitCase(t, m, "app.service", timesPlayed, "it is up", func(c *why.Case) bool {
+		return c.IsWell() && !slices.ContainsFunc(why.Explain(c), func(f why.Finding) bool { return f.Cause == "sends-too-fast" })
+	})
+	if complaint != "" {
+		t.Fatal(complaint)
+	}
 }

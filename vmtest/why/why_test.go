@@ -111,11 +111,15 @@ func lookerOf(t *testing.T, m *pid1.Systemd) *looker {
 // looks are how many tests look at once: there are more of them than processors.
 var looks = make(chan struct{}, 4)
 
-// awaitCase looks at a unit as sdtrace why does, until the case is as it should be.
-func awaitCase(t *testing.T, m *pid1.Systemd, unit, what string, ok func(c *why.Case) bool) {
+// awaitCase looks at a unit as sdtrace why does, until the case is as it should be. It gives up sooner in a try that is
+// not the last one, and says then what the case is instead.
+func awaitCase(t *testing.T, m *pid1.Systemd, unit string, try int, what string, ok func(c *why.Case) bool) (complaint string) {
 	t.Helper()
-	said := "nothing"
-	if await.HoldsSeldomAsked(func() bool {
+	said, patience := "nothing", await.Patience
+	if try < timesPlayed {
+		patience = time.Minute
+	}
+	if await.HoldsWithin(patience, func() bool {
 		l := lookerOf(t, m)
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -126,9 +130,9 @@ func awaitCase(t *testing.T, m *pid1.Systemd, unit, what string, ok func(c *why.
 		said = string(why.AppendJSON(nil, c, why.Explain(c)))
 		return c.Service != nil && ok(c)
 	}) {
-		return
+		return ""
 	}
-	t.Fatalf("gave up waiting: %s: %s", what, said)
+	return fmt.Sprintf("gave up waiting: %s: %s", what, said)
 }
 
 // file is the unit file of a scenario, and its program as a file of that name.
@@ -214,7 +218,7 @@ func TestEachCauseIsFoundAndSaid(t *testing.T) {
 func (s *scenario) play(t *testing.T, m *pid1.Systemd) {
 	t.Helper()
 	for n := 1; ; n++ {
-		complaint := s.playOnce(t, m)
+		complaint := s.playOnce(t, m, n)
 		switch {
 		case complaint == "":
 			return
@@ -237,20 +241,25 @@ func (s *scenario) forget(t *testing.T, m *pid1.Systemd) {
 	}
 }
 
-func (s *scenario) playOnce(t *testing.T, m *pid1.Systemd) (complaint string) {
+func (s *scenario) playOnce(t *testing.T, m *pid1.Systemd, try int) (complaint string) {
 	t.Helper()
 	unit := s.name + ".service"
 	systemctl(t, m, "start", "--no-block", unit)
 	if s.then != "" {
-		awaitCase(t, m, unit, "it is "+s.in, func(c *why.Case) bool { return c.Service.Now.SubState == s.in })
+		if complaint := awaitCase(t, m, unit, try, "it is "+s.in, func(c *why.Case) bool { return c.Service.Now.SubState == s.in }); complaint != "" {
+			return complaint
+		}
 		systemctl(t, m, s.then, "--no-block", unit)
 	}
-	awaitCase(t, m, unit, "the cause "+s.cause, func(c *why.Case) bool {
+	complaint = awaitCase(t, m, unit, try, "the cause "+s.cause, func(c *why.Case) bool {
 		found := why.Explain(c)
 		return len(found) > 0 && found[0].Cause == s.cause && found[0].Note == s.well &&
 			(s.in == "" || s.then != "" || c.Service.Now.SubState == s.in) &&
 			(s.afterwards == "" || c.Service.Now.SubState == s.afterwards)
 	})
+	if complaint != "" {
+		return complaint
+	}
 	a := ask(t, m, unit)
 	f := a.finding(s.well)
 	if f == nil || f.Name != s.cause {

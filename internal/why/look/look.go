@@ -36,7 +36,7 @@ type Looker struct {
 	manager machines.Manager
 	conn    *systemd1.Manager // nil: it does not answer
 	silent  string            // why
-	floods  atomic.Bool       // it works all the time, and its queue is full
+	floods  atomic.Bool       // it works all the time, and its queue is never empty
 	facts   why.Manager
 	pidns   map[uint32]uint32 // the processes of its pid namespace by their numbers in it; nil: not looked for yet
 	cancel  context.CancelFunc
@@ -107,13 +107,13 @@ func New(ctx context.Context, m machines.Manager) *Looker {
 // (systemd: EVENT_PRIORITY_NOTIFY).
 const flooded = "it reads messages, and has no time for questions"
 
-// whileBusy calls cancel when the service manager has taken too long to answer: it has done nothing for a while, or its
-// queue was full each time. The returned function says that it has answered.
+// whileBusy calls cancel when the service manager has taken too long to answer: it has done nothing for a while, or there
+// were messages in its queue each time. The returned function says that it has answered.
 func (l *Looker) whileBusy(ctx context.Context, cancel func()) (answered func()) {
 	done := make(chan struct{})
 	go func() {
 		began := time.Now()
-		progress, room := began, began
+		progress, empty := began, began
 		var taken uint64
 		tick := time.NewTicker(answerWithin / 4)
 		defer tick.Stop()
@@ -131,10 +131,10 @@ func (l *Looker) whileBusy(ctx context.Context, cancel func()) (answered func())
 				if works {
 					progress, taken = now, stat.CPUTicks
 				}
-				if queued, most := l.queue(ctx); queued < most/2 || most == 0 {
-					room = now
+				if queued, _ := l.queue(ctx); queued == 0 {
+					empty = now
 				}
-				floods := works && now.Sub(room) >= answerWithin
+				floods := works && now.Sub(empty) >= answerWithin
 				l.floods.Store(floods)
 				if floods || now.Sub(progress) >= answerWithin {
 					cancel()
