@@ -31,8 +31,9 @@ type Service struct {
 	// Pinged is when the watchdog's interval last began; 0 for never.
 	Pinged time.Duration
 	// LatestMain is the latest main process, also when it is over, in the initial pid namespace;
-	// nil when unknown.
-	LatestMain *uint32
+	// nil when unknown. LatestNumber is it in the service manager's pid namespace; 0 for none.
+	LatestMain   *uint32
+	LatestNumber uint32
 	// Main is the main process in the service manager's pid namespace; 0 for none.
 	Main uint32
 	// StartTimeout and StopTimeout are TimeoutStartSec= and TimeoutStopSec=, RunTimeout
@@ -130,9 +131,10 @@ func (m *Manager) Service(ctx context.Context, name string, host func(pid uint32
 			u.MainPID, _ = host(pid)
 		}
 	}
-	s.LatestMain = u.MainPID
+	s.LatestMain, s.LatestNumber = u.MainPID, s.Main
 	if pid := value[uint32](p, "ExecMainPID"); pid != s.Main && pid != 0 {
 		s.LatestMain, _ = host(pid)
+		s.LatestNumber = pid
 	}
 	if pid, ok := p["ControlPID"].Value().(uint32); ok {
 		u.ControlPID = &pid

@@ -4,6 +4,7 @@ package why_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,8 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/internal/history"
+	"github.com/sdtrace/sdtrace/internal/why/look"
 	"github.com/sdtrace/sdtrace/vmtest/pid1"
 )
 
@@ -150,5 +154,46 @@ func TestAFailureEndsTheWait(t *testing.T) {
 	systemctl(t, m, "start", "--no-block", "failing")
 	if status := s.end(); status != problem || !strings.Contains(s.stderr(t), "it has failed: the main process of failing.service ended (status 3) before READY=1 (certain)") {
 		t.Errorf("status %d: %s", status, s.stderr(t))
+	}
+}
+
+// What a process says before the service manager has taken note of its start counts, and nothing of the life before.
+func TestWhatIsSaidBeforeTheStartIsTakenNoteOfIsTold(t *testing.T) {
+	declare(t)
+	t.Parallel()
+	m := usual
+	unit(t, m, "early", `notify("READY=1"); `+loop)
+	systemctl(t, m, "start", "early")
+	for _, sooner := range []time.Duration{5 * time.Second, time.Millisecond} {
+		await.UntilSeldomAsked(t, "READY=1 from before the start", func() bool {
+			l := lookerOf(t, m)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			c, err := l.Unit(t.Context(), "early.service", look.Running)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := c.Wall(c.Began())
+			c, err = l.Unit(t.Context(), "early.service", func(ctx context.Context, texts ...string) []history.Told {
+				all := look.Running(ctx, texts...)
+				for i := range all {
+					for _, r := range all[i].Records {
+						if r.Event != nil && r.Event.Time.After(began) {
+							r.Event.Time = began.Add(-sooner)
+						}
+					}
+				}
+				return all
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(c.Said) > 1 {
+				t.Fatalf("it has said %d messages in a life in which it said one", len(c.Said))
+			}
+			return len(c.Said) == 1 && c.Said[0].Event.Time.Before(began)
+		})
+		systemctl(t, m, "stop", "early")
+		systemctl(t, m, "start", "early")
 	}
 }

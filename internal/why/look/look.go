@@ -554,13 +554,14 @@ func (l *Looker) takeTold(ctx context.Context, c *why.Case, group string, told T
 			r := &t.Records[i]
 			switch {
 			case r.Event != nil:
-				if l.isOf(c, group, r.Event) && r.Event.Time.After(began) {
+				if l.isOf(c, group, r.Event) && (r.Event.Time.After(began) || l.isEarly(c, r.Event, began)) {
 					bySeq[r.Event.Seq] = len(c.Said)
 					c.Said = append(c.Said, why.Said{Event: r.Event, Source: len(c.Sources)})
 				}
 			case r.Verdict != nil:
 				at, known := bySeq[r.Verdict.Seq]
-				if !known && r.Verdict.Send != nil && l.isCounted(c, r.Verdict) && r.Verdict.Send.Time.After(began) {
+				if !known && r.Verdict.Send != nil && l.isCounted(c, r.Verdict) &&
+					(r.Verdict.Send.Time.After(began) || l.isEarly(c, r.Verdict.Send, began)) {
 					at, known = len(c.Said), true
 					bySeq[r.Verdict.Seq] = at
 					c.Said = append(c.Said, why.Said{Event: r.Verdict.Send, Source: len(c.Sources)})
@@ -669,6 +670,24 @@ func (l *Looker) isOf(c *why.Case, group string, e *events.Event) bool {
 	return slices.ContainsFunc(c.Processes, func(p why.Process) bool {
 		return e.Sender.PPID == p.PID || e.Claimed != nil && e.Claimed.PID == p.PID
 	})
+}
+
+// isEarly reports whether a datagram is of the life of the unit that has begun then, though it was sent before: a service
+// manager takes note of a life when it has forked the first process (systemd: service_spawn), which on a busy machine may
+// have said something by then.
+func (l *Looker) isEarly(c *why.Case, e *events.Event, began time.Time) bool {
+	const spawn = 10 * time.Second
+	if c.Service == nil || !e.Time.After(began.Add(-spawn)) {
+		return false
+	}
+	main, s := c.Service.LatestMain, &e.Sender
+	switch {
+	case is(main, int(s.PID)), is(main, int(s.PPID)):
+		return true
+	case s.NSPID != 0 && s.NSPID == c.Service.LatestNumber && uint64(s.PIDNS) == l.facts.PIDNS:
+		return true
+	}
+	return slices.ContainsFunc(c.Processes, func(p why.Process) bool { return p.PID == s.PID })
 }
 
 // isCounted reports whether a datagram counts for the unit, or its service manager thinks so.
