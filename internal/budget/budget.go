@@ -19,7 +19,7 @@ type Budget struct {
 	updated time.Duration // 0: never
 }
 
-// Allows reports whether there is something to be spent at the time now, by CLOCK_BOOTTIME.
+// Allows reports whether there is something to be spent at the time now, by a clock that is always the same one.
 func (b *Budget) Allows(now time.Duration) bool {
 	if b.updated == 0 {
 		b.credit = creditMax

@@ -17,6 +17,12 @@ func BootTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
+var loaded = time.Now()
+
+// Elapsed is the time since this program was loaded, by CLOCK_MONOTONIC. It takes a tenth of what [BootTime] takes, which
+// is a system call.
+func Elapsed() time.Duration { return time.Since(loaded) }
+
 // WallAndBootTime reads the wall clock and CLOCK_BOOTTIME at the same moment. The time has no monotonic reading, which
 // goes by another clock.
 func WallAndBootTime() (wall time.Time, boot time.Duration) { return sameMoment(wallClock, BootTime) }

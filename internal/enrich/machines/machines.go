@@ -40,8 +40,8 @@ type Machines struct {
 	// others are below the same ones.
 	roots  *simplelru.LRU[string, look]
 	budget budget.Budget
-	// now is the time by CLOCK_BOOTTIME, and cost calls a function and says what it took of a
-	// processor.
+	// now is the time by a clock that is read for each event, and cost calls a function and says
+	// what it took of a processor.
 	now  func() time.Duration
 	cost func(func()) time.Duration
 }
@@ -68,7 +68,7 @@ type process struct {
 
 // New returns what knows nothing yet.
 func New() *Machines {
-	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: proc.BootTime, cost: osthread.CPUTime}
+	return &Machines{byCgroup: newLRU[answer](), roots: newLRU[look](), now: proc.Elapsed, cost: osthread.CPUTime}
 }
 
 func newLRU[V any]() *simplelru.LRU[string, V] {

@@ -31,7 +31,7 @@ type Stage struct {
 // Do looks at the sender of a send, or connect, that has failed.
 func (s *Stage) Do(r *events.Record) {
 	e := r.Event
-	if e == nil || e.Call == events.CallSocket || !s.isFree() || !s.budget.Allows(proc.BootTime()) {
+	if e == nil || e.Call == events.CallSocket {
 		return
 	}
 	switch e.Result.Errno {
@@ -40,6 +40,9 @@ func (s *Stage) Do(r *events.Record) {
 		return
 	}
 	began := proc.BootTime()
+	if !s.isFree() || !s.budget.Allows(began) {
+		return
+	}
 	found := make(chan string, 1)
 	sender, address := e.Sender, cmp.Or(e.Socket.Address, e.Socket.Bound)
 	go func() { found <- look(&sender, address) }()
