@@ -18,6 +18,12 @@ func ShareTypes() {
 	newTypes = func() *btf.Cache { return types }
 }
 
+// FailTrial lets nothing be sent for a trial, until the returned function is called.
+func FailTrial(err error) (restore func()) {
+	sendsTrial = func() error { return err }
+	return func() { sendsTrial = sendTrial }
+}
+
 // Followed reports whether any datagram of a process was followed. The error is the
 // kernel's.
 func (t *Tracer) Followed(pid uint32) (bool, error) {

@@ -108,6 +108,7 @@ type Tracer struct {
 	reported events.Lost
 	counted  time.Time // when it was looked for losses last
 	pending  error
+	untried  error
 	clock    bootClock
 	exes     exeCache
 	cgroups  cgroupPaths

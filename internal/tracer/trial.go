@@ -31,6 +31,13 @@ const (
 // seen is what came back of a trial.
 type seen struct{ queued, latency, failed, connect, read, unread, closed bool }
 
+// Untried says why sdtrace could not send itself what the hooks are tried with, as when it may not make sockets; nil if it
+// could. A hook that is on no datagram's way is not noticed then.
+func (t *Tracer) Untried() error { return t.untried }
+
+// sendsTrial does what the hooks are to see. All of it is in the ring buffer when it returns.
+var sendsTrial = sendTrial
+
 // try sends datagrams to itself through each hook that the plan relies on. The error wraps [ErrBlind] when one of them does
 // not come back. What others have sent in the meantime is kept.
 func (t *Tracer) try() error {
@@ -39,15 +46,19 @@ func (t *Tracer) try() error {
 		if err := t.tell("trial", true); err != nil {
 			return err
 		}
-		err := sendTrial()
-		if err = errors.Join(err, t.tell("trial", false)); err != nil {
-			return fmt.Errorf("trying the programs: %w", err)
+		t.untried = sendsTrial()
+		if err := t.tell("trial", false); err != nil {
+			return err
 		}
 		found, err := t.takeTrial()
 		if err != nil {
 			return err
 		}
-		if missing = t.missing(found); len(missing) == 0 {
+		missing = t.missing(found)
+		if t.untried != nil {
+			missing = nil // it is not known
+		}
+		if len(missing) == 0 {
 			return nil
 		}
 	}
@@ -76,7 +87,6 @@ func (t *Tracer) missing(found seen) (missing []string) {
 	return missing
 }
 
-// sendTrial does what the hooks are to see. All of it is in the ring buffer when it returns.
 func sendTrial() (err error) {
 	var open []int
 	defer func() {

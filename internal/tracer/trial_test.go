@@ -66,3 +66,22 @@ func TestATrialLeavesNothing(t *testing.T) {
 		}
 	})
 }
+
+// Who may not make sockets, as in a unit with RestrictAddressFamilies=, can capture all the same.
+func TestATrialThatCannotBeMadeKeepsNobodyFromCapturing(t *testing.T) {
+	defer tracer.FailTrial(unix.EAFNOSUPPORT)()
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "untried/notify.sock")
+		c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{Sockets: []string{r.path()}}})
+		if err := c.Untried(); !errors.Is(err, unix.EAFNOSUPPORT) {
+			t.Errorf("it says %v", err)
+		}
+		a := startAgent(t, agentSpec{comm: "sdt-untried"})
+		a.must(t,
+			step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+			step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("READY=1")})
+		if got := c.buffered(t); len(got) != 1 {
+			t.Errorf("%d events", len(got))
+		}
+	})
+}

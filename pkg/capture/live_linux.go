@@ -100,6 +100,9 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 			l.missing = append(l.missing, fmt.Sprintf("%s (%s) is not used: %s", r.Backend, r.Hook, r.Reason()))
 		}
 	}
+	if err := t.Untried(); err != nil {
+		l.missing = append(l.missing, fmt.Sprintf("the programs were not tried, so that one which sees nothing would not be noticed: %v", err))
+	}
 	l.has = func(what Capability) bool {
 		knows := t.Knows()
 		return what == Receipts && knows.Receipts || what == Receivers && knows.Receivers || what == Delivery && knows.Delivery
