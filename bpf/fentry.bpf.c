@@ -35,8 +35,8 @@
  *   raw_tp/sched_process_exit      ends the sender
  *
  * The kernel skips a run of a program while another run of it on the same CPU is
- * preempted halfway. Where it can be told not to preempt (Linux 6.10), that is possible in
- * the first and the last instructions of a program alone. Each program therefore copes with
+ * preempted halfway. Where it can be told not to preempt (stay.h), that is possible in the
+ * first and the last instructions of a program alone. Each program therefore copes with
  * any of the others not having run; what is lost by it is counted.
  */
 #include "vmlinux.h"
@@ -44,6 +44,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 #include "read.h"
+#include "stay.h"
 #include "event.h"
 #include "settings.h"
 #include "counters.h"
@@ -65,23 +66,6 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* All programs are: what was not queued then was not missed. */
 bool attached;
-
-extern void bpf_preempt_disable(void) __ksym __weak;
-extern void bpf_preempt_enable(void) __ksym __weak;
-
-/* From here on another thread's program is not skipped for this one. */
-static __always_inline void stay_on_cpu(void)
-{
-	if (by_thread && bpf_preempt_disable)
-		bpf_preempt_disable();
-}
-
-/* Before the end of each program that has called stay_on_cpu(). */
-static __always_inline void may_leave_cpu(void)
-{
-	if (by_thread && bpf_preempt_enable)
-		bpf_preempt_enable();
-}
 
 /* How many sends wait for room, and how many threads are reading what is followed. */
 __u64 senders_waiting;

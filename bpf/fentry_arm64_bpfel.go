@@ -343,6 +343,7 @@ const (
 	FentryVarFilterTask              = "filter_task"
 	FentryVarFilterUid               = "filter_uid"
 	FentryVarFollowReceipts          = "follow_receipts"
+	FentryVarMayStay                 = "may_stay"
 	FentryVarNotifySocketBits        = "notify_socket_bits"
 	FentryVarQueuedCount             = "queued_count"
 	FentryVarReaderSleeps            = "reader_sleeps"
@@ -471,6 +472,7 @@ type FentryVariableSpecs struct {
 	FilterTask             *ebpf.VariableSpec `ebpf:"filter_task"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	FollowReceipts         *ebpf.VariableSpec `ebpf:"follow_receipts"`
+	MayStay                *ebpf.VariableSpec `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
 	QueuedCount            *ebpf.VariableSpec `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
@@ -580,6 +582,7 @@ type FentryVariables struct {
 	FilterTask             *ebpf.Variable `ebpf:"filter_task"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	FollowReceipts         *ebpf.Variable `ebpf:"follow_receipts"`
+	MayStay                *ebpf.Variable `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
 	QueuedCount            *ebpf.Variable `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,6 +41,14 @@ func preempts() bool {
 	}
 	config, err := kernelConfig(release)
 	return err != nil || !regexp.MustCompile(`(?m)^CONFIG_PREEMPT_(NONE|VOLUNTARY)=y$`).Match(config)
+}
+
+// mayStay reports whether the kernel preempts itself, and takes programs that forbid it while they call functions of their
+// own (kernel: check_func_call).
+func mayStay() bool {
+	const since = 6<<16 | 15<<8
+	version, err := features.LinuxVersionCode()
+	return err == nil && version >= since && preempts()
 }
 
 // isPreempting reads a name of a mode (Documentation/admin-guide/kernel-parameters.txt, preempt=).
