@@ -101,16 +101,17 @@ static __always_inline struct call *call_of_thread(__u64 task)
 static __always_inline struct call *call_take(__u64 task)
 {
 	__u32 at = call_place(task), i;
-	struct call *c;
+	struct call *c, *found = NULL;
 
 #pragma unroll
 	for (i = 0; i < CALL_WAYS; i++, at++) {
 		c = bpf_map_lookup_elem(&calls, &at);
-		if (c && (!c->task || c->task == task))
+		if (c && c->task == task)
 			return c;
+		if (c && (!found || (found->task && !c->task)))
+			found = c;
 	}
-	at = call_place(task);
-	return bpf_map_lookup_elem(&calls, &at);
+	return found;
 }
 
 /* The CPU's place, if it is the thread's, else NULL. */

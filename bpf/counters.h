@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Counters that only ever grow: user space prints differences, so that no
- * increment is lost between reading and resetting. Each datagram adds to one of them.
+ * increment is lost between reading and resetting. Each datagram adds to one of them, but
+ * for COUNT_UNRETURNED, which goes up and down.
  */
 #ifndef __COUNTERS_H__
 #define __COUNTERS_H__
@@ -17,6 +18,7 @@ enum counter {
 	COUNT_RUN_SKIPPED,  /* lost: the kernel skipped a run for it */
 	COUNT_UNREADABLE,   /* lost: to an address that cannot be read */
 	COUNT_RECEIPT_LOST, /* receipts: no room to follow or to tell */
+	COUNT_UNRETURNED,   /* queued, but its send was not seen to return */
 	COUNTERS,
 };
 
@@ -30,13 +32,18 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-static __always_inline void count(__u32 what)
+static __always_inline void count_more(__u32 what, __u64 more)
 {
 	__u64 *n = bpf_map_lookup_elem(&counters, &what);
 
 	/* Atomic: a preempting task may count on the same CPU. */
 	if (n)
-		__sync_fetch_and_add(n, 1);
+		__sync_fetch_and_add(n, more);
+}
+
+static __always_inline void count(__u32 what)
+{
+	count_more(what, 1);
 }
 
 #endif

@@ -35,8 +35,8 @@
  *   raw_tp/sched_process_exit      ends the sender
  *
  * The kernel skips a run of a program while another run of it on the same CPU is
- * preempted halfway. Where it can be told not to preempt (stay.h), that is possible in the
- * first and the last instructions of a program alone. Each program therefore copes with
+ * preempted halfway. Where it can be told not to preempt (stay.h), that is possible only
+ * where a program has not much to do, or not yet. Each program therefore copes with
  * any of the others not having run; what is lost by it is counted.
  */
 #include "vmlinux.h"
@@ -486,9 +486,12 @@ static __always_inline void queued_by_thread(struct sock *to, struct sk_buff *sk
 		/* fall through */
 	case GLANCE_LOOK:
 		*(volatile __u64 *)&c->to = (__u64)to;
+		stay_on_cpu();
 		consider(skb, c, n.at, n.begin, n.len);
+		may_leave_cpu();
 	}
 	c->state = CALL_DONE;
+	count(COUNT_UNRETURNED);
 }
 
 /* Whether a thread was noted to wait, which is then no more noted. */
@@ -581,11 +584,8 @@ SEC("fentry/skb_queue_tail")
 int BPF_PROG(datagram_queued_by_thread, struct sk_buff_head *list,
 	     struct sk_buff *skb)
 {
-	if (!is_datagram(skb))
-		return 0;
-	stay_on_cpu();
-	queued_by_thread(receiver_of(list), skb);
-	may_leave_cpu();
+	if (is_datagram(skb))
+		queued_by_thread(receiver_of(list), skb);
 	return 0;
 }
 
@@ -802,14 +802,15 @@ SEC("fexit/unix_dgram_sendmsg")
 int BPF_PROG(send_exit_by_thread, struct socket *sock, struct msghdr *msg,
 	     size_t len, int ret)
 {
-	struct call *c;
+	struct call *c = call_of_thread(bpf_get_current_task());
 
-	stay_on_cpu();
-	c = call_of_thread(bpf_get_current_task());
-	if (c && ret >= 0 && c->state == CALL_DONE)
+	if (c && ret >= 0 && c->state == CALL_DONE) {
 		call_end(c);
-	else
-		exit_unqueued(sock, msg, len, ret);
+		count_more(COUNT_UNRETURNED, -1);
+		return 0;
+	}
+	stay_on_cpu();
+	exit_unqueued(sock, msg, len, ret);
 	may_leave_cpu();
 	return 0;
 }
@@ -818,15 +819,12 @@ SEC("fentry/unix_dgram_sendmsg")
 int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
 {
 	__u64 task = bpf_get_current_task();
-	struct call *c;
+	struct call *c = call_take(task);
 
-	stay_on_cpu();
-	c = call_take(task);
-	if (c) {
-		vacate(c, task);
-		note(c, task, CALL_SENDING, (__u64)msg);
-	}
-	may_leave_cpu();
+	if (!c)
+		return 0;
+	vacate(c, task);
+	note(c, task, CALL_SENDING, (__u64)msg);
 	return 0;
 }
 

@@ -57,7 +57,8 @@ const (
 	FentryCounterCOUNT_RUN_SKIPPED  FentryCounter = 4
 	FentryCounterCOUNT_UNREADABLE   FentryCounter = 5
 	FentryCounterCOUNT_RECEIPT_LOST FentryCounter = 6
-	FentryCounterCOUNTERS           FentryCounter = 7
+	FentryCounterCOUNT_UNRETURNED   FentryCounter = 7
+	FentryCounterCOUNTERS           FentryCounter = 8
 )
 
 type FentryEvent struct {

@@ -52,7 +52,7 @@ var sendPrograms = []attachment{
 	trampoline("receiver_gone", "fentry/unix_dgram_disconnected", "sock", "sock"),
 	trampoline("send_waits", "fentry/unix_wait_for_peer", "sock", "").ifByThread(false),
 	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(false),
-	trampoline("send_exit_by_thread", "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(true),
+	trampoline(sendExitByThread, "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(true),
 	trampoline(datagramQueued, "fentry/skb_queue_tail", "sk_buff_head", "sk_buff").ifByThread(false),
 	trampoline(datagramQueuedByThread, "fentry/skb_queue_tail", "sk_buff_head", "sk_buff").ifByThread(true),
 	trampoline("send_enter", "fentry/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(true),
@@ -165,6 +165,7 @@ func (p attachPlan) with(s *settings) attachPlan {
 const (
 	datagramQueued         = "datagram_queued"
 	datagramQueuedByThread = "datagram_queued_by_thread"
+	sendExitByThread       = "send_exit_by_thread"
 	datagramTaken          = "datagram_taken"
 	datagramRead           = "datagram_read"
 )

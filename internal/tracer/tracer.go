@@ -84,6 +84,7 @@ type Tracer struct {
 	filter     *matcher
 	accept     func(*events.Event) bool
 	rejected   atomic.Uint64 // captured in the kernel, but not accepted here
+	unseenMost atomic.Uint64 // see unseen
 	patterns   int           // globs in the kernel, spare ones included
 	spare      int           // of these, at the end
 	nameBits   nameBits
