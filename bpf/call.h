@@ -42,9 +42,6 @@ struct call {
 	__u64 captured;
 };
 
-#define BOUND_SAYS_ALL 0	     /* no address can say more */
-#define BOUND_SAYS_LITTLE 0xffffffff /* any address is looked at */
-
 const volatile bool by_thread; /* send_enter is attached; places are the threads' */
 
 /* Makes the compiler tell bpf2go about the type. */

@@ -1,22 +1,29 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The tracepoint backend, for kernels that refuse trampolines. It looks at a send
- * when it has ended, by the arguments of the system call it was made with. One of
+ * The tracepoint backend, for kernels that refuse trampolines. Since Linux 6.3
  *
- *   tp_btf/sock_send_length  since 6.3: fires for sends on sockets alone and
- *                            names the socket
- *   raw_tp/sys_exit          before: fires for every system call
+ *   tp_btf/sk_data_ready     a datagram is in its receiver's queue: here the receiver is
+ *                            named, and the datagram is at hand
+ *   tp_btf/sock_send_length  the send has ended: here is told what has failed, and the
+ *                            record is made. It fires for each message of a batch
  *
- * What was sent by other ways than a system call of the send or write family
- * (io_uring, splice, sendfile) shows without its payload, and only where the
- * socket is connected.
+ * Between the two a thread does not sleep. Where the kernel preempts it all the same, or
+ * somebody has read the datagram already, the send is looked at by the arguments of its
+ * system call. So it is before 6.3:
+ *
+ *   raw_tp/sys_exit          fires for every system call
+ *
+ * What is known by its system call alone shows without its payload if it was sent by other
+ * ways than a system call of the send or write family (io_uring, splice, sendfile), and
+ * only where the socket is connected.
  */
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
 #include "read.h"
+#include "stay.h"
 #include "event.h"
 #include "settings.h"
 #include "counters.h"
@@ -28,6 +35,7 @@
 #include "notify.h"
 #include "ancillary.h"
 #include "payload.h"
+#include "queued.h"
 #include "syscall.h"
 #include "emit.h"
 
@@ -51,6 +59,28 @@ struct {
 
 /* Since a batch found no room, its messages cannot be told apart. */
 bool batches_untold;
+
+/* What is known of a datagram that was queued. */
+enum arrival_state {
+	ARRIVED,      /* receiver and datagram stand in SLOT_QUEUED */
+	ARRIVED_DULL, /* of no interest, unless the address says so */
+	ARRIVED_NO,   /* of no interest */
+};
+
+/* The datagram that was queued last on this CPU, until its send ends. */
+struct arrival {
+	__u64 task; /* the struct task_struct, 0: there is none */
+	__u64 from; /* the struct sock that it was sent by; 0: it was read already */
+	__u32 size;
+	__u32 state;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct arrival);
+} arrivals SEC(".maps");
 
 /* The bytes in n segments of user memory, -1 when that cannot be told. */
 __noinline int total_size(__u64 segments, __u64 n)
@@ -76,28 +106,44 @@ static __always_inline void use_size(struct event *e, __u64 size)
 	e->flags |= EVENT_SIZE;
 }
 
-static __always_inline void use_address(struct destination *dst, struct sock *sk,
-					const void *address, __s64 len)
+/* No address was given: it goes to the peer, or arrived there. */
+static __always_inline void use_peer(struct destination *dst, struct sock *sk)
 {
-	if (!address || len <= 0) {
+	if (!dst->resolved) {
 		resolve_peer(dst, sk);
 		return;
 	}
+	dst->connected = 1;
+	dst->address_len = dst->bound_len;
+	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
+}
+
+static __always_inline void use_address(__u32 slot, struct destination *dst,
+					struct sock *sk, const void *address,
+					__s64 len)
+{
+	if (!address || len <= 0) {
+		use_peer(dst, sk);
+		return;
+	}
 	/* For whoever looks the address up: it may not be the sender's own. */
-	dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
-	dst->address_len = read_address(SLOT_EXIT, true, address, len);
-	if (!dst->address_len && len > SUN_PATH_OFFSET)
+	if (!dst->resolved)
+		dst->netns = READ(sk, __sk_common.skc_net.net, ns.inum);
+	dst->address_len = read_address(slot, true, address, len);
+	/* Nothing can be sent to a longer one. */
+	if (!dst->address_len && len > SUN_PATH_OFFSET &&
+	    len <= SUN_PATH_OFFSET + ADDRESS_MAX)
 		dst->unreadable = 1;
 }
 
-static __always_inline void use_segments(struct scratch *s, const void *segments,
-					 __u64 n)
+static __always_inline void use_segments(__u32 slot, struct scratch *s,
+					 const void *segments, __u64 n)
 {
 	int size = total_size((__u64)segments, n);
 
 	if (size >= 0)
 		use_size(&s->event, size);
-	gather(SLOT_EXIT, MEMORY_USER, (__u64)segments, n);
+	gather(slot, MEMORY_USER, (__u64)segments, n);
 }
 
 static __always_inline bool sends_message(const struct syscall *call)
@@ -116,25 +162,25 @@ static __always_inline bool sends_segments(const struct syscall *call)
 }
 
 /* Where it goes; and what a struct msghdr says, if there is one. */
-static __always_inline void find_destination(struct scratch *s, struct sock *sk,
-					     struct syscall *call)
+static __always_inline void find_destination(__u32 slot, struct scratch *s,
+					     struct sock *sk, struct syscall *call)
 {
 	struct destination *dst = &s->send.dst;
 	struct user_msghdr_abi *msg = &s->msg;
 
 	if (call->nr == NR_SENDTO) {
-		use_address(dst, sk, (void *)call->arg4, (__s32)call->arg5);
+		use_address(slot, dst, sk, (void *)call->arg4, (__s32)call->arg5);
 	} else if (!sends_message(call)) {
-		resolve_peer(dst, sk);
+		use_peer(dst, sk);
 	} else if (bpf_probe_read_user(msg, sizeof(*msg), (void *)call->arg1)) {
 		dst->unreadable = 1;
 		call->nr = -1;
 	} else {
-		use_address(dst, sk, (void *)msg->msg_name, msg->msg_namelen);
+		use_address(slot, dst, sk, (void *)msg->msg_name, msg->msg_namelen);
 	}
 	/* A connected SOCK_SEQPACKET takes no other address. */
 	if (dst->type == SOCK_SEQPACKET && !dst->connected)
-		resolve_peer(dst, sk);
+		use_peer(dst, sk);
 }
 
 /*
@@ -164,15 +210,15 @@ static __always_inline bool read_beginning(struct scratch *s,
 	return true;
 }
 
-static __always_inline void read_payload(struct scratch *s,
+static __always_inline void read_payload(__u32 slot, struct scratch *s,
 					 const struct syscall *call)
 {
 	s->event.payload_len = 0;
 	s->event.flags &= ~EVENT_PAYLOAD;
 	if (sends_message(call)) {
-		use_segments(s, (void *)s->msg.msg_iov, s->msg.msg_iovlen);
+		use_segments(slot, s, (void *)s->msg.msg_iov, s->msg.msg_iovlen);
 	} else if (sends_segments(call)) {
-		use_segments(s, (void *)call->arg1, call->arg2);
+		use_segments(slot, s, (void *)call->arg1, call->arg2);
 	} else if (sends_buffer(call)) {
 		use_size(&s->event, call->arg2);
 		read_buffer(&s->event, (void *)call->arg1, call->arg2);
@@ -181,10 +227,11 @@ static __always_inline void read_payload(struct scratch *s,
 
 /*
  * A socket filter of the receiver's may have dropped the datagram without a
- * trace, unless there is none.
+ * trace, unless there is none, or it was seen to arrive.
  */
 static __always_inline void describe_result(struct event *e,
-					    const struct destination *dst, long ret)
+					    const struct destination *dst,
+					    bool arrived, long ret)
 {
 	e->result = ret;
 	if (ret < 0) {
@@ -192,7 +239,7 @@ static __always_inline void describe_result(struct event *e,
 		return;
 	}
 	use_size(e, ret);
-	if (dst->resolved && dst->unfiltered)
+	if (arrived || (dst->resolved && dst->unfiltered))
 		e->flags |= EVENT_DELIVERED;
 }
 
@@ -200,9 +247,10 @@ static __always_inline void describe_result(struct event *e,
  * Whether the datagram counts, by where it goes and, if that does not tell, how it begins:
  * most of those that do not count are not looked at any further.
  */
-static __always_inline bool counts(struct scratch *s, const struct syscall *call)
+static __always_inline bool counts(__u32 slot, struct scratch *s,
+				   const struct syscall *call, bool has_payload)
 {
-	int interest = destination_interest(SLOT_EXIT);
+	int interest = destination_interest(slot);
 
 	if (s->send.own)
 		return true;
@@ -210,39 +258,57 @@ static __always_inline bool counts(struct scratch *s, const struct syscall *call
 		return interest == INTEREST_YES;
 	if (socket_patterns_count)
 		return false;
-	if (!read_beginning(s, call))
-		read_payload(s, call);
-	return event_reads_like_notification(SLOT_EXIT);
+	if (!has_payload && !read_beginning(s, call))
+		read_payload(slot, s, call);
+	return event_reads_like_notification(slot);
 }
 
-/* What a system call sent, with which result. */
-static __always_inline void capture(struct scratch *s, struct sock *sk, __u8 type,
-				    struct syscall *call, long ret)
+/* The kernel adds credentials where the sender has claimed none: its own. */
+static __always_inline void check_claim(struct ancillary *anc)
 {
-	destination_init(&s->send.dst, type);
+	if (anc->pid == bpf_get_current_pid_tgid() >> 32)
+		anc->flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
+}
+
+/*
+ * What a system call sent, with which result. arrived says that its receiver stands in the
+ * slot, has_payload that the datagram does.
+ */
+static __always_inline void capture(__u32 slot, struct scratch *s, struct sock *sk,
+				    __u8 type, struct syscall *call, long ret,
+				    bool arrived, bool has_payload)
+{
+	if (!arrived)
+		destination_init(&s->send.dst, type);
 	s->glob.unsure = 0;
 	s->send.unsure = 0;
-	s->event.flags = 0;
-	s->event.payload_len = 0;
-	find_destination(s, sk, call);
-	if (ret == -EFAULT) /* the kernel could not read it either */
+	if (!has_payload) {
+		event_init(&s->event);
+		ancillary_init(&s->anc);
+	}
+	find_destination(slot, s, sk, call);
+	/* Where it arrived is known, or the kernel could not read it either. */
+	if (arrived || ret == -EFAULT)
 		s->send.dst.unreadable = 0;
-	if (!task_passes(SLOT_EXIT)) {
+	if (!task_passes(slot)) {
 		count(COUNT_FILTERED);
 		return;
 	}
-	if (!counts(s, call)) {
+	if (!counts(slot, s, call, has_payload)) {
 		count_unwanted_to(&s->send.dst);
 		return;
 	}
-	event_init(&s->event);
-	ancillary_init(&s->anc);
-	read_payload(s, call);
-	if (sends_message(call))
-		read_control(SLOT_EXIT, MEMORY_USER, s->msg.msg_control,
+	if (!has_payload)
+		read_payload(slot, s, call);
+	if (sends_message(call)) {
+		ancillary_init(&s->anc);
+		read_control(slot, MEMORY_USER, s->msg.msg_control,
 			     s->msg.msg_controllen);
-	describe_result(&s->event, &s->send.dst, ret);
-	emit_if_passes(s, SLOT_EXIT);
+	} else if (has_payload) {
+		check_claim(&s->anc);
+	}
+	describe_result(&s->event, &s->send.dst, arrived, ret);
+	emit_if_passes(s, slot);
 }
 
 /*
@@ -334,10 +400,155 @@ static __always_inline bool is_dull(struct scratch *s, struct sock *sk,
 	return ends_like_none(end, true);
 }
 
+/*
+ * The datagram that the current thread has just put into a queue, if nobody has read it yet.
+ * Another one may be behind it already, as when two threads send at once: it was allocated
+ * by another CPU then.
+ */
+static __always_inline struct sk_buff *just_queued(struct sock *to)
+{
+	struct sk_buff_head *list = &to->sk_receive_queue;
+	struct sk_buff *last = READ(list, prev), *before;
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	if ((void *)last == (void *)list)
+		return NULL;
+	if (!bpf_core_field_exists(last->alloc_cpu) || READ(last, alloc_cpu) == cpu)
+		return last;
+	before = READ(last, prev);
+	if ((void *)before != (void *)list && READ(before, alloc_cpu) == cpu)
+		return before;
+	return last;
+}
+
+static __always_inline void arrives(struct arrival *a, struct scratch *s,
+				    struct sock *to, __u16 type)
+{
+	struct sk_buff *skb = just_queued(to);
+	__u64 bound_end;
+	__u32 bound_len;
+	struct name n;
+
+	a->from = 0;
+	a->state = ARRIVED;
+	read_name(&n, to);
+	if (skb) {
+		skb = TYPED(skb);
+		switch (glance_at(&n, skb, &bound_len, &bound_end)) {
+		case GLANCE_NO:
+			a->state = ARRIVED_NO;
+			break;
+		case GLANCE_DULL:
+			a->state = ARRIVED_DULL;
+			break;
+		case GLANCE_LOOK:
+			break;
+		}
+	}
+	if (a->state != ARRIVED && !s->send.own)
+		return;
+	a->state = ARRIVED;
+	destination_init(&s->send.dst, type);
+	resolve(&s->send.dst, to);
+	event_init(&s->event);
+	if (!skb)
+		return;
+	use_skb(s, skb);
+	*(volatile __u64 *)&a->from = (__u64)skb->sk;
+	a->size = s->event.size;
+}
+
+SEC("tp_btf/sk_data_ready")
+int BPF_PROG(data_ready, struct sock *to)
+{
+	struct arrival *a;
+	struct scratch *s;
+	__u32 zero = 0;
+	__u16 type;
+
+	if (to->__sk_common.skc_family != AF_UNIX)
+		return 0;
+	type = to->sk_type;
+	if (type != SOCK_DGRAM && type != SOCK_SEQPACKET)
+		return 0;
+	s = scratch_get(SLOT_QUEUED);
+	a = bpf_map_lookup_elem(&arrivals, &zero);
+	if (!s || !a || is_own(s))
+		return 0;
+	stay_on_cpu();
+	a->task = 0;
+	arrives(a, s, to, type);
+	a->task = bpf_get_current_task();
+	may_leave_cpu();
+	return 0;
+}
+
+/*
+ * Whether the message that was picked is the one in the slot: one that was not makes its
+ * address and its control messages unknown.
+ */
+static __always_inline bool is_message(struct scratch *s,
+				       const struct syscall *call, __u32 size)
+{
+	struct user_msghdr_abi *msg = &s->msg;
+	struct iovec_abi first;
+	__u64 begin = 0;
+
+	if (bpf_probe_read_user(msg, sizeof(*msg), (void *)call->arg1) ||
+	    total_size(msg->msg_iov, msg->msg_iovlen) != size)
+		return false;
+	if (!msg->msg_iovlen)
+		return true;
+	if (bpf_probe_read_user(&first, sizeof(first), (void *)msg->msg_iov))
+		return false;
+	if (first.iov_len < sizeof(begin))
+		return true;
+	return !bpf_probe_read_user(&begin, sizeof(begin), first.iov_base) &&
+	       begin == *(const __u64 *)s->event.data;
+}
+
+static __always_inline void send_ends(struct sock *sk, __u16 type, int ret)
+{
+	__u32 zero = 0, slot = SLOT_EXIT;
+	struct arrival *a = bpf_map_lookup_elem(&arrivals, &zero);
+	bool arrived = a && a->task == bpf_get_current_task() && ret >= 0;
+	bool has_payload = false;
+	struct syscall call;
+	struct scratch *s;
+
+	if (a)
+		a->task = 0;
+	if (arrived && a->state == ARRIVED_NO) {
+		count_unwanted();
+		return;
+	}
+	s = scratch_get(SLOT_EXIT);
+	if (!s)
+		return;
+	call = read_syscall((void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	if (arrived && a->state == ARRIVED) {
+		slot = SLOT_QUEUED;
+		has_payload = a->from == (__u64)sk && a->size == ret;
+	} else if (is_dull(s, sk, &call)) {
+		count(COUNT_IGNORED);
+		return;
+	} else {
+		arrived = false;
+	}
+	if (call.nr == NR_SENDMMSG)
+		pick_message(&call, ret);
+	s = scratch_get(slot);
+	if (!s)
+		return;
+	s->send.own = bpf_get_current_pid_tgid() >> 32 == self_tgid;
+	if (has_payload && call.nr == NR_SENDMMSG && !is_message(s, &call, ret))
+		call.nr = -1;
+	capture(slot, s, sk, type, &call, ret, arrived, has_payload);
+}
+
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(send_length, struct sock *sk, int ret)
 {
-	struct syscall call;
 	struct scratch *s;
 	__u16 type;
 
@@ -347,14 +558,9 @@ int BPF_PROG(send_length, struct sock *sk, int ret)
 	s = scratch_get(SLOT_EXIT);
 	if ((type != SOCK_DGRAM && type != SOCK_SEQPACKET) || !s || is_own(s))
 		return 0;
-	call = read_syscall((void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
-	if (is_dull(s, sk, &call)) {
-		count(COUNT_IGNORED);
-		return 0;
-	}
-	if (call.nr == NR_SENDMMSG)
-		pick_message(&call, ret);
-	capture(s, sk, type, &call, ret);
+	stay_on_cpu();
+	send_ends(sk, type, ret);
+	may_leave_cpu();
 	return 0;
 }
 
@@ -398,7 +604,7 @@ __noinline int capture_message(__u64 messages, __u32 i)
 	if (!s || bpf_probe_read_user(&sent, sizeof(sent), &message->msg_len))
 		return 0;
 	sk = (void *)s->batch_sock;
-	capture(s, sk, datagram_type(sk), &call, sent);
+	capture(SLOT_EXIT, s, sk, datagram_type(sk), &call, sent, false, false);
 	return 0;
 }
 
@@ -473,6 +679,6 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 		capture_batch(sk, &call, ret);
 		return 0;
 	}
-	capture(s, sk, type, &call, ret);
+	capture(SLOT_EXIT, s, sk, type, &call, ret, false, false);
 	return 0;
 }

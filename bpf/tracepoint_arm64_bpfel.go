@@ -18,6 +18,14 @@ type TracepointAddress struct {
 	Path [112]int8
 }
 
+type TracepointArrival struct {
+	_     structs.HostLayout
+	Task  uint64
+	From  uint64
+	Size  uint32
+	State uint32
+}
+
 type TracepointBatch struct {
 	_        structs.HostLayout
 	Messages uint64
@@ -164,6 +172,7 @@ type TracepointScratch struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	TracepointMapArrivals               = "arrivals"
 	TracepointMapBatches                = "batches"
 	TracepointMapCgroupTargets          = "cgroup_targets"
 	TracepointMapComms                  = "comms"
@@ -178,6 +187,7 @@ const (
 	TracepointMapScratches              = "scratches"
 	TracepointMapUids                   = "uids"
 	TracepointMapWantedKeys             = "wanted_keys"
+	TracepointProgDataReady             = "data_ready"
 	TracepointProgSendLength            = "send_length"
 	TracepointProgSyscallExit           = "syscall_exit"
 	TracepointProgThreadExit            = "thread_exit"
@@ -197,6 +207,7 @@ const (
 	TracepointVarFilterPid              = "filter_pid"
 	TracepointVarFilterTask             = "filter_task"
 	TracepointVarFilterUid              = "filter_uid"
+	TracepointVarMayStay                = "may_stay"
 	TracepointVarNotifySocketBits       = "notify_socket_bits"
 	TracepointVarReaderSleeps           = "reader_sleeps"
 	TracepointVarReceiptType            = "receipt_type"
@@ -253,6 +264,7 @@ type TracepointSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointProgramSpecs struct {
+	DataReady   *ebpf.ProgramSpec `ebpf:"data_ready"`
 	SendLength  *ebpf.ProgramSpec `ebpf:"send_length"`
 	SyscallExit *ebpf.ProgramSpec `ebpf:"syscall_exit"`
 	ThreadExit  *ebpf.ProgramSpec `ebpf:"thread_exit"`
@@ -262,6 +274,7 @@ type TracepointProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointMapSpecs struct {
+	Arrivals      *ebpf.MapSpec `ebpf:"arrivals"`
 	Batches       *ebpf.MapSpec `ebpf:"batches"`
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
@@ -298,6 +311,7 @@ type TracepointVariableSpecs struct {
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterTask             *ebpf.VariableSpec `ebpf:"filter_task"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
+	MayStay                *ebpf.VariableSpec `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
@@ -332,6 +346,7 @@ func (o *TracepointObjects) Close() error {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointMaps struct {
+	Arrivals      *ebpf.Map `ebpf:"arrivals"`
 	Batches       *ebpf.Map `ebpf:"batches"`
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
@@ -350,6 +365,7 @@ type TracepointMaps struct {
 
 func (m *TracepointMaps) Close() error {
 	return _TracepointClose(
+		m.Arrivals,
 		m.Batches,
 		m.CgroupTargets,
 		m.Comms,
@@ -387,6 +403,7 @@ type TracepointVariables struct {
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterTask             *ebpf.Variable `ebpf:"filter_task"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
+	MayStay                *ebpf.Variable `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
@@ -405,6 +422,7 @@ type TracepointVariables struct {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointPrograms struct {
+	DataReady   *ebpf.Program `ebpf:"data_ready"`
 	SendLength  *ebpf.Program `ebpf:"send_length"`
 	SyscallExit *ebpf.Program `ebpf:"syscall_exit"`
 	ThreadExit  *ebpf.Program `ebpf:"thread_exit"`
@@ -412,6 +430,7 @@ type TracepointPrograms struct {
 
 func (p *TracepointPrograms) Close() error {
 	return _TracepointClose(
+		p.DataReady,
 		p.SendLength,
 		p.SyscallExit,
 		p.ThreadExit,

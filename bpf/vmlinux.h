@@ -313,7 +313,10 @@ struct sock_cgroup_data___v514 {
 
 struct socket;
 
+struct sk_buff;
+
 struct sk_buff_head {
+	struct sk_buff *prev;
 	__u32 qlen;
 };
 
@@ -347,8 +350,10 @@ struct sk_buff_head;
 
 struct sk_buff {
 	struct sk_buff *next;
+	struct sk_buff *prev;
 	struct sock *sk;
 	char cb[48];
+	__u16 alloc_cpu;
 	unsigned int len;
 	unsigned int data_len;
 	unsigned char *data;

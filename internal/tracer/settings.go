@@ -278,8 +278,8 @@ func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error
 	maps.Copy(variables, more)
 	if spec.Variables["by_thread"] != nil {
 		variables["by_thread"] = s.byThread
-		variables["may_stay"] = mayStay()
 	}
+	variables["may_stay"] = mayStay()
 	for name, value := range variables {
 		variable := spec.Variables[name]
 		if variable == nil {

@@ -206,7 +206,7 @@ func (t *Tracer) takeOwn(record []byte, found *seen, sent map[wire.DatagramID]st
 		found.queued = addressed && !e.Result.Failed()
 		found.latency = e.Result.Latency != 0
 	case payload == trialFailed:
-		found.failed = e.Result.Errno == "ECONNREFUSED" && (addressed || !t.plan.knows.Receivers)
+		found.failed = e.Result.Errno == "ECONNREFUSED" && (addressed || !t.plan.knows.Delivery)
 	}
 	return true, nil
 }
