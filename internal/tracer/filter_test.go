@@ -406,11 +406,15 @@ func TestWhichDatagramsCount(t *testing.T) {
 		{"journal, clearly", path("run/systemd/journal/socket"), "READY=1", never},
 		{"journal's syslog", path("run/systemd/journal/dev-log"), "STATUS=x", never},
 		{"link to a notify socket", path("link-to-notify"), "FOO=bar", byReceiver},
+		{"link to a notify socket, odd key behind many empty lines", path("link-to-notify"), strings.Repeat("\n", 9) + "FOO=1", byReceiver},
+		{"link to a notify socket that is called like the journal's", path("dev/log"), "READY=1", byReceiver},
+		{"way to a notify socket through the journal's directory", pathAddr(root + "/w/run/systemd/journal/../../../notify.sock"), "READY=1", byReceiver},
 		{"link to the journal", path("link-to-journal"), "READY=1", neverByReceiver},
 	}
 	links := map[string]string{
 		"link-to-notify":  "notify.sock",
 		"link-to-journal": "run/systemd/journal/socket",
+		"dev/log":         "notify.sock",
 	}
 	eachBackend(t, func(t *testing.T, backend string) {
 		a := startAgent(t, agentSpec{comm: "sdt-counts"})
@@ -426,12 +430,16 @@ func TestWhichDatagramsCount(t *testing.T) {
 				receivers := map[string]*receiver{}
 				for _, test := range tests {
 					name := addressText(test.to)
-					if receivers[name] == nil && links[filepath.Base(name)] == "" {
+					isLink := links[strings.TrimPrefix(name, filepath.Join(root, "w")+"/")] != "" || filepath.Clean(name) != name
+					if receivers[name] == nil && !isLink {
 						receivers[name] = listen(t, test.to, unix.SOCK_DGRAM)
 					}
 				}
 				for from, to := range links {
 					at := filepath.Join(root, "w", from)
+					if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+						t.Fatal(err)
+					}
 					if err := os.Remove(at); err != nil && !os.IsNotExist(err) {
 						t.Fatal(err)
 					}

@@ -97,10 +97,11 @@ func sockaddr(addr []byte) (*unix.RawSockaddrUnix, uintptr) {
 	if addr == nil {
 		return nil, 0
 	}
-	sa := &unix.RawSockaddrUnix{Family: unix.AF_UNIX}
-	for i, b := range addr {
-		sa.Path[i] = int8(b)
-	}
+	// With room for more than is allowed (struct sockaddr_storage).
+	room := new([16]uint64)
+	sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(room))
+	sa.Family = unix.AF_UNIX
+	copy((*[126]byte)(unsafe.Pointer(&sa.Path))[:], addr)
 	return sa, uintptr(2 + len(addr))
 }
 
@@ -473,7 +474,7 @@ func (w *worker) send(s step) outcome {
 	case "sendmsg":
 		h := header(message{Addr: s.Addr, Parts: s.Parts})
 		return raw(unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(h)), uintptr(s.Flags)))
-	case "sendmmsg":
+	case "sendmmsg", "sendmmsg again":
 		type mmsghdr struct {
 			h   unix.Msghdr
 			len uint32
@@ -482,6 +483,14 @@ func (w *worker) send(s step) outcome {
 		list := make([]mmsghdr, len(s.Msgs))
 		for i, m := range s.Msgs {
 			list[i].h = *header(m)
+		}
+		if s.Op == "sendmmsg again" { // after a call that ended before the second message
+			good := list[1].h.Iov
+			list[1].h.Iov = (*unix.Iovec)(unsafe.Pointer(w.badBuffer()))
+			if o := raw(unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)), uintptr(s.Flags), 0, 0)); o.N != 1 {
+				return o
+			}
+			list[1].h.Iov = good
 		}
 		return raw(unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&list[0])), uintptr(len(list)), uintptr(s.Flags), 0, 0))
 	case "write":

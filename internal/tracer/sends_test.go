@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
@@ -340,6 +341,58 @@ func clip(diff string) string {
 		b.WriteString(line)
 	}
 	return b.String()
+}
+
+// A program can use a vector of messages again that the call before has not ended with, and tells nobody.
+func TestAVectorOfMessagesThatIsUsedAgainIsShownAsItWasSent(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		c := named(t, backend)
+		a := startAgent(t, agentSpec{comm: "sdt-again"})
+		r := listenPath(t, "again/notify.sock")
+		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		payloads := []string{"STATUS=A", "STATUS=B, longer", "READY=1\nSTATUS=C"}
+		var msgs []message
+		for _, payload := range payloads {
+			msgs = append(msgs, message{Addr: r.addr, Parts: parts(payload)})
+		}
+		if o := a.must(t, step{Op: "sendmmsg again", Sock: "s", Msgs: msgs}); o.N != len(msgs) {
+			t.Fatalf("sendmmsg sent %d", o.N)
+		}
+		want := append(payloads[:1:1], payloads...)
+		if diff := cmp.Diff(want, r.drain()); diff != "" {
+			t.Fatalf("this test does not send what it means to (-want +received):\n%s", diff)
+		}
+		var got []string
+		for _, e := range from(c.collect(t), a) {
+			if string(e.Socket.Address) != r.path() {
+				t.Errorf("to %q", e.Socket.Address)
+			}
+			got = append(got, string(e.Payload))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +captured):\n%s", diff)
+		}
+	})
+}
+
+// An address that is longer than any socket's name can be is refused, so that nothing is lost.
+func TestASendToAnAddressThatIsTooLongIsNoLoss(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		c := openCapture(t, tracer.Options{Backend: backend})
+		a := startAgent(t, agentSpec{comm: "sdt-long"})
+		a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		for _, n := range []int{109, 110, 126} {
+			if o := a.do(t, step{Op: "sendto", Sock: "s", Addr: []byte("/" + strings.Repeat("a", n-1)), Parts: parts("hello")}); o.Errno != unix.EINVAL {
+				t.Fatalf("sending to an address of %d bytes: %v", n, o.Errno)
+			}
+		}
+		if got := from(c.buffered(t), a); len(got) != 0 {
+			t.Errorf("captured %d events", len(got))
+		}
+		if _, lost, stats := lostIn(t, c); lost != 0 && !mayMiss() {
+			t.Errorf("lost: %+v", stats)
+		}
+	})
 }
 
 func TestSendmmsgIsOneEventPerMessage(t *testing.T) {
