@@ -103,49 +103,87 @@ __noinline int append_cgroup(__u32 slot, __u64 start)
 	return start;
 }
 
-static __always_inline bool below_target(struct task_struct *task, __u32 hierarchy)
-{
-	struct cgroup_target target = {.hierarchy = hierarchy};
-	struct kernfs_node *kn = node_in(task, hierarchy);
-	int i;
+/*
+ * Whoever owns a part of the tree can make it as deep as he likes. So a walk goes up in
+ * rounds, each a function that is verified once; where it has come to stands in the slot.
+ */
+#define WALK_STEPS 32 /* a round */
+#define WALK_ROUNDS 64
 
-	for (i = 0; i < CGROUP_DEPTH && kn; i++) {
-		target.id = READ(kn, id);
-		if (bpf_map_lookup_elem(&cgroup_targets, &target))
-			return true;
-		kn = parent_of(kn);
-	}
-	return false;
+static __always_inline void walk_from(struct scratch *s, struct kernfs_node *kn)
+{
+	*(volatile __u64 *)&s->walk = (__u64)kn;
 }
 
-__noinline int cgroup_passes(void)
+/* Whether the walk has not come to its end. */
+static __always_inline bool walk_goes_on(const struct scratch *s)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	return *(const volatile __u64 *)&s->walk;
+}
+
+__noinline int walk_to_target(__u32 slot, __u32 hierarchy)
+{
+	struct cgroup_target target = {.hierarchy = hierarchy};
+	struct scratch *s = scratch_get(slot);
+	struct kernfs_node *kn;
+	int i;
+
+	if (!s)
+		return 0;
+	kn = (void *)s->walk;
+	for (i = 0; i < WALK_STEPS && kn; i++) {
+		target.id = READ(kn, id);
+		if (bpf_map_lookup_elem(&cgroup_targets, &target))
+			return 1;
+		kn = parent_of(kn);
+	}
+	walk_from(s, kn);
+	return 0;
+}
+
+/* Of a control group that is too deep to walk up from, it is not known, and it passes. */
+static __always_inline bool below_target(struct scratch *s, __u32 slot,
+					 struct task_struct *task, __u32 hierarchy)
+{
 	__u32 i;
 
+	walk_from(s, node_in(task, hierarchy));
+	for (i = 0; i < WALK_ROUNDS && walk_goes_on(s); i++)
+		if (walk_to_target(slot, hierarchy))
+			return true;
+	return walk_goes_on(s);
+}
+
+__noinline int cgroup_passes(__u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_get(slot);
+	__u32 i;
+
+	if (!s)
+		return 0;
 	for (i = 0; i < CONTROLLERS_MAX; i++) {
 		if (i >= target_hierarchies_count)
 			break;
-		if (below_target(task, target_hierarchies[i]))
+		if (below_target(s, slot, task, target_hierarchies[i]))
 			return 1;
 	}
 	return 0;
 }
 
-__noinline int components_pass(__u32 slot)
+/* Returns the groups of patterns that match the names of a round. */
+__noinline int walk_components(__u32 slot)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s = scratch_get(slot);
 	struct kernfs_node *kn;
-	__u8 hierarchy;
 	__u32 groups = 0;
 	long n;
 	int i;
 
 	if (!s)
 		return 0;
-	kn = telling_node(task, &hierarchy);
-	for (i = 0; i < CGROUP_DEPTH && kn; i++) {
+	kn = (void *)s->walk;
+	for (i = 0; i < WALK_STEPS && kn; i++) {
 		n = bpf_probe_read_kernel_str(s->glob.text, sizeof(s->glob.text),
 					      READ(kn, name));
 		if (n > 0) {
@@ -153,11 +191,33 @@ __noinline int components_pass(__u32 slot)
 			groups |= glob_match(slot, socket_patterns_count,
 					     component_patterns_count);
 		}
+		kn = parent_of(kn);
+		if ((groups & component_groups) == component_groups)
+			break;
+	}
+	walk_from(s, kn);
+	return groups;
+}
+
+__noinline int components_pass(__u32 slot)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct scratch *s = scratch_get(slot);
+	__u32 groups = 0, i;
+	__u8 hierarchy;
+
+	if (!s)
+		return 0;
+	walk_from(s, telling_node(task, &hierarchy));
+	for (i = 0; i < WALK_ROUNDS && walk_goes_on(s); i++) {
+		groups |= walk_components(slot);
 		if ((groups & component_groups) == component_groups)
 			return 1;
-		kn = parent_of(kn);
 	}
-	return 0;
+	if (!walk_goes_on(s))
+		return 0;
+	s->glob.unsure |= EVENT_UNSURE_NAMES;
+	return 1;
 }
 
 #endif

@@ -208,6 +208,7 @@ const (
 type FentryScratch struct {
 	_         structs.HostLayout
 	BatchSock uint64
+	Walk      uint64
 	Glob      struct {
 		_       structs.HostLayout
 		Pattern uint32

@@ -82,6 +82,7 @@ struct key_search {
 
 struct scratch {
 	__u64 batch_sock; /* the struct sock that a batch is sent by */
+	__u64 walk; /* the struct kernfs_node a walk has come to, 0: its end */
 	struct glob glob;
 	struct key_search key_search;
 	struct user_msghdr_abi msg;

@@ -167,7 +167,7 @@ static __always_inline bool task_passes(__u32 slot)
 	}
 	if (filter_comm && !comm_passes(task))
 		return false;
-	if (target_hierarchies_count && !cgroup_passes())
+	if (target_hierarchies_count && !cgroup_passes(slot))
 		return false;
 	if (component_groups && !components_pass(slot))
 		return false;

@@ -59,6 +59,7 @@ type TracepointPattern struct {
 type TracepointScratch struct {
 	_         structs.HostLayout
 	BatchSock uint64
+	Walk      uint64
 	Glob      struct {
 		_       structs.HostLayout
 		Pattern uint32

@@ -63,6 +63,7 @@ type UnitPattern struct {
 type UnitScratch struct {
 	_         structs.HostLayout
 	BatchSock uint64
+	Walk      uint64
 	Glob      struct {
 		_       structs.HostLayout
 		Pattern uint32

@@ -5,6 +5,7 @@ package cgroupfs
 
 import (
 	"encoding/binary"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -105,29 +106,51 @@ func ProcessesBelow(cgroup string, most int) (pids []int) {
 // handleType is the type of a file handle that is a kernfs_node's id (kernel: FILEID_KERNFS).
 const handleType = 0xfe
 
-// PathOf is the path of the control group with an id, "" if it is gone, or cannot be found.
-func PathOf(id uint64) string {
+// PathOf is the path of the control group with an id, "" if it is gone, or cannot be found. nearest is the path of the
+// nearest one above that has a path which can be told: one can be nested so deep that its own is too long (PATH_MAX).
+func PathOf(id uint64) (path, nearest string) {
 	mount, err := unix.Open(Mount(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return ""
+		return "", ""
 	}
 	defer unix.Close(mount)
 	handle := unix.NewFileHandle(handleType, binary.NativeEndian.AppendUint64(nil, id))
 	fd, err := unix.OpenByHandleAt(mount, handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	defer unix.Close(fd)
+	defer func() { unix.Close(fd) }()
+	path, err = pathOf(fd)
+	nearest = path
+	// A look takes a microsecond or two.
+	const deepest = 4096
+	for range deepest {
+		if !errors.Is(err, unix.ENAMETOOLONG) {
+			break
+		}
+		above, e := unix.Openat(fd, "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if e != nil {
+			return "", ""
+		}
+		unix.Close(fd)
+		fd = above
+		nearest, err = pathOf(fd)
+	}
+	return path, nearest
+}
+
+// pathOf is the path of an open control group. The error is that of readlink(2).
+func pathOf(fd int) (string, error) {
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 	if err != nil {
-		return ""
+		return "", err
 	}
 	below, ok := strings.CutPrefix(path, Mount())
 	switch {
 	case !ok:
-		return ""
+		return "", nil
 	case below == "":
-		return "/"
+		return "/", nil
 	}
-	return below
+	return below, nil
 }

@@ -31,7 +31,7 @@ func (m *matcher) matches(e *events.Event) bool {
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if len(m.units)+len(m.containers) == 0 {
+	if len(m.units)+len(m.containers) == 0 || isTooDeep(e) {
 		return true
 	}
 	// The root counts as a name to the kernel, which is empty.
@@ -43,6 +43,10 @@ func (m *matcher) matches(e *events.Event) bool {
 	}
 	return true
 }
+
+// isTooDeep reports whether the control group of a sender has no path that can be told, so that no filter for its names can
+// decide.
+func isTooDeep(e *events.Event) bool { return e.Sender.Cgroup == "" }
 
 // AddContainers adds globs to Filter.Containers, which must not have been empty, while the
 // capture runs. There is room for 16 in all; the error says so when they are used up.

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/identity"
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
@@ -284,6 +286,46 @@ func TestClaimedIDsOfAUserNamespace(t *testing.T) {
 		}
 		if claimed.GID != nil && *claimed.GID != a.gid+33 {
 			t.Errorf("group 33 of the namespace is %d, captured %d", a.gid+33, *claimed.GID)
+		}
+	})
+}
+
+// Who owns a part of the tree can hide in it from nobody.
+func TestADeepOrLongControlGroupIsToldAndFiltered(t *testing.T) {
+	base := v2(t).makeCgroup(t, "hidden.slice/hidden.service")
+	groups := map[string]cgroup{"READY=1": base}
+	for text, names := range map[string]string{
+		"STATUS=deep": strings.Repeat("/d", 40),
+		"STATUS=long": strings.Repeat("/"+strings.Repeat("n", 200), 6),
+	} {
+		groups[text] = v2(t).makeCgroup(t, "hidden.slice/hidden.service"+names)
+	}
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "hidden/notify.sock")
+		for name, filter := range map[string]tracer.Filter{
+			"no filter": {Sockets: []string{r.path()}},
+			"unit":      {Units: []string{"hidden.service"}},
+			"cgroup":    {Cgroups: []string{base.dir}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				c := openCapture(t, tracer.Options{Backend: backend, Filter: filter})
+				for text, in := range groups {
+					a := startAgent(t, agentSpec{comm: "sdt-hidden"})
+					join(t, in.dir, a.pid)
+					a.must(t,
+						step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+						step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts(text)})
+					got := from(c.buffered(t), a)
+					a.stop()
+					if len(got) != 1 || string(got[0].Payload) != text {
+						t.Errorf("%s: captured %d events", text, len(got))
+						continue
+					}
+					if s := got[0].Sender; s.Identity != identity.Parse(in.path) || s.CgroupID != in.id(t) {
+						t.Errorf("%s: captured in %q, which has %d bytes of %d", text, s.Cgroup, len(s.Cgroup), len(in.path))
+					}
+				}
+			})
 		}
 	})
 }

@@ -191,6 +191,9 @@ func (t *Tracer) take(record []byte) error {
 	if err != nil {
 		return fmt.Errorf("decoding a record: %w", err)
 	}
+	if r.send != nil && r.send.Event.Sender.Cgroup == "" && r.send.Event.Sender.CgroupController == "" {
+		r.send.Event.Sender.Cgroup = t.cgroups.path(r.send.Event.Sender.CgroupID) // too long for the kernel's record
+	}
 	if r.send != nil && !t.accepts(r.send) {
 		t.rejected.Add(1)
 		t.Release(Item{buffer: r.send})
@@ -320,7 +323,7 @@ func (t *Tracer) complete(b *wire.SendBuffer) error {
 	t.seq++
 	event.Seq = t.seq
 	event.Backend = t.plan.backend
-	event.Sender.Identity = t.identities.of(event.Sender.Cgroup)
+	t.identify(&event.Sender)
 	t.identifyReceiver(event.Receiver)
 	event.Sender.Exe = t.exes.lookup(&event.Sender)
 	return nil

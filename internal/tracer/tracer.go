@@ -156,7 +156,7 @@ func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) 
 		decoder:    wire.Decoder{Controllers: settings.hierarchies.controllers},
 		patterns:   len(settings.patterns),
 		exes:       exeCache{newLRU[exeKey, string]()},
-		cgroups:    cgroupPaths{newLRU[uint64, string]()},
+		cgroups:    cgroupPaths{newLRU[uint64, cgroupPath]()},
 		identities: identities{newLRU[string, events.Identity]()},
 	}
 	if settings.hasComponents() {

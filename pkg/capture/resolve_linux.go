@@ -141,10 +141,10 @@ func (r *resolved) accept() func(*events.Event) bool {
 
 // unitMatches reports whether an event is of a unit that is wanted.
 func (r *resolved) unitMatches(e *events.Event) bool {
-	if len(r.units) == 0 {
-		return true
-	}
 	cgroup := e.Sender.Cgroup
+	if len(r.units) == 0 || cgroup == "" {
+		return true // who hides his control group is shown
+	}
 	var roots []string
 	if e.Sender.CgroupController == "" {
 		roots = r.machines.RootsOf(cgroup)
