@@ -39,7 +39,7 @@ var budgets = map[string][]int{
 	"fentry/unix_dgram_sendmsg, unix_dgram_recvmsg": {3_700, 8_780, 990, 172, 0, 0, 5_430, 5_430, 5_430},
 	"fentry/unix_dgram_sendmsg":                     {2_580, 7_650, 636, 172, 0, 0},
 	"fentry/unix_dgram_sendmsg --latency":           {2_785, 7_860, 873, 172, 0, 0},
-	"tracepoint/sock_send_length":                   {2_360, 7_900, 725, 140, 110, 0, 4_075, 4_075, 4_075},
+	"tracepoint/sock_send_length":                   {3_140, 8_210, 1_015, 241, 196, 0, 4_930, 4_930, 4_930},
 	"tracepoint/sys_exit":                           {2_640, 8_200, 1_925, 745, 700, 168},
 }
 

@@ -367,6 +367,20 @@ static __always_inline bool ends_like_none(const __u8 *end, bool path)
 	return !name_bit(last);
 }
 
+/* Whether no name that counts ends like an address in user memory; 9 bytes at end are used. */
+static __always_inline bool address_is_dull(__u8 *end, const void *address,
+					    __s64 size)
+{
+	__u64 len = size - SUN_PATH_OFFSET;
+	const char *name = address + SUN_PATH_OFFSET;
+
+	if (len < 9 || len > ADDRESS_MAX)
+		return false;
+	if (bpf_probe_read_user(end, 9, name + len - 9))
+		return false;
+	return ends_like_none(end, true);
+}
+
 /*
  * Whether a datagram can be of no interest: its first byte begins no key, and no name that
  * counts ends like that of its socket. What is sent in pieces is looked at.
@@ -392,12 +406,29 @@ static __always_inline bool is_dull(struct scratch *s, struct sock *sk,
 		end[8] = load64(name + len - 8) >> 56;
 		return ends_like_none(end, load64(name) & 0xff);
 	}
-	if (len < 9 || len > ADDRESS_MAX)
+	return address_is_dull(end, (void *)call->arg4, (__s32)call->arg5);
+}
+
+/*
+ * The same of a datagram that has arrived: neither it nor its receiver's own name is of any
+ * interest, so that the address is left.
+ */
+static __always_inline bool is_dull_by_address(struct scratch *s,
+					       const struct syscall *call)
+{
+	__u8 *end = (__u8 *)s->glob.text;
+	struct user_msghdr_abi *msg = &s->msg;
+
+	if (call->nr == NR_SENDTO)
+		return !call->arg4 || (__s32)call->arg5 <= 0 ||
+		       address_is_dull(end, (void *)call->arg4, (__s32)call->arg5);
+	if (call->nr == NR_SENDMMSG)
 		return false;
-	name = (void *)call->arg4 + SUN_PATH_OFFSET;
-	if (bpf_probe_read_user(end, 9, name + len - 9))
-		return false;
-	return ends_like_none(end, true);
+	if (call->nr != NR_SENDMSG)
+		return true;
+	return bpf_probe_read_user(msg, sizeof(*msg), (void *)call->arg1) ||
+	       !msg->msg_name || msg->msg_namelen <= 0 ||
+	       address_is_dull(end, (void *)msg->msg_name, msg->msg_namelen);
 }
 
 /*
@@ -529,7 +560,7 @@ static __always_inline void send_ends(struct sock *sk, __u16 type, int ret)
 	if (arrived && a->state == ARRIVED) {
 		slot = SLOT_QUEUED;
 		has_payload = a->from == (__u64)sk && a->size == ret;
-	} else if (is_dull(s, sk, &call)) {
+	} else if (arrived ? is_dull_by_address(s, &call) : is_dull(s, sk, &call)) {
 		count(COUNT_IGNORED);
 		return;
 	} else {
