@@ -98,17 +98,16 @@ static __always_inline struct call *call_of_thread(__u64 task)
 static __always_inline struct call *call_take(__u64 task)
 {
 	__u32 at = call_place(task), i;
-	struct call *c, *found = NULL;
+	struct call *c;
 
 #pragma unroll
 	for (i = 0; i < CALL_WAYS; i++, at++) {
 		c = bpf_map_lookup_elem(&calls, &at);
-		if (c && c->task == task)
+		if (c && (!c->task || c->task == task))
 			return c;
-		if (c && (!found || (found->task && !c->task)))
-			found = c;
 	}
-	return found;
+	at = call_place(task);
+	return bpf_map_lookup_elem(&calls, &at);
 }
 
 /* The CPU's place, if it is the thread's, else NULL. */

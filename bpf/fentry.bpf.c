@@ -58,6 +58,7 @@
 #include "ancillary.h"
 #include "payload.h"
 #include "queued.h"
+#include "exec.h"
 #include "emit.h"
 #include "receipt.h"
 
@@ -380,7 +381,8 @@ static __always_inline void queued_by_thread(struct sock *to, struct sk_buff *sk
 		may_leave_cpu();
 	}
 	c->state = CALL_DONE;
-	count(COUNT_UNRETURNED);
+	if (preempts)
+		count(COUNT_UNRETURNED);
 }
 
 /* Whether a thread was noted to wait, which is then no more noted. */
@@ -695,7 +697,8 @@ int BPF_PROG(send_exit_by_thread, struct socket *sock, struct msghdr *msg,
 
 	if (c && ret >= 0 && c->state == CALL_DONE) {
 		call_end(c);
-		count_more(COUNT_UNRETURNED, -1);
+		if (preempts)
+			count_more(COUNT_UNRETURNED, -1);
 		return 0;
 	}
 	stay_on_cpu();

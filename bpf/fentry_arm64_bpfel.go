@@ -295,6 +295,7 @@ const (
 	FentryMapCgroupTargets           = "cgroup_targets"
 	FentryMapComms                   = "comms"
 	FentryMapCounters                = "counters"
+	FentryMapExecs                   = "execs"
 	FentryMapFollowed                = "followed"
 	FentryMapLastSender              = "last_sender"
 	FentryMapLeaving                 = "leaving"
@@ -318,6 +319,7 @@ const (
 	FentryProgDatagramRead           = "datagram_read"
 	FentryProgDatagramTaken          = "datagram_taken"
 	FentryProgPipeReleased           = "pipe_released"
+	FentryProgProcessExecutes        = "process_executes"
 	FentryProgReceiverGone           = "receiver_gone"
 	FentryProgSendDenied             = "send_denied"
 	FentryProgSendEnter              = "send_enter"
@@ -336,6 +338,7 @@ const (
 	FentryVarCounterType             = "counter_type"
 	FentryVarEventFlagType           = "event_flag_type"
 	FentryVarEventType               = "event_type"
+	FentryVarExecsLost               = "execs_lost"
 	FentryVarFdKindType              = "fd_kind_type"
 	FentryVarFilterComm              = "filter_comm"
 	FentryVarFilterFailed            = "filter_failed"
@@ -347,6 +350,7 @@ const (
 	FentryVarFollowReceipts          = "follow_receipts"
 	FentryVarMayStay                 = "may_stay"
 	FentryVarNotifySocketBits        = "notify_socket_bits"
+	FentryVarPreempts                = "preempts"
 	FentryVarQueuedCount             = "queued_count"
 	FentryVarReaderSleeps            = "reader_sleeps"
 	FentryVarReading                 = "reading"
@@ -415,6 +419,7 @@ type FentryProgramSpecs struct {
 	DatagramRead           *ebpf.ProgramSpec `ebpf:"datagram_read"`
 	DatagramTaken          *ebpf.ProgramSpec `ebpf:"datagram_taken"`
 	PipeReleased           *ebpf.ProgramSpec `ebpf:"pipe_released"`
+	ProcessExecutes        *ebpf.ProgramSpec `ebpf:"process_executes"`
 	ReceiverGone           *ebpf.ProgramSpec `ebpf:"receiver_gone"`
 	SendDenied             *ebpf.ProgramSpec `ebpf:"send_denied"`
 	SendEnter              *ebpf.ProgramSpec `ebpf:"send_enter"`
@@ -434,6 +439,7 @@ type FentryMapSpecs struct {
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Execs         *ebpf.MapSpec `ebpf:"execs"`
 	Followed      *ebpf.MapSpec `ebpf:"followed"`
 	LastSender    *ebpf.MapSpec `ebpf:"last_sender"`
 	Leaving       *ebpf.MapSpec `ebpf:"leaving"`
@@ -465,6 +471,7 @@ type FentryVariableSpecs struct {
 	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
 	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
 	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
+	ExecsLost              *ebpf.VariableSpec `ebpf:"execs_lost"`
 	FdKindType             *ebpf.VariableSpec `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.VariableSpec `ebpf:"filter_failed"`
@@ -476,6 +483,7 @@ type FentryVariableSpecs struct {
 	FollowReceipts         *ebpf.VariableSpec `ebpf:"follow_receipts"`
 	MayStay                *ebpf.VariableSpec `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
+	Preempts               *ebpf.VariableSpec `ebpf:"preempts"`
 	QueuedCount            *ebpf.VariableSpec `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	Reading                *ebpf.VariableSpec `ebpf:"reading"`
@@ -519,6 +527,7 @@ type FentryMaps struct {
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Execs         *ebpf.Map `ebpf:"execs"`
 	Followed      *ebpf.Map `ebpf:"followed"`
 	LastSender    *ebpf.Map `ebpf:"last_sender"`
 	Leaving       *ebpf.Map `ebpf:"leaving"`
@@ -543,6 +552,7 @@ func (m *FentryMaps) Close() error {
 		m.CgroupTargets,
 		m.Comms,
 		m.Counters,
+		m.Execs,
 		m.Followed,
 		m.LastSender,
 		m.Leaving,
@@ -575,6 +585,7 @@ type FentryVariables struct {
 	CounterType            *ebpf.Variable `ebpf:"counter_type"`
 	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
 	EventType              *ebpf.Variable `ebpf:"event_type"`
+	ExecsLost              *ebpf.Variable `ebpf:"execs_lost"`
 	FdKindType             *ebpf.Variable `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.Variable `ebpf:"filter_failed"`
@@ -586,6 +597,7 @@ type FentryVariables struct {
 	FollowReceipts         *ebpf.Variable `ebpf:"follow_receipts"`
 	MayStay                *ebpf.Variable `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
+	Preempts               *ebpf.Variable `ebpf:"preempts"`
 	QueuedCount            *ebpf.Variable `ebpf:"queued_count"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	Reading                *ebpf.Variable `ebpf:"reading"`
@@ -616,6 +628,7 @@ type FentryPrograms struct {
 	DatagramRead           *ebpf.Program `ebpf:"datagram_read"`
 	DatagramTaken          *ebpf.Program `ebpf:"datagram_taken"`
 	PipeReleased           *ebpf.Program `ebpf:"pipe_released"`
+	ProcessExecutes        *ebpf.Program `ebpf:"process_executes"`
 	ReceiverGone           *ebpf.Program `ebpf:"receiver_gone"`
 	SendDenied             *ebpf.Program `ebpf:"send_denied"`
 	SendEnter              *ebpf.Program `ebpf:"send_enter"`
@@ -636,6 +649,7 @@ func (p *FentryPrograms) Close() error {
 		p.DatagramRead,
 		p.DatagramTaken,
 		p.PipeReleased,
+		p.ProcessExecutes,
 		p.ReceiverGone,
 		p.SendDenied,
 		p.SendEnter,

@@ -10,8 +10,11 @@
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
+/* The kernel preempts itself. */
+const volatile bool preempts;
+
 /*
- * The kernel preempts itself, and takes programs that keep their CPU while they call
+ * It does, and takes programs that keep their CPU while they call
  * functions of their own (Linux 6.15).
  */
 const volatile bool may_stay;

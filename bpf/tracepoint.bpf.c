@@ -37,6 +37,7 @@
 #include "payload.h"
 #include "queued.h"
 #include "syscall.h"
+#include "exec.h"
 #include "emit.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -178,6 +178,7 @@ const (
 	TracepointMapCgroupTargets          = "cgroup_targets"
 	TracepointMapComms                  = "comms"
 	TracepointMapCounters               = "counters"
+	TracepointMapExecs                  = "execs"
 	TracepointMapNetnses                = "netnses"
 	TracepointMapNotifySockets          = "notify_sockets"
 	TracepointMapPatterns               = "patterns"
@@ -189,6 +190,7 @@ const (
 	TracepointMapUids                   = "uids"
 	TracepointMapWantedKeys             = "wanted_keys"
 	TracepointProgDataReady             = "data_ready"
+	TracepointProgProcessExecutes       = "process_executes"
 	TracepointProgSendLength            = "send_length"
 	TracepointProgSyscallExit           = "syscall_exit"
 	TracepointProgThreadExit            = "thread_exit"
@@ -200,6 +202,7 @@ const (
 	TracepointVarCounterType            = "counter_type"
 	TracepointVarEventFlagType          = "event_flag_type"
 	TracepointVarEventType              = "event_type"
+	TracepointVarExecsLost              = "execs_lost"
 	TracepointVarFdKindType             = "fd_kind_type"
 	TracepointVarFilterComm             = "filter_comm"
 	TracepointVarFilterFailed           = "filter_failed"
@@ -210,6 +213,7 @@ const (
 	TracepointVarFilterUid              = "filter_uid"
 	TracepointVarMayStay                = "may_stay"
 	TracepointVarNotifySocketBits       = "notify_socket_bits"
+	TracepointVarPreempts               = "preempts"
 	TracepointVarReaderSleeps           = "reader_sleeps"
 	TracepointVarReceiptType            = "receipt_type"
 	TracepointVarRecordTypeType         = "record_type_type"
@@ -265,10 +269,11 @@ type TracepointSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointProgramSpecs struct {
-	DataReady   *ebpf.ProgramSpec `ebpf:"data_ready"`
-	SendLength  *ebpf.ProgramSpec `ebpf:"send_length"`
-	SyscallExit *ebpf.ProgramSpec `ebpf:"syscall_exit"`
-	ThreadExit  *ebpf.ProgramSpec `ebpf:"thread_exit"`
+	DataReady       *ebpf.ProgramSpec `ebpf:"data_ready"`
+	ProcessExecutes *ebpf.ProgramSpec `ebpf:"process_executes"`
+	SendLength      *ebpf.ProgramSpec `ebpf:"send_length"`
+	SyscallExit     *ebpf.ProgramSpec `ebpf:"syscall_exit"`
+	ThreadExit      *ebpf.ProgramSpec `ebpf:"thread_exit"`
 }
 
 // TracepointMapSpecs contains maps before they are loaded into the kernel.
@@ -280,6 +285,7 @@ type TracepointMapSpecs struct {
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Execs         *ebpf.MapSpec `ebpf:"execs"`
 	Netnses       *ebpf.MapSpec `ebpf:"netnses"`
 	NotifySockets *ebpf.MapSpec `ebpf:"notify_sockets"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
@@ -304,6 +310,7 @@ type TracepointVariableSpecs struct {
 	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
 	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
 	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
+	ExecsLost              *ebpf.VariableSpec `ebpf:"execs_lost"`
 	FdKindType             *ebpf.VariableSpec `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.VariableSpec `ebpf:"filter_failed"`
@@ -314,6 +321,7 @@ type TracepointVariableSpecs struct {
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	MayStay                *ebpf.VariableSpec `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.VariableSpec `ebpf:"notify_socket_bits"`
+	Preempts               *ebpf.VariableSpec `ebpf:"preempts"`
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
@@ -352,6 +360,7 @@ type TracepointMaps struct {
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Execs         *ebpf.Map `ebpf:"execs"`
 	Netnses       *ebpf.Map `ebpf:"netnses"`
 	NotifySockets *ebpf.Map `ebpf:"notify_sockets"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
@@ -371,6 +380,7 @@ func (m *TracepointMaps) Close() error {
 		m.CgroupTargets,
 		m.Comms,
 		m.Counters,
+		m.Execs,
 		m.Netnses,
 		m.NotifySockets,
 		m.Patterns,
@@ -396,6 +406,7 @@ type TracepointVariables struct {
 	CounterType            *ebpf.Variable `ebpf:"counter_type"`
 	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
 	EventType              *ebpf.Variable `ebpf:"event_type"`
+	ExecsLost              *ebpf.Variable `ebpf:"execs_lost"`
 	FdKindType             *ebpf.Variable `ebpf:"fd_kind_type"`
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFailed           *ebpf.Variable `ebpf:"filter_failed"`
@@ -406,6 +417,7 @@ type TracepointVariables struct {
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	MayStay                *ebpf.Variable `ebpf:"may_stay"`
 	NotifySocketBits       *ebpf.Variable `ebpf:"notify_socket_bits"`
+	Preempts               *ebpf.Variable `ebpf:"preempts"`
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
@@ -423,15 +435,17 @@ type TracepointVariables struct {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointPrograms struct {
-	DataReady   *ebpf.Program `ebpf:"data_ready"`
-	SendLength  *ebpf.Program `ebpf:"send_length"`
-	SyscallExit *ebpf.Program `ebpf:"syscall_exit"`
-	ThreadExit  *ebpf.Program `ebpf:"thread_exit"`
+	DataReady       *ebpf.Program `ebpf:"data_ready"`
+	ProcessExecutes *ebpf.Program `ebpf:"process_executes"`
+	SendLength      *ebpf.Program `ebpf:"send_length"`
+	SyscallExit     *ebpf.Program `ebpf:"syscall_exit"`
+	ThreadExit      *ebpf.Program `ebpf:"thread_exit"`
 }
 
 func (p *TracepointPrograms) Close() error {
 	return _TracepointClose(
 		p.DataReady,
+		p.ProcessExecutes,
 		p.SendLength,
 		p.SyscallExit,
 		p.ThreadExit,

@@ -166,6 +166,10 @@ func (t Text) AppendLost(b []byte, l *events.Lost) []byte {
 
 func (t Text) appendLoss(b []byte, l *events.Lost) []byte {
 	return t.appendStyled(b, styleFailure, func(b []byte) []byte {
+		if l.Names > 0 && l.Count() == 0 && l.Receipts == 0 {
+			b = append(b, "*** "...)
+			return append(appendForgotten(b, l.Names), " ***"...)
+		}
 		b = append(b, "*** LOST "...)
 		if l.Count() == 0 {
 			b = append(b, "what became of at most "...)
@@ -189,8 +193,17 @@ func (t Text) appendLoss(b []byte, l *events.Lost) []byte {
 				sep = ", "
 			}
 		}
+		if l.Names > 0 {
+			b = appendForgotten(append(b, "; "...), l.Names)
+		}
 		return append(b, " ***"...)
 	})
+}
+
+// appendForgotten says that names of notify sockets were given up.
+func appendForgotten(b []byte, n uint64) []byte {
+	b = appendCount(b, n, "name")
+	return append(b, " of notify sockets given up: one user's processes have too many in NOTIFY_SOCKET"...)
 }
 
 func (t Text) appendTime(b []byte, at time.Time) []byte {

@@ -240,6 +240,15 @@ func TestTextOfALoss(t *testing.T) {
 			"16:01:46.123456 *** LOST 1 datagram: ring buffer full 1, and what became of at most 2 ***\n",
 		},
 		{events.Lost{Time: eventtest.Time, Receipts: 1}, "16:01:46.123456 *** LOST what became of at most 1 datagram ***\n"},
+		{
+			events.Lost{Time: eventtest.Time, Names: 1},
+			"16:01:46.123456 *** 1 name of notify sockets given up: one user's processes have too many in NOTIFY_SOCKET ***\n",
+		},
+		{
+			events.Lost{Time: eventtest.Time, RingFull: 1, Names: 2},
+			"16:01:46.123456 *** LOST 1 datagram: ring buffer full 1; 2 names of notify sockets given up: " +
+				"one user's processes have too many in NOTIFY_SOCKET ***\n",
+		},
 	} {
 		if diff := cmp.Diff(tc.want, string(plainText.AppendLost(nil, &tc.lost))); diff != "" {
 			t.Errorf("- want, + got\n%s", diff)

@@ -49,6 +49,7 @@ var sendPrograms = []attachment{
 	trampoline("socket_denied", "fexit/security_socket_create", "", "", "", ""),
 	trampoline("send_denied", "fexit/security_socket_sendmsg", "socket", "msghdr", "").ifDeniedSends(),
 	rawTracepoint("thread_exit", "sched_process_exit"),
+	rawTracepoint("process_executes", "sched_process_exec").ifByName(),
 	trampoline("receiver_gone", "fentry/unix_dgram_disconnected", "sock", "sock"),
 	trampoline("send_waits", "fentry/unix_wait_for_peer", "sock", "").ifByThread(false),
 	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(false),
@@ -92,6 +93,7 @@ var plans = []attachPlan{
 			"sends that a security module refuses before the socket sees them, and connects that fail, are not seen at all"),
 		programs: []attachment{
 			rawTracepoint("thread_exit", "sched_process_exit"),
+			rawTracepoint("process_executes", "sched_process_exec").ifByName(),
 			btfTracepoint("data_ready", "sk_data_ready"),
 			btfTracepoint("send_length", "sock_send_length").andCounted(),
 		},
@@ -108,7 +110,10 @@ var plans = []attachPlan{
 			"payload: of memory that cannot be read",
 			"sends by io_uring, splice, sendfile and 32-bit programs are not seen at all",
 			"the error that ended a sendmmsg after its first message"),
-		programs: []attachment{rawTracepoint("syscall_exit", "sys_exit").andCounted()},
+		programs: []attachment{
+			rawTracepoint("process_executes", "sched_process_exec").ifByName(),
+			rawTracepoint("syscall_exit", "sys_exit").andCounted(),
+		},
 	},
 }
 
@@ -153,6 +158,11 @@ func (a attachment) andCounted() attachment {
 
 func (a attachment) ifDeniedSends() attachment {
 	a.only = func(s *settings) bool { return s.denied }
+	return a
+}
+
+func (a attachment) ifByName() attachment {
+	a.only = func(s *settings) bool { return s.byName }
 	return a
 }
 

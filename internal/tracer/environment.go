@@ -5,108 +5,172 @@ package tracer
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
-	"time"
+	"fmt"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
-// environmentInterval is how often new processes are looked at.
-const environmentInterval = 2 * time.Second
+// environments tells the programs which addresses NOTIFY_SOCKET holds in the environment of some process: these are
+// notify sockets whatever their name. Processes are looked at once when the capture begins, and each when it executes a
+// program.
+type environments struct {
+	*Tracer
+	reader *ringbuf.Reader
+	// byUser holds the addresses of each user's processes, the latest of which he keeps.
+	byUser map[uint32]*simplelru.LRU[[addressSize]byte, struct{}]
+	// users is how many users have an address.
+	users map[[addressSize]byte]int
+}
 
-// watchEnvironments tells the programs which addresses NOTIFY_SOCKET holds in the
-// environment of some process: these are notify sockets whatever their name.
-//
-// Between two looks a datagram to such a socket is captured only if it reads
-// like a notification, which all but those with private keys first do.
-func (t *Tracer) watchEnvironments() {
-	seen := map[int]int{}
-	t.scanEnvironments(seen)
-	due := scanDue{newest: newestProcess()}
+const (
+	// addressesMost is how many addresses there are in all, as notify_sockets has room for, addressesOfUser how many one
+	// user has, so that nobody can push out those of others.
+	addressesMost, addressesOfUser = 4096, 256
+)
+
+// watchEnvironments begins to look. The error says why it cannot.
+func (t *Tracer) watchEnvironments() error {
+	reader, err := ringbuf.NewReader(t.collection.Maps["execs"])
+	if err != nil {
+		return fmt.Errorf("reading which programs are executed: %w", err)
+	}
+	e := &environments{
+		Tracer: t, reader: reader,
+		byUser: make(map[uint32]*simplelru.LRU[[addressSize]byte, struct{}]), users: make(map[[addressSize]byte]int),
+	}
+	e.lookAtAll()
+	t.execs = reader
 	t.scanner.Add(1)
 	go func() {
 		defer t.scanner.Done()
-		tick := time.NewTicker(environmentInterval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-t.stop:
-				return
-			case <-tick.C:
-				if due.now(newestProcess()) {
-					t.scanEnvironments(seen)
-				}
-			}
-		}
+		e.follow()
 	}()
+	return nil
 }
 
-// scanLooks is how often a process is looked at: in between it may have got another
-// environment by execve.
-const scanLooks = 2
-
-// scanDue knows when there may be processes that were not looked at often enough. To list the
-// processes of a large host costs more than all the rest of an idle capture.
-type scanDue struct {
-	newest string // process of the host, as of the last question
-	looks  int    // since it is that
-}
-
-// now says whether to look, given what [newestProcess] says.
-func (d *scanDue) now(newest string) bool {
-	if newest == "" || newest != d.newest {
-		d.newest, d.looks = newest, 0
+// follow looks at each process that executes a program, until the reader is closed.
+func (e *environments) follow() {
+	var record ringbuf.Record
+	var lost bool
+	for e.reader.ReadInto(&record) == nil {
+		if len(record.RawSample) >= 4 {
+			e.lookAt(int(binary.NativeEndian.Uint32(record.RawSample)))
+		}
+		// More at once than there is room for.
+		if variable := e.collection.Variables["execs_lost"]; record.Remaining == 0 && variable.Get(&lost) == nil && lost {
+			_ = variable.Set(false) // if it fails, all are looked at again
+			e.lookAtAll()
+		}
 	}
-	d.looks++
-	return d.looks <= scanLooks
 }
 
-// newestProcess is the number that was given to a process or thread last, "" if that cannot
-// be read (proc_loadavg(5)).
-func newestProcess() string {
-	text, _ := os.ReadFile("/proc/loadavg")
-	return string(bytes.TrimSpace(text[bytes.LastIndexByte(text, ' ')+1:]))
-}
-
-// scanEnvironments looks at the processes it has not looked at scanLooks times. seen holds
-// how often, by pid.
-func (t *Tracer) scanEnvironments(seen map[int]int) {
+func (e *environments) lookAtAll() {
 	pids, err := proc.PIDs("/")
 	if err != nil {
 		return
 	}
-	alive := make(map[int]bool, len(pids))
 	for _, pid := range pids {
-		alive[pid] = true
-		if seen[pid] >= scanLooks {
-			continue
+		e.lookAt(pid)
+	}
+}
+
+// lookAt adds what NOTIFY_SOCKET holds in the environment of a process. One that cannot be read is gone, or a kernel
+// thread.
+func (e *environments) lookAt(pid int) {
+	p, err := proc.Open(pid)
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	value, ok, err := p.NotifySocket()
+	if err != nil || !ok {
+		return
+	}
+	address, ok := sunPath(value)
+	if !ok || isKnown(address) {
+		return
+	}
+	if status, err := p.Status(); err == nil {
+		e.add(status.FSUID, address)
+	}
+}
+
+// add makes an address count that a user's process has. The oldest of that user's goes where there are too many.
+func (e *environments) add(uid uint32, address [addressSize]byte) {
+	of := e.byUser[uid]
+	if of == nil {
+		of, _ = simplelru.NewLRU(addressesOfUser, func(old [addressSize]byte, _ struct{}) { e.drop(old) }) // the size is positive
+		e.byUser[uid] = of
+	}
+	if of.Contains(address) {
+		of.Add(address, struct{}{})
+		return
+	}
+	if e.users[address]++; e.users[address] == 1 {
+		e.makeRoom()
+		if e.collection.Maps["notify_sockets"].Put(address, uint8(1)) != nil {
+			e.forgotten.Add(1)
 		}
-		seen[pid]++
-		if address, ok := notifySocketOf(pid); ok {
-			t.addNotifySocket(address)
+		e.nameBits.add(bytes.TrimRight(address[:], "\x00"))
+		_ = e.tell("notify_socket_bits", &e.nameBits) // it is the capture's end
+	}
+	of.Add(address, struct{}{})
+}
+
+// makeRoom drops an address of whoever has the most, if there is no more room.
+func (e *environments) makeRoom() {
+	if len(e.users) <= addressesMost {
+		return
+	}
+	var most *simplelru.LRU[[addressSize]byte, struct{}]
+	for _, of := range e.byUser {
+		if most == nil || of.Len() > most.Len() {
+			most = of
 		}
 	}
-	for pid := range seen {
-		if !alive[pid] {
-			delete(seen, pid)
-		}
+	most.RemoveOldest()
+}
+
+// drop takes note that a user has an address no more, which does not count any more if nobody has it.
+func (e *environments) drop(address [addressSize]byte) {
+	if e.users[address]--; e.users[address] > 0 {
+		return
 	}
+	delete(e.users, address)
+	_ = e.collection.Maps["notify_sockets"].Delete(address) // it is the capture's end
+	e.forgotten.Add(1)
 }
 
 // nameBits mirrors notify_socket_bits.
 type nameBits [4096 / 64]uint64
 
-// knownEnds are the ends of names that the programs know by themselves, as in bpf/notify.h: notify sockets, and the
-// journal's.
-var knownEnds = []string{
-	"/systemd/notify", "/run/host/notify", "/notify.sock", "/notify/notify",
-	"/journal/socket", "/journal/stdout", "/journal/syslog", "/journal/dev-log", "/dev/log",
+// notifyEnds are the ends of names that the programs know to be notify sockets' by themselves, and journalEnds the
+// journal's, as in bpf/notify.h.
+var (
+	notifyEnds  = []string{"/systemd/notify", "/run/host/notify", "/notify.sock", "/notify/notify"}
+	journalEnds = []string{"/journal/socket", "/journal/stdout", "/journal/syslog", "/journal/dev-log", "/dev/log"}
+)
+
+// isKnown reports whether the programs know an address by its end.
+func isKnown(address [addressSize]byte) bool {
+	name := bytes.TrimRight(address[:], "\x00")
+	for _, end := range notifyEnds {
+		if bytes.HasSuffix(name, []byte(end)) {
+			return true
+		}
+	}
+	return false
 }
 
 // setNameBits tells the programs of the known names.
 func (t *Tracer) setNameBits() error {
-	for _, end := range knownEnds {
-		t.nameBits.add([]byte(end))
+	for _, ends := range [][]string{notifyEnds, journalEnds} {
+		for _, end := range ends {
+			t.nameBits.add([]byte(end))
+		}
 	}
 	return t.tell("notify_socket_bits", &t.nameBits)
 }
@@ -122,33 +186,7 @@ func (b *nameBits) add(name []byte) {
 	b[bit/64] |= 1 << (bit % 64)
 }
 
-// addNotifySocket makes an address count. What does not fit is left out: the protocol's keys
-// still tell.
-func (t *Tracer) addNotifySocket(address [addressSize]byte) {
-	if t.collection.Maps["notify_sockets"].Put(address, uint8(1)) != nil {
-		return
-	}
-	t.nameBits.add(bytes.TrimRight(address[:], "\x00"))
-	_ = t.tell("notify_socket_bits", &t.nameBits)
-}
-
-// notifySocketOf is the AF_UNIX address that NOTIFY_SOCKET holds in the environment of a
-// process, in the form the kernel has it in sun_path, padded with NUL. A process that cannot be
-// read is gone, or a kernel thread.
-func notifySocketOf(pid int) (address [addressSize]byte, ok bool) {
-	p, err := proc.Open(pid)
-	if err != nil {
-		return address, false
-	}
-	defer p.Close()
-	value, ok, err := p.NotifySocket()
-	if err != nil || !ok {
-		return address, false
-	}
-	return sunPath(value)
-}
-
-// sunPath is an address as sd_notify(3) takes it, in the form the kernel has it, padded with NUL.
+// sunPath is an address as sd_notify(3) takes it, in the form the kernel has it in sun_path, padded with NUL.
 func sunPath(value string) (address [addressSize]byte, ok bool) {
 	if len(value) < 2 || len(value) > 108 || (value[0] != '/' && value[0] != '@') {
 		return address, false

@@ -1,46 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package tracer
+package tracer_test
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
-func TestProcessesAreListedTwiceAfterEachNewOne(t *testing.T) {
-	vmtest.Natively(t, "no kernel is asked")
-	due := scanDue{newest: "7"}
-	for i, step := range []struct {
-		newest string
-		want   bool
-	}{
-		{"7", true},
-		{"7", true},
-		{"7", false},
-		{"7", false}, // what began during the first look, and execve
-		{"8", true},
-		{"8", true},
-		{"8", false},
-		{"9", true},
-		{"10", true},
-		{"10", true},
-		{"10", false},
-		{"", true},
-		{"", true},
-		{"", true}, // unknown
-		{"10", true},
-		{"10", true},
-		{"10", false},
-	} {
-		if got := due.now(step.newest); got != step.want {
-			t.Errorf("look %d, when the newest process is %q: %v", i, step.newest, got)
+// A user whose processes have more names in NOTIFY_SOCKET than there is room for pushes out his own.
+func TestNobodyPushesOutTheNotifySocketsOfOthers(t *testing.T) {
+	vmtest.Natively(t, "names, of which no kernel has less room")
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "honest/name")
+		honest := startAgent(t, agentSpec{comm: "sdt-honest", env: []string{"NOTIFY_SOCKET=" + r.path()}})
+		honest.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		c := openCapture(t, tracer.Options{Backend: backend})
+		const nobody, tooMany = 65534, 300
+		for i := range tooMany {
+			cmd := exec.Command("sleep", "infinity")
+			cmd.Env = []string{fmt.Sprintf("NOTIFY_SOCKET=/nowhere/%s/%d", backend, i), "PATH=" + os.Getenv("PATH")}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			})
 		}
-	}
-}
-
-func TestTheNewestProcessIsKnown(t *testing.T) {
-	if newest := newestProcess(); newest == "" || newest[0] < '1' || newest[0] > '9' {
-		t.Errorf("%q is no number of a process", newest)
-	}
+		await.Until(t, "it is said that names are given up", func() bool {
+			c.buffered(t)
+			return c.names > 0
+		})
+		honest.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("FOO=honest")})
+		if got := from(c.buffered(t), honest); len(got) != 1 {
+			t.Errorf("%d of one message were captured", len(got))
+		}
+	})
 }

@@ -135,6 +135,8 @@ type capture struct {
 	lost, missed uint64
 	// unfollowed adds up the receipts that are missing at most.
 	unfollowed uint64
+	// names adds up the names of notify sockets that were given up.
+	names uint64
 	// failed is why this capture cannot be used any more.
 	failed error
 }
@@ -245,6 +247,7 @@ func (c *capture) flush() ([]*events.Event, error) {
 			c.lost += item.Lost.Count()
 			c.missed += item.Lost.Missed
 			c.unfollowed += item.Lost.Receipts
+			c.names += item.Lost.Names
 			continue
 		}
 		c.seq++

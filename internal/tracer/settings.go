@@ -279,7 +279,7 @@ func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error
 	if spec.Variables["by_thread"] != nil {
 		variables["by_thread"] = s.byThread
 	}
-	variables["may_stay"] = mayStay()
+	variables["preempts"], variables["may_stay"] = preempts(), mayStay()
 	for name, value := range variables {
 		variable := spec.Variables[name]
 		if variable == nil {

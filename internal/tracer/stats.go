@@ -21,15 +21,16 @@ func (t *Tracer) lost() (*events.Lost, error) {
 		return nil, err
 	}
 	now := events.Lost{
-		RingFull: stats.RingFull, Missed: stats.Missed, Receipts: stats.Receipts,
+		RingFull: stats.RingFull, Missed: stats.Missed, Receipts: stats.Receipts, Names: t.forgotten.Load(),
 	}
 	delta := events.Lost{
 		Time:     time.Now(),
 		RingFull: now.RingFull - t.reported.RingFull,
 		Missed:   now.Missed - t.reported.Missed,
 		Receipts: now.Receipts - t.reported.Receipts,
+		Names:    now.Names - t.reported.Names,
 	}
-	if delta.Count() == 0 && delta.Receipts == 0 {
+	if delta.Count() == 0 && delta.Receipts == 0 && delta.Names == 0 {
 		return nil, nil
 	}
 	t.reported = now

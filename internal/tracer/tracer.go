@@ -89,9 +89,10 @@ type Tracer struct {
 	spare      int           // of these, at the end
 	nameBits   nameBits
 
-	stop      chan struct{}
 	stopOnce  sync.Once
 	scanner   sync.WaitGroup
+	execs     *ringbuf.Reader // nil if nobody looks at environments
+	forgotten atomic.Uint64   // addresses of notify sockets for which there was no room
 	closeOnce sync.Once
 
 	// What Read alone touches.
@@ -151,7 +152,7 @@ func Open(opts Options) (*Tracer, error) {
 func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) (_ *Tracer, err error) {
 	plan = plan.with(settings)
 	t := &Tracer{
-		plan: plan, byThread: settings.byThread, filter: settings.matcher, accept: accept, stop: make(chan struct{}),
+		plan: plan, byThread: settings.byThread, filter: settings.matcher, accept: accept,
 		claims:     claims{onlyFailed: settings.onlyFailed},
 		decoder:    wire.Decoder{Controllers: settings.hierarchies.controllers},
 		patterns:   len(settings.patterns),
@@ -198,7 +199,9 @@ func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) 
 		return nil, err
 	}
 	if settings.byName {
-		t.watchEnvironments()
+		if err := t.watchEnvironments(); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
@@ -250,10 +253,12 @@ func (t *Tracer) Flush() error { return t.reader.Flush() }
 
 func (t *Tracer) detach() (err error) {
 	t.stopOnce.Do(func() {
-		close(t.stop)
+		if t.execs != nil {
+			err = t.execs.Close()
+		}
 		t.scanner.Wait()
 		if t.collection != nil {
-			err = t.setAttached(false)
+			err = errors.Join(err, t.setAttached(false))
 		}
 		// What was attached last goes first, so that no send is left in the middle.
 		for _, l := range slices.Backward(t.links) {

@@ -130,6 +130,7 @@ type (
 		InFlightFull uint64 `json:"in_flight_full,omitempty"` // of captures before it was gone
 		Missed       uint64 `json:"missed"`
 		Receipts     uint64 `json:"receipts"`
+		Names        uint64 `json:"names,omitempty"`
 	}
 )
 
@@ -278,7 +279,7 @@ func (l *Lost) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("decoding event: %w", err)
 	}
-	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, Missed: j.Missed + j.InFlightFull, Receipts: j.Receipts}
+	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, Missed: j.Missed + j.InFlightFull, Receipts: j.Receipts, Names: j.Names}
 	return nil
 }
 

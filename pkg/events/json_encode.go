@@ -122,6 +122,10 @@ func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
 		b = append(b, field.name...)
 		b = strconv.AppendUint(b, field.value, 10)
 	}
+	if l.Names > 0 {
+		b = append(b, `,"names":`...)
+		b = strconv.AppendUint(b, l.Names, 10)
+	}
 	return append(b, '}', '\n')
 }
 

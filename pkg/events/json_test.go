@@ -109,8 +109,8 @@ func TestJSONOfAnEvent(t *testing.T) {
 }
 
 func TestJSONOfALoss(t *testing.T) {
-	lost := events.Lost{Time: eventtest.Time, RingFull: 10, Missed: 3, Receipts: 4}
-	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":13,"ring_full":10,"missed":3,"receipts":4}`
+	lost := events.Lost{Time: eventtest.Time, RingFull: 10, Missed: 3, Receipts: 4, Names: 5}
+	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":13,"ring_full":10,"missed":3,"receipts":4,"names":5}`
 	if diff := cmp.Diff(want+"\n", string(events.JSONEncoder{}.AppendLost(nil, &lost))); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}

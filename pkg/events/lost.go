@@ -23,6 +23,11 @@ type Lost struct {
 	// are followed, or because the kernel skipped a program. It is an upper bound,
 	// as Missed is.
 	Receipts uint64
+	// Names counts names of notify sockets, out of NOTIFY_SOCKET of some process's environment, that
+	// were given up because one user's processes have more than there is room for: the oldest ones
+	// of that user. No datagram is counted for it. One to such a socket is captured only if it reads
+	// like a notification.
+	Names uint64
 }
 
 // Count is the number of datagrams lost, all reasons together.
