@@ -214,3 +214,57 @@ func TestMemoryIsBounded(t *testing.T) {
 		t.Errorf("%d reads of a process are remembered", n)
 	}
 }
+
+func TestAnAttemptThatFailsPassesNothingOn(t *testing.T) {
+	s := newStory()
+	from := s.reads(50, "relay", "STATUS=hop")
+	failed := s.event(50, "STATUS=hop")
+	failed.Result.Errno = "EAGAIN"
+	if s.tracker.Sent(failed); failed.HopOf != nil {
+		t.Errorf("the attempt that failed is linked to %d", hopOf(failed))
+	}
+	if got := hopOf(s.sends(50, "STATUS=hop")); got != from.Seq {
+		t.Errorf("the one that arrived is linked to %d", got)
+	}
+	never := s.reads(50, "relay", "STATUS=never")
+	only := s.event(50, "STATUS=never")
+	only.Result.Errno = "ENOENT"
+	s.tracker.Sent(only)
+	if diff := cmp.Diff([]string{fmt.Sprint(never.Seq, " STATUS=never")}, s.due(2*time.Second)); diff != "" {
+		t.Errorf("withheld: %s", diff)
+	}
+}
+
+func TestWhoseAttemptsFailIsARelay(t *testing.T) {
+	s := newStory()
+	from := s.reads(50, "any", "READY=1")
+	failed := s.event(50, "READY=1")
+	failed.Result.Errno = "ENOENT"
+	s.tracker.Sent(failed)
+	if diff := cmp.Diff([]string{fmt.Sprint(from.Seq, " READY=1")}, s.due(2*time.Second)); diff != "" {
+		t.Errorf("withheld: %s", diff)
+	}
+}
+
+func TestARelayCanPassOnThroughAChild(t *testing.T) {
+	s := newStory()
+	from := s.reads(50, "relay", "READY=1")
+	child := s.event(51, "READY=1")
+	child.Sender.PPID = 50
+	if s.tracker.Sent(child); hopOf(child) != from.Seq {
+		t.Errorf("linked to %d", hopOf(child))
+	}
+	if due := s.due(2 * time.Second); len(due) != 0 {
+		t.Errorf("withheld: %s", due)
+	}
+}
+
+func TestOfEqualDatagramsThatAreDroppedEachIsWithheld(t *testing.T) {
+	s := newStory()
+	s.reads(50, "relay", "READY=1")
+	s.sends(50, "READY=1")
+	first, second := s.reads(50, "relay", "STATUS=a"), s.reads(50, "relay", "STATUS=a")
+	if diff := cmp.Diff([]string{fmt.Sprint(first.Seq, " STATUS=a"), fmt.Sprint(second.Seq, " STATUS=a")}, s.due(2*time.Second)); diff != "" {
+		t.Errorf("withheld: %s", diff)
+	}
+}
