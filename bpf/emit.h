@@ -116,17 +116,22 @@ static __always_inline bool output(struct scratch *s, __u64 end)
 	return true;
 }
 
-/* With filter_failed: the threads whose claim of credentials was refused last. */
+/*
+ * With filter_failed: the threads whose claim of credentials was refused last, or whose send
+ * a signal ended, which the kernel then makes once more.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u64); /* pid_tgid */
 	__type(value, __u8);
-} refused_claims SEC(".maps");
+} made_again SEC(".maps");
+
+#define ERESTARTSYS 512 /* the least of the numbers that no program sees */
 
 /*
- * A datagram that has arrived passes where the same thread's claim of credentials was
- * refused before: sd_notify(3) sends again without it, and user space shows neither.
+ * A datagram that has arrived passes where the same thread's send before was refused for its
+ * claim of credentials, or interrupted: it is made again, and user space shows neither.
  */
 static __always_inline bool has_failed(const struct scratch *s)
 {
@@ -134,9 +139,9 @@ static __always_inline bool has_failed(const struct scratch *s)
 	__u8 yes = 1;
 
 	if (!(s->event.flags & EVENT_NOT_DELIVERED))
-		return !bpf_map_delete_elem(&refused_claims, &id);
-	if (s->anc.flags & EVENT_CLAIMED)
-		bpf_map_update_elem(&refused_claims, &id, &yes, BPF_ANY);
+		return !bpf_map_delete_elem(&made_again, &id);
+	if (s->anc.flags & EVENT_CLAIMED || s->event.result <= -ERESTARTSYS)
+		bpf_map_update_elem(&made_again, &id, &yes, BPF_ANY);
 	return true;
 }
 

@@ -299,12 +299,12 @@ const (
 	FentryMapFollowed                = "followed"
 	FentryMapLastSender              = "last_sender"
 	FentryMapLeaving                 = "leaving"
+	FentryMapMadeAgain               = "made_again"
 	FentryMapNetnses                 = "netnses"
 	FentryMapNotifySockets           = "notify_sockets"
 	FentryMapPatterns                = "patterns"
 	FentryMapPids                    = "pids"
 	FentryMapProtocolKeys            = "protocol_keys"
-	FentryMapRefusedClaims           = "refused_claims"
 	FentryMapRing                    = "ring"
 	FentryMapScratches               = "scratches"
 	FentryMapSenders                 = "senders"
@@ -443,12 +443,12 @@ type FentryMapSpecs struct {
 	Followed      *ebpf.MapSpec `ebpf:"followed"`
 	LastSender    *ebpf.MapSpec `ebpf:"last_sender"`
 	Leaving       *ebpf.MapSpec `ebpf:"leaving"`
+	MadeAgain     *ebpf.MapSpec `ebpf:"made_again"`
 	Netnses       *ebpf.MapSpec `ebpf:"netnses"`
 	NotifySockets *ebpf.MapSpec `ebpf:"notify_sockets"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
 	Pids          *ebpf.MapSpec `ebpf:"pids"`
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
-	RefusedClaims *ebpf.MapSpec `ebpf:"refused_claims"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Senders       *ebpf.MapSpec `ebpf:"senders"`
@@ -531,12 +531,12 @@ type FentryMaps struct {
 	Followed      *ebpf.Map `ebpf:"followed"`
 	LastSender    *ebpf.Map `ebpf:"last_sender"`
 	Leaving       *ebpf.Map `ebpf:"leaving"`
+	MadeAgain     *ebpf.Map `ebpf:"made_again"`
 	Netnses       *ebpf.Map `ebpf:"netnses"`
 	NotifySockets *ebpf.Map `ebpf:"notify_sockets"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
 	Pids          *ebpf.Map `ebpf:"pids"`
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
-	RefusedClaims *ebpf.Map `ebpf:"refused_claims"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Senders       *ebpf.Map `ebpf:"senders"`
@@ -556,12 +556,12 @@ func (m *FentryMaps) Close() error {
 		m.Followed,
 		m.LastSender,
 		m.Leaving,
+		m.MadeAgain,
 		m.Netnses,
 		m.NotifySockets,
 		m.Patterns,
 		m.Pids,
 		m.ProtocolKeys,
-		m.RefusedClaims,
 		m.Ring,
 		m.Scratches,
 		m.Senders,

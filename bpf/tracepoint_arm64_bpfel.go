@@ -179,12 +179,12 @@ const (
 	TracepointMapComms                  = "comms"
 	TracepointMapCounters               = "counters"
 	TracepointMapExecs                  = "execs"
+	TracepointMapMadeAgain              = "made_again"
 	TracepointMapNetnses                = "netnses"
 	TracepointMapNotifySockets          = "notify_sockets"
 	TracepointMapPatterns               = "patterns"
 	TracepointMapPids                   = "pids"
 	TracepointMapProtocolKeys           = "protocol_keys"
-	TracepointMapRefusedClaims          = "refused_claims"
 	TracepointMapRing                   = "ring"
 	TracepointMapScratches              = "scratches"
 	TracepointMapUids                   = "uids"
@@ -286,12 +286,12 @@ type TracepointMapSpecs struct {
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Execs         *ebpf.MapSpec `ebpf:"execs"`
+	MadeAgain     *ebpf.MapSpec `ebpf:"made_again"`
 	Netnses       *ebpf.MapSpec `ebpf:"netnses"`
 	NotifySockets *ebpf.MapSpec `ebpf:"notify_sockets"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
 	Pids          *ebpf.MapSpec `ebpf:"pids"`
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
-	RefusedClaims *ebpf.MapSpec `ebpf:"refused_claims"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
@@ -361,12 +361,12 @@ type TracepointMaps struct {
 	Comms         *ebpf.Map `ebpf:"comms"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Execs         *ebpf.Map `ebpf:"execs"`
+	MadeAgain     *ebpf.Map `ebpf:"made_again"`
 	Netnses       *ebpf.Map `ebpf:"netnses"`
 	NotifySockets *ebpf.Map `ebpf:"notify_sockets"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
 	Pids          *ebpf.Map `ebpf:"pids"`
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
-	RefusedClaims *ebpf.Map `ebpf:"refused_claims"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Uids          *ebpf.Map `ebpf:"uids"`
@@ -381,12 +381,12 @@ func (m *TracepointMaps) Close() error {
 		m.Comms,
 		m.Counters,
 		m.Execs,
+		m.MadeAgain,
 		m.Netnses,
 		m.NotifySockets,
 		m.Patterns,
 		m.Pids,
 		m.ProtocolKeys,
-		m.RefusedClaims,
 		m.Ring,
 		m.Scratches,
 		m.Uids,

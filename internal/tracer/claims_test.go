@@ -3,10 +3,13 @@
 package tracer_test
 
 import (
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/tracer"
 	"github.com/sdtrace/sdtrace/pkg/events"
 	"github.com/sdtrace/sdtrace/vmtest"
@@ -82,4 +85,56 @@ func expect[T comparable](t *testing.T, what string, got, want []T) {
 			t.Errorf("%s: %v, want %v", what, got[i], want[i])
 		}
 	}
+}
+
+// A signal that comes while a send waits ends it, and the kernel makes it once more: the program has sent once.
+func TestASendThatASignalInterruptsIsOneMessage(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		for name, signals := range map[string][]unix.Signal{
+			"handled":               {unix.SIGURG}, // by the Go runtime, with SA_RESTART
+			"stopped and continued": {unix.SIGSTOP, unix.SIGCONT},
+		} {
+			for _, failed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, only failed %v", name, failed), func(t *testing.T) {
+					r := listenPath(t, "signals/notify.sock")
+					a := startAgent(t, agentSpec{comm: "sdt-signals"})
+					fill(t, a, r)
+					c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{PIDs: []uint32{a.pid}, Failed: failed}})
+					a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+					o := a.must(t, step{Op: "blocked threads", Sock: "s", Addr: r.addr, Parts: parts("STATUS=once"), N: 1})
+					blockedIn(t, a, o.PIDs)
+					tid := o.PIDs[0]
+					p, err := proc.Open(int(a.pid))
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer p.Close()
+					waits := func() uint64 {
+						n, err := p.WaitsOf(tid)
+						if err != nil {
+							t.Fatal(err)
+						}
+						return n
+					}
+					before := waits()
+					for _, signal := range signals {
+						if err := unix.Tgkill(int(a.pid), tid, signal); err != nil {
+							t.Fatal(err)
+						}
+						await.Until(t, "the signal has come", func() bool { return waits() > before })
+					}
+					blockedIn(t, a, o.PIDs)
+					r.drain()
+					a.must(t, step{Op: "join blocked threads"})
+					got := from(c.buffered(t), a)
+					if failed && len(got) == 0 {
+						return
+					}
+					if len(got) != 1 || failed || got[0].Result.Failed() || string(got[0].Payload) != "STATUS=once" {
+						t.Errorf("captured %d events: %+v", len(got), got)
+					}
+				})
+			}
+		}
+	})
 }

@@ -29,7 +29,7 @@ const (
 )
 
 // Read waits for the next datagram and returns it, or what became of one, or a report
-// of losses. Events come in kernel order, but for refused claims (see claims). A datagram is returned within a fifth of a
+// of losses. Events come in kernel order, but for sends that are made once more (see retries). A datagram is returned within a fifth of a
 // second after it was sent, and at once if it is the first for a second.
 //
 // The error is [ErrFlushed] after Flush or Stop, when all that was captured before
@@ -66,11 +66,11 @@ func (t *Tracer) ReadOrIdle() (Item, error) {
 			continue
 		}
 		if t.pending != nil || t.follow.waitedLong() {
-			if err := t.passClaims(t.claims.pass(t.follow.giveUp(t.pending != nil))); err != nil {
+			if err := t.passRetries(t.retries.pass(t.follow.giveUp(t.pending != nil))); err != nil {
 				return Item{}, err
 			}
 		}
-		if err := t.deliver(t.claims.giveUp(t.pending != nil)); err != nil {
+		if err := t.deliver(t.retries.giveUp(t.pending != nil)); err != nil {
 			return Item{}, err
 		}
 		if t.idle {
@@ -199,11 +199,11 @@ func (t *Tracer) take(record []byte) error {
 		t.Release(Item{buffer: r.send})
 		r.send = nil
 	}
-	return t.passClaims(t.claims.pass(t.follow.order(r)))
+	return t.passRetries(t.retries.pass(t.follow.order(r)))
 }
 
-// passClaims delivers what is shown of sends, and counts those that are not.
-func (t *Tracer) passClaims(shown []item, dropped uint64) error {
+// passRetries delivers what is shown of sends, and counts those that are not.
+func (t *Tracer) passRetries(shown []item, dropped uint64) error {
 	t.rejected.Add(dropped)
 	return t.deliver(shown)
 }

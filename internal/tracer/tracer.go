@@ -105,7 +105,7 @@ type Tracer struct {
 	ready    []Item // to be returned, but for the first returned ones
 	returned int
 	follow   follower
-	claims   claims
+	retries  retries
 	seq      uint64
 	reported events.Lost
 	counted  time.Time // when it was looked for losses last
@@ -153,7 +153,7 @@ func open(plan attachPlan, settings *settings, accept func(*events.Event) bool) 
 	plan = plan.with(settings)
 	t := &Tracer{
 		plan: plan, byThread: settings.byThread, filter: settings.matcher, accept: accept,
-		claims:     claims{onlyFailed: settings.onlyFailed},
+		retries:    retries{onlyFailed: settings.onlyFailed},
 		decoder:    wire.Decoder{Controllers: settings.hierarchies.controllers},
 		patterns:   len(settings.patterns),
 		exes:       exeCache{newLRU[exeKey, string]()},
