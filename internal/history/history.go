@@ -38,6 +38,7 @@ type Recorder struct {
 	order  uint64
 	lost   uint64
 	about  About
+	stream events.JSONStream // each of its lines stands for itself
 }
 
 // About says what a recorder holds.
@@ -64,9 +65,27 @@ func (a *About) Covers(cgroup string) bool {
 
 // group is what is kept of a control group.
 type group struct {
-	entries, routine []*entry
+	entries, routine latest
 	second           int64
 	inSecond         int
+}
+
+// latest are the latest entries of some: the next one takes the place of the oldest, and its memory.
+type latest struct {
+	all    []*entry
+	oldest int // when there are as many as are kept
+}
+
+// next is where the next of so many entries goes, the oldest one if there is no more room.
+func (l *latest) next(most int) *entry {
+	if len(l.all) < most {
+		e := new(entry)
+		l.all = append(l.all, e)
+		return e
+	}
+	e := l.all[l.oldest]
+	l.oldest = (l.oldest + 1) % most
+	return e
 }
 
 // entry is a datagram with what became of it, or something else: lines of JSON.
@@ -80,7 +99,7 @@ type entry struct {
 func NewRecorder(about About) *Recorder {
 	r := &Recorder{bySeq: make(map[uint64]*entry), about: about}
 	groups, err := simplelru.NewLRU(groupsMax, func(_ string, gone *group) {
-		for _, e := range slices.Concat(gone.entries, gone.routine) {
+		for _, e := range slices.Concat(gone.entries.all, gone.routine.all) {
 			r.drop(e)
 		}
 	})
@@ -158,17 +177,14 @@ func (r *Recorder) add(name string, routine bool, record *events.Record) {
 		}
 		list, most = &g.routine, routineMax
 	}
-	if len(*list) == most {
-		r.drop((*list)[0])
-		*list = slices.Delete(*list, 0, 1)
-	}
+	e := list.next(most)
+	r.drop(e)
 	r.order++
-	e := &entry{order: r.order, lines: events.JSONEncoder{}.AppendRecord(nil, record)}
+	*e = entry{order: r.order, lines: r.stream.AppendRecord(e.lines[:0], record)}
 	if record.Event != nil {
 		e.seq = record.Event.Seq
 		r.bySeq[e.seq] = e
 	}
-	*list = append(*list, e)
 	for r.bytes += len(e.lines); r.bytes > bytesMax && r.groups.Len() > 1; {
 		r.groups.RemoveOldest()
 	}
@@ -205,10 +221,10 @@ func (r *Recorder) lines(texts []string) (about About, lines []byte) {
 		}
 	}
 	for _, g := range r.groups.Values() {
-		for _, e := range g.entries {
+		for _, e := range g.entries.all {
 			take(e)
 		}
-		for _, e := range g.routine {
+		for _, e := range g.routine.all {
 			take(e)
 		}
 	}
