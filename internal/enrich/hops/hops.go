@@ -87,7 +87,7 @@ func (t *Tracker) Read(r *events.Receipt) {
 // Sent sets HopOf of a datagram that was sent, if it passes on one that was read. One that did not arrive passes nothing
 // on, but shows that its sender means to.
 func (t *Tracker) Sent(e *events.Event) {
-	p := t.senderOf(e)
+	p := t.processes[process{e.Sender.PID, e.Sender.StartTime}]
 	if p == nil {
 		return
 	}
@@ -107,19 +107,6 @@ func (t *Tracker) Sent(e *events.Event) {
 		}
 		r.rest = without(r.rest, message)
 	}
-}
-
-// senderOf is the process that has sent a datagram, or has forked the one that has, if it has read any; else nil.
-func (t *Tracker) senderOf(e *events.Event) *reader {
-	if p := t.processes[process{e.Sender.PID, e.Sender.StartTime}]; p != nil {
-		return p
-	}
-	for id, p := range t.processes {
-		if id.pid == e.Sender.PPID && id.startTime <= e.Sender.StartTime {
-			return p
-		}
-	}
-	return nil
 }
 
 // Lost takes note that datagrams were lost: they may have been what was passed on, so

@@ -246,19 +246,6 @@ func TestWhoseAttemptsFailIsARelay(t *testing.T) {
 	}
 }
 
-func TestARelayCanPassOnThroughAChild(t *testing.T) {
-	s := newStory()
-	from := s.reads(50, "relay", "READY=1")
-	child := s.event(51, "READY=1")
-	child.Sender.PPID = 50
-	if s.tracker.Sent(child); hopOf(child) != from.Seq {
-		t.Errorf("linked to %d", hopOf(child))
-	}
-	if due := s.due(2 * time.Second); len(due) != 0 {
-		t.Errorf("withheld: %s", due)
-	}
-}
-
 func TestOfEqualDatagramsThatAreDroppedEachIsWithheld(t *testing.T) {
 	s := newStory()
 	s.reads(50, "relay", "READY=1")
