@@ -43,12 +43,12 @@ func preempts() bool {
 	return err != nil || !regexp.MustCompile(`(?m)^CONFIG_PREEMPT_(NONE|VOLUNTARY)=y$`).Match(config)
 }
 
-// mayStay reports whether the kernel preempts itself, and takes programs that forbid it while they call functions of their
-// own (kernel: check_func_call).
+// mayStay reports whether the kernel takes programs that forbid preemption while they call functions of their own (kernel:
+// check_func_call).
 func mayStay() bool {
 	const since = 6<<16 | 15<<8
 	version, err := features.LinuxVersionCode()
-	return err == nil && version >= since && preempts()
+	return err == nil && version >= since
 }
 
 // isPreempting reads a name of a mode (Documentation/admin-guide/kernel-parameters.txt, preempt=).

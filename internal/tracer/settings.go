@@ -83,6 +83,7 @@ type settings struct {
 	// byThread says that the fentry backend keeps what it knows of a send with the thread, as the kernel preempts
 	// itself or the time of each send is asked for; denied that it sees sends which a security module refuses.
 	byThread, denied bool
+	preempts         bool // the kernel does itself
 	hierarchies      *hierarchies
 	// types is the kernel's BTF: decoding it takes a good part of a start, so all plans
 	// that are tried share it. Its megabytes go with the settings.
@@ -104,10 +105,11 @@ func newSettings(opts Options) (*settings, error) {
 		ringSize: opts.RingSize,
 		matcher:  newMatcher(f), onlyFailed: f.Failed,
 		byName:   !opts.All && len(f.Sockets) == 0,
-		byThread: opts.Latency || preempts(),
+		preempts: preempts(),
 		denied:   opts.Denied,
 		types:    newTypes(),
 	}
+	s.byThread = opts.Latency || s.preempts
 	if s.ringSize == 0 {
 		s.ringSize = DefaultRingSize
 	}
@@ -279,7 +281,7 @@ func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error
 	if spec.Variables["by_thread"] != nil {
 		variables["by_thread"] = s.byThread
 	}
-	variables["preempts"], variables["may_stay"] = preempts(), mayStay()
+	variables["preempts"], variables["may_stay"] = s.preempts, s.preempts && mayStay()
 	for name, value := range variables {
 		variable := spec.Variables[name]
 		if variable == nil {
