@@ -517,8 +517,7 @@ static __always_inline void read_destination(__u32 slot, struct destination *dst
 		return;
 	gone->send.skb = 0;
 	*dst = gone->send.dst;
-	dst->address_len = dst->bound_len;
-	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
+	address_is_bound(dst);
 }
 
 /* What the sender gave: the segments stand in msg_iter. */
@@ -720,15 +719,13 @@ int BPF_PROG(send_enter, struct socket *sock, struct msghdr *msg)
 	return 0;
 }
 
-/* Of unix_stream_connect(), a listening socket has no room. */
-#define TCP_LISTEN 10
-
 SEC("fentry/unix_wait_for_peer")
 int BPF_PROG(send_waits, struct sock *other)
 {
 	__u64 task = bpf_get_current_task();
 	struct call *c;
 
+	/* Of unix_stream_connect(), a listening socket has no room. */
 	if (by_thread || other->__sk_common.skc_state == TCP_LISTEN)
 		return 0;
 	c = call_take(task);

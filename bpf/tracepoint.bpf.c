@@ -115,8 +115,7 @@ static __always_inline void use_peer(struct destination *dst, struct sock *sk)
 		return;
 	}
 	dst->connected = 1;
-	dst->address_len = dst->bound_len;
-	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
+	address_is_bound(dst);
 }
 
 static __always_inline void use_address(__u32 slot, struct destination *dst,
@@ -501,7 +500,9 @@ int BPF_PROG(data_ready, struct sock *to)
 	if (to->__sk_common.skc_family != AF_UNIX)
 		return 0;
 	type = to->sk_type;
-	if (type != SOCK_DGRAM && type != SOCK_SEQPACKET)
+	/* A connection of SOCK_SEQPACKET makes the listening socket ready. */
+	if ((type != SOCK_DGRAM && type != SOCK_SEQPACKET) ||
+	    to->__sk_common.skc_state == TCP_LISTEN)
 		return 0;
 	s = scratch_get(SLOT_QUEUED);
 	a = bpf_map_lookup_elem(&arrivals, &zero);
@@ -572,7 +573,6 @@ static __always_inline void send_ends(struct sock *sk, __u16 type, int ret)
 	s = scratch_get(slot);
 	if (!s)
 		return;
-	s->send.own = bpf_get_current_pid_tgid() >> 32 == self_tgid;
 	if (has_payload && call.nr == NR_SENDMMSG && !is_message(s, &call, ret))
 		call.nr = -1;
 	capture(slot, s, sk, type, &call, ret, arrived, has_payload);

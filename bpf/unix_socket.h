@@ -15,6 +15,7 @@
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_SEQPACKET 5
+#define TCP_LISTEN 10	  /* the state of a listening socket, of AF_UNIX too */
 #define SUN_PATH_OFFSET 2 /* offsetof(struct sockaddr_un, sun_path) */
 
 /* The socket's type if it sends AF_UNIX datagrams, else 0. */
@@ -161,6 +162,13 @@ static __always_inline void resolve(struct destination *dst, struct sock *sk)
 	resolve_found(dst, sk);
 }
 
+/* The receiver's own name stands for the address as well. */
+static __always_inline void address_is_bound(struct destination *dst)
+{
+	dst->address_len = dst->bound_len;
+	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
+}
+
 /* A connected socket's destination is its peer, by the name getpeername gives. */
 static __always_inline void resolve_peer(struct destination *dst, struct sock *sk)
 {
@@ -171,8 +179,7 @@ static __always_inline void resolve_peer(struct destination *dst, struct sock *s
 	if (!peer)
 		return;
 	resolve(dst, peer);
-	dst->address_len = dst->bound_len;
-	__builtin_memcpy(dst->address, dst->bound, sizeof(dst->address));
+	address_is_bound(dst);
 }
 
 static __always_inline void destination_init(struct destination *dst, __u8 type)
