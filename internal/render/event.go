@@ -97,6 +97,11 @@ func (t Text) AppendJudged(b []byte, e *events.Event, v *events.Verdict) []byte 
 	}
 	b = t.appendColumn(b, style, resultWidth, func(b []byte) []byte { return appendResult(b, e.Result, v) })
 	b = append(b, ' ')
+	return t.appendMessage(b, e, v)
+}
+
+// appendMessage appends what was said, what there is to note of it, and what became of it, as the end of a line.
+func (t Text) appendMessage(b []byte, e *events.Event, v *events.Verdict) []byte {
 	b = t.appendPayload(b, e, v)
 	b = t.appendNotes(b, e, v)
 	if v != nil {

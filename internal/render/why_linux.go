@@ -205,12 +205,7 @@ func (t Text) appendSaidOf(b []byte, s *why.Said) []byte {
 	if b = appendResult(b, e.Result, v); len(b) > before {
 		b = append(b, ' ')
 	}
-	b = t.appendPayload(b, e, v)
-	b = t.appendNotes(b, e, v)
-	if v != nil {
-		b = t.appendOutcome(b, v)
-	}
-	return append(b, '\n')
+	return t.appendMessage(b, e, v)
 }
 
 // appendProcesses appends what each process has to notify by.

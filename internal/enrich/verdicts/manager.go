@@ -18,6 +18,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/budget"
 	"github.com/sdtrace/sdtrace/internal/identity"
+	"github.com/sdtrace/sdtrace/internal/pause"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/systemd1"
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -177,7 +178,7 @@ func (m *manager) run(ctx context.Context) {
 		m.mu.Unlock()
 		if err := m.judge(ctx, batch); err != nil {
 			m.doubt(batch, err)
-			if !m.part(ctx) || !pause(ctx, retry) {
+			if !m.part(ctx) || !pause.For(ctx, retry) {
 				return
 			}
 		}
@@ -207,7 +208,7 @@ func (m *manager) part(ctx context.Context) bool {
 func (m *manager) rest(ctx context.Context) bool {
 	for {
 		for range gathers {
-			if !pause(ctx, gather) {
+			if !pause.For(ctx, gather) {
 				return false
 			}
 			if !m.waitsQuietly() {
@@ -249,18 +250,6 @@ func (m *manager) end() {
 }
 
 var errOver = errors.New("it is over")
-
-// pause waits, and reports whether the context goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
 
 // doubt says of datagrams why nothing is known of them.
 func (m *manager) doubt(batch []*message, err error) {
@@ -427,7 +416,7 @@ func (m *manager) finish(j *judging, beyond []string) {
 // too far behind.
 func (m *manager) takeUntil(ctx context.Context, at time.Time) (more []*message, all bool) {
 	for until := time.Now().Add(streamWithin); m.seen().Before(at); {
-		if !time.Now().Before(until) || !pause(ctx, pollEvery) {
+		if !time.Now().Before(until) || !pause.For(ctx, pollEvery) {
 			break
 		}
 	}
@@ -455,7 +444,7 @@ func (m *manager) awaitReceipts(ctx context.Context, batch []*message) {
 			missing = missing || msg.receipt == nil
 			msg.mu.Unlock()
 		}
-		if !missing || !pause(ctx, pollEvery) {
+		if !missing || !pause.For(ctx, pollEvery) {
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sdtrace/sdtrace/internal/pause"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/internal/why"
 )
@@ -53,7 +54,7 @@ func (l *Looker) Follow(ctx context.Context, unit string, after time.Duration, t
 		if c.Service.Left > after || c.Service.MainStarted > after {
 			switch {
 			case isDecided(c):
-				goesOn := pause(ctx, settleFor)
+				goesOn := pause.For(ctx, settleFor)
 				settled, err := l.Unit(context.WithoutCancel(ctx), unit, told)
 				switch {
 				case err != nil:
@@ -72,7 +73,7 @@ func (l *Looker) Follow(ctx context.Context, unit string, after time.Duration, t
 				}
 			}
 		}
-		if !pause(ctx, followEvery) {
+		if !pause.For(ctx, followEvery) {
 			return l.Unit(context.WithoutCancel(ctx), unit, told)
 		}
 	}
@@ -89,15 +90,3 @@ func isDecided(c *why.Case) bool {
 
 // Now is the time that [Looker.Follow] goes by.
 func Now() time.Duration { return proc.Monotonic() }
-
-// pause waits, and reports whether the context goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
