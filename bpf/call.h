@@ -66,8 +66,7 @@ struct {
 
 static __always_inline __u32 call_place(__u64 task)
 {
-	return (__u32)((task * HASH_FACTOR) >> (64 - CALLS_LOG2)) &
-	       ~(CALL_WAYS - 1);
+	return (__u32)hash_of(task, CALLS_LOG2) & ~(CALL_WAYS - 1);
 }
 
 /*

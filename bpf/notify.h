@@ -121,7 +121,7 @@ static __always_inline bool has_notify_name(const struct tail *t, __u32 len)
  */
 static __always_inline bool name_bit(__u64 last)
 {
-	__u64 bit = ((last >> 8) * HASH_FACTOR) >> (64 - NAME_BITS_LOG2);
+	__u64 bit = hash_of(last >> 8, NAME_BITS_LOG2);
 
 	return notify_socket_bits[bit / 64] >> bit % 64 & 1;
 }

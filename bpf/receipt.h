@@ -11,6 +11,7 @@
 #include <bpf/bpf_core_read.h>
 #include "read.h"
 #include "event.h"
+#include "settings.h"
 #include "counters.h"
 #include "scratch.h"
 #include "task.h"
@@ -46,8 +47,7 @@ struct {
 
 static __always_inline __u32 followed_place(__u64 skb)
 {
-	return (__u32)((skb * HASH_FACTOR) >> (64 - FOLLOWED_LOG2)) &
-	       ~(FOLLOWED_WAYS - 1);
+	return (__u32)hash_of(skb, FOLLOWED_LOG2) & ~(FOLLOWED_WAYS - 1);
 }
 
 /* Its entry, and in *at which one that is. */

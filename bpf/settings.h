@@ -150,6 +150,12 @@ struct {
 /* What a number is multiplied by so that its highest bits tell it from others. */
 #define HASH_FACTOR 0x9e3779b97f4a7c15ULL
 
+/* So many bits that tell a number from others. */
+static __always_inline __u64 hash_of(__u64 number, __u32 bits)
+{
+	return (number * HASH_FACTOR) >> (64 - bits);
+}
+
 /*
  * A bit for each name that counts, or is the journal's, and for some others: which one
  * follows from its last seven bytes.
