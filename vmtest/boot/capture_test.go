@@ -20,8 +20,10 @@ const systemSocket = "/run/systemd/notify"
 
 // captured is a whole capture.
 type captured struct {
-	sends []*events.Event            // in the order of the kernel
-	reads map[uint64]*events.Receipt // by the number of the datagram
+	sends []*events.Event // in the order of the kernel
+	// reads are those of datagrams that somebody received, unread those of datagrams that nobody did, each by the
+	// number of the datagram.
+	reads, unread map[uint64]*events.Receipt
 	// withheld is what relays did not pass on.
 	withheld []*events.Withheld
 }
@@ -29,7 +31,7 @@ type captured struct {
 // parseCapture reads what sdtrace has written, and fails if there is a loss in it.
 func parseCapture(t *testing.T, text []byte) *captured {
 	t.Helper()
-	c := &captured{reads: map[uint64]*events.Receipt{}}
+	c := &captured{reads: map[uint64]*events.Receipt{}, unread: map[uint64]*events.Receipt{}}
 	for line := range bytes.Lines(text) {
 		r, err := events.Decode(line)
 		if err != nil {
@@ -43,6 +45,8 @@ func parseCapture(t *testing.T, text []byte) *captured {
 			}
 		case r.Receipt != nil && r.Receipt.Kind == events.ReceiptRead:
 			c.reads[r.Receipt.Seq] = r.Receipt
+		case r.Receipt != nil && r.Receipt.Kind == events.ReceiptUnread:
+			c.unread[r.Receipt.Seq] = r.Receipt
 		case r.Withheld != nil:
 			c.withheld = append(c.withheld, r.Withheld)
 		case r.Lost != nil:
