@@ -230,15 +230,16 @@ __noinline int read_control(__u32 slot, __u32 memory, __u64 control, __u64 size)
 	return 0;
 }
 
-/* Whether there are credentials among the control messages, which the kernel has copied. */
-__noinline int has_credentials(__u64 control, __u64 size)
+/* Whether there are credentials among the first of the control messages. */
+__noinline int has_credentials(__u32 memory, __u64 control, __u64 size)
 {
 	__u64 end = control + size;
 	struct cmsghdr_abi cmsg;
 	int i;
 
 	for (i = 0; i < CMSGS_MAX && control < end; i++) {
-		if (bpf_probe_read_kernel(&cmsg, sizeof(cmsg), (void *)control) ||
+		if (read_from(memory == MEMORY_USER, &cmsg, sizeof(cmsg),
+			      (void *)control) ||
 		    cmsg.cmsg_len < sizeof(cmsg))
 			return 0;
 		if (cmsg.cmsg_level == SOL_SOCKET &&
@@ -247,6 +248,18 @@ __noinline int has_credentials(__u64 control, __u64 size)
 		control += CMSG_ALIGN(cmsg.cmsg_len);
 	}
 	return 0;
+}
+
+/*
+ * Whether the sender has claimed the credentials that came with its datagram: the kernel adds
+ * its own where it has claimed none (SO_PASSCRED). Those of another process are claimed,
+ * wherever among the control messages they stand.
+ */
+static __always_inline bool is_claimed(__u32 pid, __u32 memory, __u64 control,
+				       __u64 size)
+{
+	return pid != bpf_get_current_pid_tgid() >> 32 ||
+	       (size && has_credentials(memory, control, size));
 }
 
 static __always_inline __u32 read_files(struct scm_fp_list *fp, __u8 *kinds)
@@ -265,10 +278,7 @@ static __always_inline __u32 read_files(struct scm_fp_list *fp, __u8 *kinds)
 	return i;
 }
 
-/*
- * What the kernel attached to the datagram itself. It adds the sender's own credentials where the
- * receiver wants them (SO_PASSCRED): whether the sender has claimed any is for the message to tell.
- */
+/* What the kernel attached to the datagram itself: see is_claimed. */
 static __always_inline void read_skb_parms(struct ancillary *anc,
 					   struct sk_buff *skb)
 {

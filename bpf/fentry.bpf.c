@@ -204,10 +204,9 @@ static __always_inline void use_address(struct scratch *s, const struct call *c,
 			read_address(SLOT_QUEUED, false, address, len);
 }
 
-/* The kernel adds credentials where the sender has claimed none. */
 static __always_inline void check_claim(struct event *e, __u64 control, __u64 size)
 {
-	if (!size || !has_credentials(control, size))
+	if (!is_claimed(e->claimed_pid, MEMORY_KERNEL, control, size))
 		e->flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
 }
 

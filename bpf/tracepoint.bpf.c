@@ -49,6 +49,7 @@ struct batch {
 	__u64 messages; /* the vector, in user memory */
 	__u32 next;
 	__s32 last; /* what the message before returned */
+	bool untold;
 };
 
 struct {
@@ -263,11 +264,15 @@ static __always_inline bool counts(__u32 slot, struct scratch *s,
 	return event_reads_like_notification(slot);
 }
 
-/* The kernel adds credentials where the sender has claimed none: its own. */
-static __always_inline void check_claim(struct ancillary *anc)
+/* What came with a datagram is known; whether it was claimed, its sender's message says. */
+static __always_inline void check_claim(struct scratch *s,
+					const struct syscall *call)
 {
-	if (anc->pid == bpf_get_current_pid_tgid() >> 32)
-		anc->flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
+	const struct user_msghdr_abi *msg = &s->msg;
+	__u64 size = sends_message(call) ? msg->msg_controllen : 0;
+
+	if (!is_claimed(s->anc.pid, MEMORY_USER, (__u64)msg->msg_control, size))
+		s->anc.flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
 }
 
 /*
@@ -300,46 +305,13 @@ static __always_inline void capture(__u32 slot, struct scratch *s, struct sock *
 	}
 	if (!has_payload)
 		read_payload(slot, s, call);
-	if (sends_message(call)) {
-		ancillary_init(&s->anc);
+	if (has_payload)
+		check_claim(s, call);
+	else if (sends_message(call))
 		read_control(slot, MEMORY_USER, s->msg.msg_control,
 			     s->msg.msg_controllen);
-	} else if (has_payload) {
-		check_claim(&s->anc);
-	}
 	describe_result(&s->event, &s->send.dst, arrived, ret);
 	emit_if_passes(s, slot);
-}
-
-/*
- * Which message of the vector this is: the tracepoint fires for each, in order,
- * and the kernel has written the length of the one before into msg_len by then. A
- * call that ended early without the tracepoint leaves an entry behind, which no
- * longer fits.
- */
-static __always_inline void pick_message(struct syscall *call, long ret)
-{
-	__u64 id = bpf_get_current_pid_tgid();
-	struct batch *known = bpf_map_lookup_elem(&batches, &id);
-	struct batch batch = {.messages = call->arg1};
-	struct mmsghdr_abi *messages = (void *)call->arg1;
-	__u32 sent = 0;
-
-	if (known && known->messages == batch.messages &&
-	    known->next < call->arg2 &&
-	    !bpf_probe_read_user(&sent, sizeof(sent),
-				 &messages[known->next - 1].msg_len) &&
-	    sent == known->last)
-		batch = *known;
-	else if (batches_untold)
-		call->nr = -1;
-	call->arg1 = (__u64)&messages[batch.next].msg_hdr;
-	batch.next++;
-	batch.last = ret;
-	if (ret < 0 || batch.next >= call->arg2)
-		bpf_map_delete_elem(&batches, &id);
-	else if (bpf_map_update_elem(&batches, &id, &batch, BPF_ANY))
-		batches_untold = true;
 }
 
 /* The name of the socket that a connection leads to; says whether there is one. */
@@ -452,40 +424,58 @@ static __always_inline struct sk_buff *just_queued(struct sock *to)
 	return last;
 }
 
-static __always_inline void arrives(struct arrival *a, struct scratch *s,
-				    struct sock *to, __u16 type)
+/*
+ * Whether a datagram may be of interest, by itself and by the name of its receiver. It is NULL
+ * when it was read already.
+ */
+static __always_inline enum arrival_state glance_at_arrival(struct sock *to,
+							    struct sk_buff *skb)
 {
-	struct sk_buff *skb = just_queued(to);
 	__u64 bound_end;
 	__u32 bound_len;
 	struct name n;
 
-	a->from = 0;
-	a->state = ARRIVED;
+	if (!skb)
+		return ARRIVED;
 	read_name(&n, to);
-	if (skb) {
-		skb = TYPED(skb);
-		switch (glance_at(&n, skb, &bound_len, &bound_end)) {
-		case GLANCE_NO:
-			a->state = ARRIVED_NO;
-			break;
-		case GLANCE_DULL:
-			a->state = ARRIVED_DULL;
-			break;
-		case GLANCE_LOOK:
-			break;
-		}
+	switch (glance_at(&n, TYPED(skb), &bound_len, &bound_end)) {
+	case GLANCE_NO:
+		return ARRIVED_NO;
+	case GLANCE_DULL:
+		return ARRIVED_DULL;
+	default:
+		return ARRIVED;
 	}
-	if (a->state != ARRIVED && !s->send.own)
-		return;
-	a->state = ARRIVED;
+}
+
+/*
+ * Nothing keeps a datagram that is read on another CPU meanwhile from being freed, and its
+ * memory from being another's: what was found in it holds if it is still in the queue then.
+ */
+static __always_inline void arrives(struct arrival *a, struct scratch *s,
+				    struct sock *to, __u16 type)
+{
+	struct sk_buff *skb = just_queued(to);
+	__u64 from;
+
+	a->from = 0;
+	a->state = s->send.own ? ARRIVED : glance_at_arrival(to, skb);
+	if (a->state != ARRIVED) {
+		if (just_queued(to) == skb)
+			return;
+		a->state = ARRIVED;
+		skb = NULL;
+	}
 	destination_init(&s->send.dst, type);
 	resolve(&s->send.dst, to);
 	event_init(&s->event);
 	if (!skb)
 		return;
-	use_skb(s, skb);
-	*(volatile __u64 *)&a->from = (__u64)skb->sk;
+	use_skb(s, TYPED(skb));
+	from = (__u64)TYPED(skb)->sk;
+	if (just_queued(to) != skb)
+		return;
+	*(volatile __u64 *)&a->from = from;
 	a->size = s->event.size;
 }
 
@@ -517,20 +507,20 @@ int BPF_PROG(data_ready, struct sock *to)
 }
 
 /*
- * Whether the message that was picked is the one in the slot: one that was not makes its
- * address and its control messages unknown.
+ * Whether a message may be the one that was sent, as far as its size tells and, if the
+ * datagram is in the slot, how it begins.
  */
-static __always_inline bool is_message(struct scratch *s,
-				       const struct syscall *call, __u32 size)
+static __always_inline bool may_be_sent(struct scratch *s, __u64 message,
+					__u32 size, bool has_payload)
 {
 	struct user_msghdr_abi *msg = &s->msg;
 	struct iovec_abi first;
 	__u64 begin = 0;
 
-	if (bpf_probe_read_user(msg, sizeof(*msg), (void *)call->arg1) ||
+	if (bpf_probe_read_user(msg, sizeof(*msg), (void *)message) ||
 	    total_size(msg->msg_iov, msg->msg_iovlen) != size)
 		return false;
-	if (!msg->msg_iovlen)
+	if (!msg->msg_iovlen || !has_payload)
 		return true;
 	if (bpf_probe_read_user(&first, sizeof(first), (void *)msg->msg_iov))
 		return false;
@@ -538,6 +528,51 @@ static __always_inline bool is_message(struct scratch *s,
 		return true;
 	return !bpf_probe_read_user(&begin, sizeof(begin), first.iov_base) &&
 	       begin == *(const __u64 *)s->event.data;
+}
+
+/*
+ * Which message of the vector this is: the tracepoint fires for each, in order, and the
+ * kernel has written the length of the one before into msg_len by then. A call that ended
+ * early without the tracepoint leaves an entry behind, by which the first message of another
+ * call with the same vector looks like one later on. When a message may be either, it and
+ * those after it are not told apart, until the thread sends another vector.
+ */
+static __always_inline void pick_message(struct scratch *s, struct syscall *call,
+					 long ret, bool has_payload)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct batch *known = bpf_map_lookup_elem(&batches, &id);
+	struct batch batch = {.messages = call->arg1};
+	struct mmsghdr_abi *messages = (void *)call->arg1;
+	__u32 sent = 0;
+
+	if (known && known->messages == batch.messages &&
+	    (known->untold ||
+	     (known->next < call->arg2 &&
+	      !bpf_probe_read_user(&sent, sizeof(sent),
+				   &messages[known->next - 1].msg_len) &&
+	      sent == known->last)))
+		batch = *known;
+	else if (batches_untold)
+		batch.untold = true;
+	if (!batch.untold && ret >= 0 && batch.next &&
+	    may_be_sent(s, batch.messages, ret, has_payload)) {
+		if (may_be_sent(s, (__u64)&messages[batch.next].msg_hdr, ret,
+				has_payload))
+			batch.untold = true;
+		else
+			batch.next = 0;
+	}
+	call->arg1 = (__u64)&messages[batch.next].msg_hdr;
+	if (batch.untold ||
+	    (ret >= 0 && !may_be_sent(s, call->arg1, ret, has_payload)))
+		call->nr = -1;
+	batch.next++;
+	batch.last = ret;
+	if (!batch.untold && (ret < 0 || batch.next >= call->arg2))
+		bpf_map_delete_elem(&batches, &id);
+	else if (bpf_map_update_elem(&batches, &id, &batch, BPF_ANY))
+		batches_untold = true;
 }
 
 static __always_inline void send_ends(struct sock *sk, __u16 type, int ret)
@@ -568,13 +603,11 @@ static __always_inline void send_ends(struct sock *sk, __u16 type, int ret)
 	} else {
 		arrived = false;
 	}
-	if (call.nr == NR_SENDMMSG)
-		pick_message(&call, ret);
 	s = scratch_get(slot);
 	if (!s)
 		return;
-	if (has_payload && call.nr == NR_SENDMMSG && !is_message(s, &call, ret))
-		call.nr = -1;
+	if (call.nr == NR_SENDMMSG)
+		pick_message(s, &call, ret, has_payload);
 	capture(slot, s, sk, type, &call, ret, arrived, has_payload);
 }
 

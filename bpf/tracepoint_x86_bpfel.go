@@ -31,6 +31,8 @@ type TracepointBatch struct {
 	Messages uint64
 	Next     uint32
 	Last     int32
+	Untold   bool
+	_        [7]byte
 }
 
 type TracepointCgroupTarget struct {

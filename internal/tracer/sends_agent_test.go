@@ -3,6 +3,7 @@
 package tracer_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -411,6 +413,8 @@ func (w *worker) run(s step) outcome {
 		return w.blockThreads(s)
 	case "join blocked threads":
 		return w.joinThreads()
+	case "send while it changes":
+		return w.sendWhileItChanges(s)
 	case "send at once":
 		return sendAtOnce(s)
 	case "spawn":
@@ -529,6 +533,27 @@ func (w *worker) send(s step) outcome {
 	}
 	fail(fmt.Errorf("an agent cannot %q", s.Op))
 	return outcome{}
+}
+
+// sendWhileItChanges sends what another thread writes to meanwhile: the last byte of the payload.
+func (w *worker) sendWhileItChanges(s step) outcome {
+	payload := append(bytes.Join(s.Parts, nil), 'A')
+	last := &payload[len(payload)-1]
+	var over atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !over.Load() {
+			*last = 'A' + (*last-'A'+1)%26
+			runtime.Gosched()
+		}
+	}()
+	name, nameLen := sockaddr(s.Addr)
+	o := raw(unix.Syscall6(unix.SYS_SENDTO, uintptr(w.socks[s.Sock]), uintptr(unsafe.Pointer(&payload[0])), uintptr(len(payload)),
+		uintptr(s.Flags), uintptr(unsafe.Pointer(name)), nameLen))
+	over.Store(true)
+	<-done
+	return o
 }
 
 // badBuffer is memory that may not be read.
