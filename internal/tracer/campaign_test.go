@@ -55,6 +55,9 @@ func TestEachMessageOfRandomSendersIsShownAsItArrives(t *testing.T) {
 	})
 }
 
+// changing is the way to send whose payload's last byte changes meanwhile.
+const changing = "sendto of what changes"
+
 // campaign is one capture, and those who send and receive in it.
 type campaign struct {
 	capture *capture
@@ -322,7 +325,12 @@ func (m *campaign) compareOne(t *testing.T, a attempt, e *events.Event, got arri
 	complain := func(what string, have, want any) {
 		t.Errorf("by %s from %s: %s is %v, want %v: %s", a.way, a.from.comm, what, have, want, describe(e))
 	}
-	if want := got.payload[:min(len(got.payload), events.MaxPayload)]; !bytes.Equal(e.Payload, want) {
+	shown, want := e.Payload, got.payload[:min(len(got.payload), events.MaxPayload)]
+	if a.way == changing && m.capture.backend == "tracepoint" && len(shown) == len(want) && len(got.payload) <= events.MaxPayload {
+		// If it was read already, it is told from the sender's memory.
+		shown, want = shown[:len(shown)-1], want[:len(want)-1]
+	}
+	if !bytes.Equal(shown, want) {
 		complain("the payload", fmt.Sprintf("%.80q", e.Payload), fmt.Sprintf("%.80q", want))
 	}
 	if e.Size == nil || int(*e.Size) != len(got.payload) || e.Truncated != (len(got.payload) > events.MaxPayload) {
@@ -391,7 +399,7 @@ func (s *randomSender) turn(t *testing.T) {
 			do.Msgs[s.random.IntN(len(do.Msgs))].Addr = pathAddr(filepath.Join(root, "campaign-missing/notify.sock"))
 		}
 	case 1:
-		way = "sendmsg of what changes"
+		way = changing
 		do.Op, do.Addr, do.Parts = "send while it changes", s.addresses[to].addr, parts(s.message(way, to, true, false))
 	default:
 		w := ways[s.random.IntN(len(ways))]
