@@ -24,7 +24,9 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/history"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/capture"
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // subcommands are those beside a capture.
@@ -120,6 +122,9 @@ func (f *captureFlags) recorder(cmd *cobra.Command, live *capture.Live) *history
 	return history.NewRecorder(about)
 }
 
+// giveUp has nothing waited for any more that does not answer.
+func giveUp() { proc.GiveUp() }
+
 // explain prints the verifier's whole log, which only -v asks for.
 func (f *captureFlags) explain(stderr io.Writer, err error) {
 	var verifier *ebpf.VerifierError
@@ -139,6 +144,9 @@ func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *out
 		fmt.Fprintf(stderr, ", %d not read yet", n)
 	}
 	fmt.Fprintln(stderr)
+	for _, h := range proc.Hangs() {
+		fmt.Fprintf(stderr, "sdtrace: %s\n", events.Escape(h.String()))
+	}
 	if sink.contradicted > 0 {
 		fmt.Fprintf(stderr, "sdtrace: of %d messages the unit shows something else than was to be expected: please report these, "+
 			"with the output of -o json and of systemctl --version\n", sink.contradicted)

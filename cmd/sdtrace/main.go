@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,9 +28,13 @@ const (
 	exitUnknown = 4 // it cannot be told
 )
 
+// patience is how long what does not answer is waited for after a signal to end.
+const patience = 300 * time.Millisecond
+
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
+	context.AfterFunc(ctx, func() { time.AfterFunc(patience, giveUp) })
 	// A reader that went away is an error of the write, not the end of us.
 	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 		"sdtrace-unprivileged": unprivileged,
 		"sdtrace-without-btf":  withoutBTF,
 		"sdtrace-locked-down":  lockedDown,
+		"sd-enemy":             sdEnemy,
 		"sd-send":              sdSend,
 		"sd-send-notify":       sdSendNotify,
 		"sd-send-until":        sdSendUntil,

@@ -35,8 +35,8 @@ A service that has written over its environment is listed with ?.
 
 A socket counts when its name is that of a notify socket (…/systemd/notify,
 /run/host/notify, …/notify.sock, …/notify/notify), or when some process's
-NOTIFY_SOCKET leads to it. The exit status is 1 when something may not be looked at,
-as without root: the list is not complete then.
+NOTIFY_SOCKET leads to it. The exit status is 1 when the list is not complete: something
+may not be looked at, as without root, or does not answer in time, which is named.
 
 Filters choose processes, as those of a capture choose senders: they are combined with AND,
 repeated ones with OR. A socket is listed with the processes that hold it or lead to it.`,
@@ -94,7 +94,13 @@ func listSockets(cmd *cobra.Command, options inventory.Options, filter *socketFi
 	if len(inv.Sockets) == 0 && len(inv.Clients) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sdtrace: no notify socket, and no process with NOTIFY_SOCKET"+filter.suffix())
 	}
-	return unreadable(inv.Unreadable)
+	for _, missing := range inv.LeftOut {
+		fmt.Fprintf(cmd.ErrOrStderr(), "sdtrace: this is not all: %s\n", events.Escape(missing))
+	}
+	if err := unreadable(inv.Unreadable); err != nil || len(inv.LeftOut) == 0 {
+		return err
+	}
+	return &exitError{status: exitFailure}
 }
 
 // unreadable is an error that says what could not be looked at, nil for nothing.

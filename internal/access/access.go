@@ -50,7 +50,11 @@ func Of(p proc.Process) (Who, error) {
 	return of(p, s)
 }
 
-func of(p proc.Process, s proc.Status) (w Who, err error) {
+func of(p proc.Process, s proc.Status) (Who, error) {
+	return proc.Within(p, "root", func(p proc.Process) (Who, error) { return whoIs(p, s) }, nil)
+}
+
+func whoIs(p proc.Process, s proc.Status) (w Who, err error) {
 	w = Who{uid: s.FSUID, gid: s.FSGID, groups: fmt.Sprint(s.Groups), capabilities: s.Effective & dacMask}
 	if w.userns, err = p.Inode("ns/user", "user"); err != nil {
 		return Who{}, err
@@ -63,8 +67,8 @@ func of(p proc.Process, s proc.Status) (w Who, err error) {
 		return Who{}, err
 	}
 	defer unix.Close(root)
-	var stat unix.Stat_t
-	if err := unix.Fstat(root, &stat); err != nil {
+	var stat unix.Statx_t
+	if err := unix.Statx(root, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &stat); err != nil {
 		return Who{}, err
 	}
 	w.root = stat.Ino
@@ -77,12 +81,20 @@ func (w Who) UID() uint32 { return w.uid }
 // Try tries on a thread of its own, as a process would, to reach the socket at an absolute path that the
 // process sees, and returns what it may not use on the way, nil if nothing refuses it. What does not exist
 // refuses nothing. It takes root's rights, and no security module is asked, which knows the process itself.
-func Try(p proc.Process, path string) (denied *Denied, err error) {
+// The error is [proc.ErrHangs] or [proc.ErrFUSE] as for [proc.Process.OpenPath].
+func Try(p proc.Process, path string) (*Denied, error) {
+	return proc.Within(p, path, func(p proc.Process) (*Denied, error) { return try(p, path) }, nil)
+}
+
+func try(p proc.Process, path string) (denied *Denied, err error) {
+	if p.IsOnFUSE(path) {
+		return nil, proc.ErrFUSE
+	}
 	s, err := p.Status()
 	if err != nil {
 		return nil, err
 	}
-	w, err := of(p, s)
+	w, err := whoIs(p, s)
 	if err != nil {
 		return nil, err
 	}

@@ -93,9 +93,10 @@ func TestPackagesDependOnNothingElse(t *testing.T) {
 		"pkg/events":  {},
 		"pkg/verdict": {module + "pkg/events"},
 		"pkg/relay": {
-			"golang.org/x/sys/", module + "pkg/events", module + "internal/proc", module + "internal/osthread", module + "internal/timespan",
+			"golang.org/x/sys/", "github.com/moby/sys/mountinfo", module + "pkg/events", module + "internal/proc", module + "internal/osthread",
+			module + "internal/timespan",
 		},
-		"internal/proc":     {"golang.org/x/sys/"},
+		"internal/proc":     {"golang.org/x/sys/", "github.com/moby/sys/mountinfo"},
 		"internal/glob":     {},
 		"internal/field":    {},
 		"internal/osthread": {"golang.org/x/sys/"},

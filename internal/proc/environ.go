@@ -26,7 +26,7 @@ type mapped struct {
 // files are the files that the process has mapped from their beginning, each once: its program, and what that has
 // loaded.
 func (p Process) files() ([]mapped, error) {
-	content, err := p.Read("maps")
+	content, err := p.read("maps")
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +72,10 @@ const (
 // Variables returns what the C library of the process has in its environment now (environ(7)) of variables with
 // some names. The error says that there is no such library, or that it cannot be looked at.
 func (p Process) Variables(names ...string) (map[string]string, error) {
+	return Within(p, "memory", func(p Process) (map[string]string, error) { return p.variables(names) }, nil)
+}
+
+func (p Process) variables(names []string) (map[string]string, error) {
 	at, err := p.environ()
 	if err != nil {
 		return nil, err

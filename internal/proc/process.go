@@ -5,6 +5,7 @@ package proc
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -48,13 +49,35 @@ func (p Process) OpenThread(tid int) (Process, error) {
 	return Process{PID: p.PID, FD: fd}, err
 }
 
-// Read reads a whole file of the process.
+const (
+	// readMax is the length of the longest file that is read, in bytes. A program of 65,530 mappings, as many as there
+	// may be, has a maps of 8 MiB.
+	readMax = 16 << 20
+	// executedMax is that of environ and cmdline: as much as a program can be executed with together, unless its stack may
+	// be larger than it may be by default (getconf ARG_MAX). A process can say that it has as much as it likes
+	// (prctl(2), PR_SET_MM_MAP).
+	executedMax = 2 << 20
+)
+
+// Read reads a whole file of the process. The error is EFBIG for one that is longer than 16 MiB, or 2 MiB for environ
+// and cmdline; and [ErrHangs] for one that lies in memory which does not answer.
 func (p Process) Read(name string) ([]byte, error) {
+	if name != "environ" && name != "cmdline" && name != "maps" {
+		return p.read(name)
+	}
+	return Within(p, name, func(p Process) ([]byte, error) { return p.read(name) }, nil)
+}
+
+func (p Process) read(name string) ([]byte, error) {
 	fd, err := p.Open(name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	most := readMax
+	if name == "environ" || name == "cmdline" {
+		most = executedMax
+	}
 	content := make([]byte, 0, 1024)
 	for {
 		if len(content) == cap(content) {
@@ -67,6 +90,8 @@ func (p Process) Read(name string) ([]byte, error) {
 			return nil, err
 		case n == 0:
 			return content, nil
+		case len(content)+n > most:
+			return nil, unix.EFBIG
 		default:
 			content = content[:len(content)+n]
 		}
@@ -199,16 +224,41 @@ func IsEnvironment(block []byte) bool {
 	return ended
 }
 
-// OpenPath opens a path, as O_PATH, as the process sees it (openat2(2), RESOLVE_IN_ROOT).
+// OpenPath opens a path, as O_PATH, as the process sees it (openat2(2), RESOLVE_IN_ROOT). The error is [ErrHangs]
+// when a file system on the way does not answer, [ErrFUSE] when another process is to answer for it.
 func (p Process) OpenPath(path string) (fd int, stat unix.Stat_t, err error) {
+	type opened struct {
+		fd   int
+		stat unix.Stat_t
+	}
+	o, err := Within(p, path, func(p Process) (o opened, err error) {
+		o.fd, o.stat, err = p.openPath(path)
+		return o, err
+	}, func(o opened) { unix.Close(o.fd) })
+	if err != nil {
+		return -1, stat, err
+	}
+	return o.fd, o.stat, nil
+}
+
+// resolveCached is RESOLVE_CACHED (openat2(2)), which golang.org/x/sys does not have.
+const resolveCached = 0x20
+
+func (p Process) openPath(path string) (fd int, stat unix.Stat_t, err error) {
 	root, err := p.Open("root", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, stat, err
 	}
 	defer unix.Close(root)
-	fd, err = unix.Openat2(root, path, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT,
-	})
+	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | resolveCached}
+	fd, err = unix.Openat2(root, path, how)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINVAL) { // a file system is to be asked; before Linux 5.12
+		if p.IsOnFUSE(path) {
+			return -1, stat, ErrFUSE
+		}
+		how.Resolve = unix.RESOLVE_IN_ROOT
+		fd, err = unix.Openat2(root, path, how)
+	}
 	if err != nil {
 		return -1, stat, err
 	}
@@ -220,22 +270,24 @@ func (p Process) OpenPath(path string) (fd int, stat unix.Stat_t, err error) {
 }
 
 // ReadPath reads what a regular file holds at the beginning, up to a number of bytes, at a path as the
-// process sees it. The error is [os.ErrInvalid] for another kind of file.
+// process sees it. The error is [os.ErrInvalid] for another kind of file, and as for [Process.OpenPath].
 func (p Process) ReadPath(path string, most int) ([]byte, error) {
-	fd, stat, err := p.OpenPath(path)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	if stat.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, os.ErrInvalid
-	}
-	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return io.ReadAll(io.LimitReader(file, int64(most)))
+	return Within(p, path, func(p Process) ([]byte, error) {
+		fd, stat, err := p.openPath(path)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(fd)
+		if stat.Mode&unix.S_IFMT != unix.S_IFREG {
+			return nil, os.ErrInvalid
+		}
+		file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		return io.ReadAll(io.LimitReader(file, int64(most)))
+	}, nil)
 }
 
 // Sockets returns the inode numbers of the sockets that the process has open and that are
@@ -287,18 +339,30 @@ func (p Process) eachSocket(look func(inode uint32) bool) {
 
 // EachEntry calls look for the names in an open directory until it returns false.
 func EachEntry(dir int, look func(name string) bool) {
+	EachEntryOf(dir, func(_ uint64, _ uint8, name string) bool { return look(name) })
+}
+
+// EachEntryOf calls look for the entries of an open directory until it returns false: with the inode number and the type
+// of the file (readdir(3), DT_…), as far as the file system tells them.
+func EachEntryOf(dir int, look func(inode uint64, kind uint8, name string) bool) {
+	// struct linux_dirent64: inode, offset, length of the entry, type, name with a NUL.
+	const length, kind, name = 16, 18, 19
 	var entries [8192]byte
-	var names []string
 	for {
 		n, err := unix.ReadDirent(dir, entries[:])
 		if err != nil || n <= 0 {
 			return
 		}
-		_, _, names = unix.ParseDirent(entries[:n], -1, names[:0])
-		for _, name := range names {
-			if !look(name) {
+		for rest := entries[:n]; len(rest) > name; {
+			end := int(binary.NativeEndian.Uint16(rest[length:]))
+			if end <= name || end > len(rest) {
 				return
 			}
+			text, _, _ := bytes.Cut(rest[name:end], []byte{0})
+			if s := string(text); s != "." && s != ".." && !look(binary.NativeEndian.Uint64(rest), rest[kind], s) {
+				return
+			}
+			rest = rest[end:]
 		}
 	}
 }

@@ -22,9 +22,8 @@ var errInterpreter = errors.New("the program is an interpreter's")
 
 // Programs looks for texts in the programs of processes, and reads each file once.
 type Programs struct {
-	texts  []string
-	known  map[file]bool
-	buffer []byte
+	texts []string
+	known map[file]bool
 }
 
 // file tells a file from another.
@@ -54,7 +53,7 @@ func (k *Programs) Know(p Process, may *Reading) (bool, error) {
 	if interpreters.MatchString(path.Base(exe)) {
 		return false, errInterpreter
 	}
-	files, err := p.files()
+	files, err := Within(p, "maps", Process.files, nil)
 	if err != nil {
 		return false, err
 	}
@@ -68,49 +67,60 @@ func (k *Programs) Know(p Process, may *Reading) (bool, error) {
 
 // holds reports whether a mapped file holds one of the texts.
 func (k *Programs) holds(p Process, m mapped, may *Reading) (found bool, err error) {
-	f, err := p.openMapped(m)
+	type opened struct {
+		*os.File
+		file
+	}
+	o, err := Within(p, m.path, func(p Process) (opened, error) {
+		f, err := p.openMapped(m)
+		if err != nil {
+			return opened{}, err
+		}
+		var stat unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+			f.Close()
+			return opened{}, err
+		}
+		return opened{f, file{stat.Dev, stat.Ino}}, nil
+	}, func(o opened) { o.Close() })
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
-	var stat unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
-		return false, err
-	}
-	id := file{stat.Dev, stat.Ino}
-	if found, known := k.known[id]; known {
+	defer o.Close()
+	if found, known := k.known[o.file]; known {
 		return found, nil
 	}
-	if found, err = k.read(f, may); err == nil {
-		k.known[id] = found
+	if found, err = k.read(p, m.path, o.File, may); err == nil {
+		k.known[o.file] = found
 	}
 	return found, err
 }
 
-func (k *Programs) read(f io.Reader, may *Reading) (bool, error) {
+func (k *Programs) read(p Process, path string, f *os.File, may *Reading) (bool, error) {
 	const size, overlap = 64 << 10, 64
-	if k.buffer == nil {
-		k.buffer = make([]byte, size)
-	}
-	kept := 0
+	chunk := make([]byte, 0, overlap+size)
 	for {
 		if may.Bytes <= 0 || !time.Now().Before(may.Until) {
 			return false, os.ErrDeadlineExceeded
 		}
-		n, err := io.ReadFull(f, k.buffer[kept:])
-		may.Bytes -= n
-		chunk := k.buffer[:kept+n]
+		next, err := Within(p, path, func(Process) ([]byte, error) {
+			next := make([]byte, size)
+			n, err := io.ReadFull(f, next)
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = nil // less than asked for
+			}
+			return next[:n], err
+		}, nil)
+		may.Bytes -= len(next)
+		chunk = append(chunk, next...)
 		for _, text := range k.texts {
 			if bytes.Contains(chunk, []byte(text)) {
 				return true, nil
 			}
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return false, nil
-		}
-		if err != nil {
+		if err != nil || len(next) < size {
 			return false, err
 		}
-		kept = copy(k.buffer, chunk[len(chunk)-overlap:])
+		chunk = append(chunk[:0], chunk[len(chunk)-overlap:]...)
 	}
 }

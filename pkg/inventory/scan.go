@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,11 +29,14 @@ type scan struct {
 	queues      map[uint32]sockdiag.Queue
 	queueLimits map[uint64]uint32 // by network namespace
 
+	directories sync.Map // what *directory is at a sockdiag.FileID
+
 	mu         sync.Mutex
 	clients    []client
 	attempts   map[attempt]*access.Denied
 	holders    map[uint32][]holder
 	unreadable []string
+	leftOut    []string
 }
 
 type client struct {
@@ -51,13 +57,31 @@ type holder struct {
 
 // processes finds network namespaces and the clients.
 func (s *scan) processes(ctx context.Context) error {
-	return proc.Each(ctx, func(p proc.Process) {
+	return s.each(ctx, "NOTIFY_SOCKET of some processes", func(p proc.Process) {
 		denied := proc.IsDenied(s.namespaces.AddOf(p))
-		denied = proc.IsDenied(s.addClient(p)) || denied
-		if denied {
+		err := s.addClient(p)
+		if denied || proc.IsDenied(err) {
 			s.addUnreadable(p)
 		}
+		if errors.Is(err, unix.EFBIG) {
+			s.leaveOut(p, "its environment is longer than 2 MiB")
+		}
 	})
+}
+
+// lookLimit is how long it may take to look at all processes, once for what they have, once for what they hold.
+const lookLimit = 10 * time.Second
+
+// each calls look for every process, for some time. what is not known then is left out.
+func (s *scan) each(ctx context.Context, what string, look func(proc.Process)) error {
+	limited, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	err := proc.Each(limited, look)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		s.leftOut = append(s.leftOut, fmt.Sprintf("%s: to look at all takes more than %s", what, lookLimit))
+		return nil
+	}
+	return err
 }
 
 func (s *scan) addUnreadable(p proc.Process) {
@@ -67,6 +91,16 @@ func (s *scan) addUnreadable(p proc.Process) {
 	}
 	s.mu.Lock()
 	s.unreadable = append(s.unreadable, Process{PID: p.PID, Comm: stat.Comm}.String())
+	s.mu.Unlock()
+}
+
+func (s *scan) leaveOut(p proc.Process, why string) {
+	stat, err := p.Stat()
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	s.leftOut = append(s.leftOut, fmt.Sprintf("%s: %s", Process{PID: p.PID, Comm: stat.Comm}, why))
 	s.mu.Unlock()
 }
 
@@ -149,7 +183,7 @@ func (s *scan) look(p proc.Process, c *client, environ []byte) {
 	if c.State != "" || c.NotifySocket[0] != '/' {
 		return
 	}
-	c.State, c.file = lookAt(p, c.NotifySocket)
+	c.State, c.file = s.lookAt(p, c.NotifySocket)
 	if err != nil {
 		return
 	}
@@ -230,12 +264,15 @@ func watchdog(p proc.Process, environ []byte) *Watchdog {
 func octal(mode uint32) string { return fmt.Sprintf("%04o", mode) }
 
 // lookAt says what is at a path as a process sees it: a state, or a socket's file.
-func lookAt(p proc.Process, path string) (ClientState, sockdiag.FileID) {
+func (s *scan) lookAt(p proc.Process, path string) (ClientState, sockdiag.FileID) {
 	fd, stat, err := p.OpenPath(path)
-	if err != nil {
-		if proc.IsMissing(err) {
-			return ClientMissing, sockdiag.FileID{}
-		}
+	switch {
+	case proc.IsMissing(err):
+		return ClientMissing, sockdiag.FileID{}
+	case errors.Is(err, proc.ErrFUSE):
+		s.leaveOut(p, "where NOTIFY_SOCKET leads: "+err.Error())
+		return "", sockdiag.FileID{}
+	case err != nil:
 		return "", sockdiag.FileID{}
 	}
 	defer unix.Close(fd)
@@ -356,7 +393,7 @@ func (s *scan) findHolders(ctx context.Context, wanted map[uint32]*Socket) error
 	for i := range s.sockets {
 		bound[s.sockets[i].Inode] = &s.sockets[i]
 	}
-	return proc.Each(ctx, func(p proc.Process) {
+	return s.each(ctx, "who holds some of the sockets", func(p proc.Process) {
 		held := p.Sockets(func(inode uint32) bool { return wanted[inode] != nil })
 		if len(held) == 0 {
 			return
@@ -366,7 +403,7 @@ func (s *scan) findHolders(ctx context.Context, wanted map[uint32]*Socket) error
 			return
 		}
 		for _, inode := range held {
-			h := holder{process: process, file: fileSeenBy(p, bound[inode])}
+			h := holder{process: process, file: s.fileSeenBy(p, bound[inode])}
 			s.mu.Lock()
 			s.holders[inode] = append(s.holders[inode], h)
 			s.mu.Unlock()
@@ -375,13 +412,13 @@ func (s *scan) findHolders(ctx context.Context, wanted map[uint32]*Socket) error
 }
 
 // fileSeenBy looks for the file of a socket as a process sees it.
-func fileSeenBy(p proc.Process, socket *sockdiag.Socket) *File {
+func (s *scan) fileSeenBy(p proc.Process, socket *sockdiag.Socket) *File {
 	address := socket.Address
 	if !address.IsAbsolute() {
 		return nil
 	}
 	if fd, found := boundThrough(address); found {
-		return fileIn(p, fd, socket)
+		return s.fileIn(p, fd, socket)
 	}
 	fd, stat, err := p.OpenPath(string(address))
 	if err != nil {
@@ -422,26 +459,74 @@ func boundThrough(address events.Address) (fd string, ok bool) {
 }
 
 // fileIn looks for the file of a socket in a directory that a process has open.
-func fileIn(p proc.Process, fd string, socket *sockdiag.Socket) *File {
+func (s *scan) fileIn(p proc.Process, fd string, socket *sockdiag.Socket) *File {
+	found, _ := proc.Within(p, "fd/"+fd, func(p proc.Process) (*File, error) { return s.findIn(p, fd, socket), nil }, nil)
+	return found
+}
+
+func (s *scan) findIn(p proc.Process, fd string, socket *sockdiag.Socket) (found *File) {
+	link, err := p.Link("fd/" + fd)
+	if err != nil || p.IsOnFUSE(link) {
+		return nil
+	}
 	dir, err := p.Open("fd/"+fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil
 	}
 	defer unix.Close(dir)
-	var link [unix.PathMax]byte
-	n, err := unix.Readlinkat(p.FD, "fd/"+fd, link[:])
+	list, err := s.list(dir)
 	if err != nil {
 		return nil
 	}
-	var found *File
-	proc.EachEntry(dir, func(name string) bool {
+	for _, name := range list.candidates(socket) {
 		var stat unix.Stat_t
 		if unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW) == nil && isFileOf(dir, name, &stat, socket) {
-			found = newFile(FileThere, events.Address(string(link[:n])+"/"+name), &stat)
+			return newFile(FileThere, events.Address(link+"/"+name), &stat)
 		}
-		return found == nil
+	}
+	return nil
+}
+
+// directory is what is in one that may be sockets, by inode number.
+type directory struct {
+	names map[uint64][]string
+	count int
+}
+
+// list lists a directory, each once: many sockets can be bound in one.
+func (s *scan) list(dir int) (*directory, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(dir, &stat); err != nil {
+		return nil, err
+	}
+	id := sockdiag.FileOf(&stat)
+	if known, ok := s.directories.Load(id); ok {
+		return known.(*directory), nil
+	}
+	d := &directory{names: make(map[uint64][]string)}
+	proc.EachEntryOf(dir, func(inode uint64, kind uint8, name string) bool {
+		if kind == unix.DT_SOCK || kind == unix.DT_UNKNOWN {
+			d.names[inode] = append(d.names[inode], name)
+			d.count++
+		}
+		return d.count < entriesMax
 	})
-	return found
+	s.directories.Store(id, d)
+	return d, nil
+}
+
+const (
+	// entriesMax is how many entries of a directory are listed, candidatesMax how many are looked at where the inode
+	// numbers of a directory are not those of its files, as overlayfs may have it.
+	entriesMax, candidatesMax = 100_000, 1000
+)
+
+// candidates are the names that may be a socket's.
+func (d *directory) candidates(socket *sockdiag.Socket) []string {
+	if names := d.names[uint64(socket.File.Inode)]; names != nil || d.count > candidatesMax {
+		return names
+	}
+	return slices.Concat(slices.Collect(maps.Values(d.names))...)
 }
 
 // isFileOf reports whether a file is that of a socket. Where its inode number alone is

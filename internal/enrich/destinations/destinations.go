@@ -236,43 +236,66 @@ func (d *Destinations) follow(s *Send, a *answer) {
 		return
 	}
 	defer thread.Close()
-	root, err := thread.Open("root", unix.O_PATH|unix.O_DIRECTORY)
-	if err != nil {
-		return
-	}
-	defer unix.Close(root)
 	var top [2]byte
 	n, err := unix.Readlinkat(thread.FD, "root", top[:])
 	if err != nil {
 		return
 	}
-	file, stat, changed, err := follow(root, string(s.Address))
+	w, err := proc.Within(thread, string(s.Address), func(thread proc.Process) (way, error) {
+		return goTo(thread, string(s.Address))
+	}, func(w way) { unix.Close(w.file) })
+	d.budget.Spend(w.cost)
 	if err != nil {
 		return
 	}
-	defer unix.Close(file)
+	defer unix.Close(w.file)
 	// The root is another one if the thread has gone to another namespace meanwhile.
 	if mntns, err := thread.Inode("ns/mnt", "mnt"); err != nil || mntns != uint64(s.MntNS) {
 		return
 	}
 	// Asked after the way was taken, so that nothing before is missed.
-	a.since = max(d.clock.check(), d.clock.at(changed)+changeSlack)
+	a.since = max(d.clock.check(), d.clock.at(w.changed)+changeSlack)
 	if uint64(s.MntNS) == d.mounts.namespace {
 		a.since = max(a.since, d.mounts.check())
 	}
 	// From the top of a mount namespace one goes to another root with chroot(2), but not
 	// back. Below it, it may have done so after the send.
 	if string(top[:n]) != rootLink {
-		if now, err := statOf(root); err != nil {
-			return
-		} else if !sameFile(&now, &a.root) || a.rooted == 0 {
-			a.root, a.rooted = now, proc.BootTime()
+		if !sameFile(&w.root, &a.root) || a.rooted == 0 {
+			a.root, a.rooted = w.root, proc.BootTime()
 		}
 		a.since = max(a.since, a.rooted)
 	} else {
 		a.rooted = 0
 	}
-	a.Destination = d.socketOf(file, &stat, a.until)
+	a.Destination = d.socketOf(w.file, &w.stat, a.until)
+}
+
+// way is where a path has led to from a thread's root directory.
+type way struct {
+	file       int
+	stat, root unix.Statx_t
+	changed    time.Time     // as follow has it
+	cost       time.Duration // of a processor
+}
+
+// goTo follows a path as a thread does.
+func goTo(thread proc.Process, path string) (w way, err error) {
+	w.cost = osthread.CPUTime(func() {
+		if thread.IsOnFUSE(path) {
+			err = proc.ErrFUSE
+			return
+		}
+		var root int
+		if root, err = thread.Open("root", unix.O_PATH|unix.O_DIRECTORY); err != nil {
+			return
+		}
+		defer unix.Close(root)
+		if w.root, err = statOf(root); err == nil {
+			w.file, w.stat, w.changed, err = follow(root, path)
+		}
+	})
+	return w, err
 }
 
 // socketOf returns the socket of a file.

@@ -58,7 +58,7 @@ func follow(root int, path string) (fd int, stat unix.Statx_t, changed time.Time
 
 // statOf describes an open file.
 func statOf(fd int) (stat unix.Statx_t, err error) {
-	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &stat)
+	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS|unix.STATX_MNT_ID, &stat)
 	if err == nil && stat.Mask&unix.STATX_MNT_ID == 0 {
 		err = errUnproven
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
 // finder looks for names below root.
@@ -87,7 +90,7 @@ func (f *finder) files(ctx context.Context, glob string, c Key) []string {
 
 // nameIn looks into a state file as the process pid sees it or, for "", as this one does.
 func (f *finder) nameIn(pid, file string, c Key, read func([]byte) ([]named, error)) string {
-	content, err := readFile(f.rootOf(pid), file, c.believes)
+	content, err := f.readFile(pid, file, c.believes)
 	if err != nil {
 		return ""
 	}
@@ -104,7 +107,7 @@ func (f *finder) nameIn(pid, file string, c Key, read func([]byte) ([]named, err
 }
 
 func (f *finder) bundleName(pid, file string, c Key) Name {
-	content, err := readFile(f.rootOf(pid), file, c.believes)
+	content, err := f.readFile(pid, file, c.believes)
 	if err != nil {
 		return Name{}
 	}
@@ -115,11 +118,22 @@ func (f *finder) bundleName(pid, file string, c Key) Name {
 	return name
 }
 
-func (f *finder) rootOf(pid string) string {
+// readFile reads a file as the process pid sees it or, for "", as this one does.
+func (f *finder) readFile(pid, file string, believes func(uid uint32) bool) ([]byte, error) {
 	if pid == "" {
-		return f.root
+		return readFile(f.root, file, believes)
 	}
-	return f.processes.path(pid, "root")
+	p, err := f.processes.open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	if p.IsOnFUSE(file) {
+		return nil, proc.ErrFUSE
+	}
+	return proc.Within(p, file, func(p proc.Process) ([]byte, error) {
+		return readFile(fmt.Sprintf("/proc/self/fd/%d/root", p.FD), file, believes)
+	}, nil)
 }
 
 // byProcesses asks for the places that are not the default ones, by what the runtimes'
@@ -162,7 +176,7 @@ func (f *finder) byDockerd(p process, c Key) string {
 // dataRoot is what the configuration of a dockerd says.
 func (f *finder) dataRoot(p process, c Key) string {
 	file := cmp.Or(p.option("--config-file"), "/etc/docker/daemon.json")
-	content, err := readFile(f.rootOf(p.pid), file, c.believes)
+	content, err := f.readFile(p.pid, file, c.believes)
 	if err != nil {
 		return ""
 	}
@@ -199,7 +213,12 @@ func (f *finder) byConmon(p process, c Key) Name {
 // byShim looks beside the bundle in which a shim of containerd's runs: one shim can be
 // that of several containers, such as those of a pod.
 func (f *finder) byShim(p process, c Key) Name {
-	bundle, err := os.Readlink(f.processes.path(p.pid, "cwd"))
+	shim, err := f.processes.open(p.pid)
+	if err != nil {
+		return Name{}
+	}
+	defer shim.Close()
+	bundle, err := shim.Link("cwd")
 	if err != nil || !slices.Contains(p.args, "-id") {
 		return Name{}
 	}

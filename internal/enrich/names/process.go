@@ -5,13 +5,14 @@ package names
 import (
 	"bytes"
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/internal/field"
 	"github.com/sdtrace/sdtrace/internal/identity"
@@ -94,7 +95,7 @@ func (l *processes) look(ctx context.Context) []process {
 			break
 		}
 		name := strconv.Itoa(pid)
-		comm, err := os.ReadFile(l.path(name, "comm"))
+		comm, err := l.read(name, "comm")
 		if err != nil || field.Monitors[string(bytes.TrimSuffix(comm, []byte{'\n'}))] == nil {
 			continue
 		}
@@ -105,7 +106,21 @@ func (l *processes) look(ctx context.Context) []process {
 	return found
 }
 
-func (l *processes) path(pid, name string) string { return filepath.Join(l.root, "proc", pid, name) }
+// open opens the directory of a process.
+func (l *processes) open(pid string) (proc.Process, error) {
+	fd, err := unix.Open(filepath.Join(l.root, "proc", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	number, _ := strconv.Atoi(pid)
+	return proc.Process{PID: number, FD: fd}, err
+}
+
+func (l *processes) read(pid, name string) ([]byte, error) {
+	p, err := l.open(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	return p.Read(name)
+}
 
 func (l *processes) describe(pid string) (process, bool) {
 	stat := l.stat(pid)
@@ -113,14 +128,14 @@ func (l *processes) describe(pid string) (process, bool) {
 	if field.Monitors[p.comm] == nil {
 		return process{}, false
 	}
-	cmdline, err := os.ReadFile(l.path(pid, "cmdline"))
+	cmdline, err := l.read(pid, "cmdline")
 	if err != nil {
 		return process{}, false
 	}
 	for arg := range strings.SplitSeq(strings.TrimSuffix(string(cmdline), "\x00"), "\x00") {
 		p.args = append(p.args, arg)
 	}
-	status, err := os.ReadFile(l.path(pid, "status"))
+	status, err := l.read(pid, "status")
 	if err != nil {
 		return process{}, false
 	}
@@ -129,7 +144,7 @@ func (l *processes) describe(pid string) (process, bool) {
 		return process{}, false
 	}
 	p.uid = parsed.UID
-	cgroups, err := os.ReadFile(l.path(pid, "cgroup"))
+	cgroups, err := l.read(pid, "cgroup")
 	if err != nil {
 		return process{}, false
 	}
@@ -144,7 +159,7 @@ func (l *processes) describe(pid string) (process, bool) {
 
 // stat is the process's /proc/PID/stat; the zero value is that of one that is gone.
 func (l *processes) stat(pid string) proc.Stat {
-	content, err := os.ReadFile(l.path(pid, "stat"))
+	content, err := l.read(pid, "stat")
 	if err != nil {
 		return proc.Stat{}
 	}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sdtrace/sdtrace/internal/enemytest"
+	"github.com/sdtrace/sdtrace/pkg/events"
+	"github.com/sdtrace/sdtrace/vmtest"
+)
+
+// sdEnemy is a process of a kind that is not to be looked at.
+func sdEnemy() {
+	if err := enemytest.Play(os.Args[1], os.Args[2]); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// startEnemy returns once there is one, for as long as the test runs, and says which process it is.
+func startEnemy(t *testing.T, kind string) (pid int) {
+	t.Helper()
+	cmd := exec.Command("sd-enemy", kind, t.TempDir())
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Wait()
+	})
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	if strings.Contains(line, "/dev/fuse") {
+		t.Skip("not declared: this kernel has no FUSE: " + line)
+	}
+	if _, err := fmt.Sscan(line, &pid); err != nil {
+		t.Fatalf("the enemy says %q", line)
+	}
+	return pid
+}
+
+// memoryMax is the resident memory of a capture at most, in KiB.
+const memoryMax = 60 << 10
+
+// Beside each of them an honest service is shown whole; the memory stays small; and who interrupts the capture
+// sees it end, as long as the enemy may live.
+func TestNoEnemyStopsACapture(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	const messages = 1000
+	for _, kind := range enemytest.Kinds() {
+		t.Run(kind, func(t *testing.T) {
+			startEnemy(t, kind)
+			address := filepath.Join(t.TempDir(), "notify.sock")
+			conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go func() { _, _ = io.Copy(io.Discard, conn) }()
+
+			cmd := exec.Command("sdtrace", "-o", "json")
+			var stdout bytes.Buffer
+			cmd.Stdout = &stdout
+			stderr, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill() })
+			lines := bufio.NewScanner(stderr)
+			for !strings.Contains(lines.Text(), "capturing") {
+				if !lines.Scan() {
+					t.Fatal("sdtrace does not capture:", cmd.Wait())
+				}
+			}
+			go func() { _, _ = io.Copy(io.Discard, stderr) }()
+			startEnemy(t, kind) // as a capture looks at it when it is executed
+			var honest []string
+			for i := range messages {
+				honest = append(honest, "STATUS=honest "+strconv.Itoa(i))
+			}
+			if err := send(address, honest, false); err != nil {
+				t.Fatal(err)
+			}
+			peak := peakMemory(t, cmd.Process.Pid)
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Error("sdtrace ends with", err)
+			}
+			if peak > memoryMax {
+				t.Errorf("it has taken %d KiB, want %d at most", peak, memoryMax)
+			}
+			shown, lost := 0, uint64(0)
+			for line := range bytes.Lines(stdout.Bytes()) {
+				r, err := events.Decode(line)
+				switch {
+				case err != nil:
+					t.Fatalf("%v: %q", err, line)
+				case r.Lost != nil:
+					lost += r.Lost.Count()
+				case r.Event != nil && strings.HasPrefix(string(r.Event.Payload), "STATUS=honest "):
+					shown++
+				}
+			}
+			if shown+int(lost) < messages || lost != 0 && !vmtest.MayMiss() {
+				t.Errorf("of %d messages %d are shown, and %d counted as lost", messages, shown, lost)
+			}
+		})
+	}
+}
+
+var peakPattern = regexp.MustCompile(`VmHWM:\s*(\d+) kB`)
+
+// peakMemory is the most resident memory that a process has had, in KiB.
+func peakMemory(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	match := peakPattern.FindSubmatch(status)
+	if match == nil {
+		t.Fatalf("no peak in %s", status)
+	}
+	peak, err := strconv.Atoi(string(match[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return peak
+}
+
+// sockets lists what is there beside each of them, and names what it leaves out.
+func TestNoEnemyStopsAList(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
+	leftOut := map[string]string{
+		enemytest.EndlessEnvironment: "its environment is longer than 2 MiB",
+		enemytest.DeafFiles:          "where NOTIFY_SOCKET leads: it lies in a file system of another process",
+		enemytest.SilentFiles:        "where NOTIFY_SOCKET leads: it lies in a file system of another process",
+		enemytest.LinkedFiles:        "where NOTIFY_SOCKET leads: it lies in a file system of another process",
+	}
+	for _, kind := range enemytest.Kinds() {
+		t.Run(kind, func(t *testing.T) {
+			pid := startEnemy(t, kind)
+			address := filepath.Join(t.TempDir(), "notify.sock")
+			conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			cmd := exec.Command("sdtrace", "sockets")
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			err = cmd.Run()
+			if !strings.Contains(stdout.String(), address) {
+				t.Errorf("%v; %s is missing, stderr is\n%s", err, address, stderr.String())
+			}
+			if peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; peak > memoryMax {
+				t.Errorf("it has taken %d KiB, want %d at most", peak, memoryMax)
+			}
+			named := regexp.MustCompile(fmt.Sprintf(`this is not all: .*\[%d\]: (.*)`, pid)).FindStringSubmatch(stderr.String())
+			switch want := leftOut[kind]; {
+			case want == "" && named != nil:
+				t.Errorf("it says %q", named[0])
+			case want != "" && (named == nil || !strings.HasPrefix(named[1], want)):
+				t.Errorf("it does not say %q of %d:\n%s", want, pid, stderr.String())
+			}
+		})
+	}
+}
