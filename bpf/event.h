@@ -90,6 +90,7 @@ struct event {
 	__u64 socket_inode;
 	__u64 receiver_cgroup_id; /* of the receiving socket, 0: unknown */
 	__u64 skb; /* with time_ns what receipts call it, 0: none come */
+	__u32 execs; /* how many programs its process and those before it have executed */
 	__u32 size;
 	__u32 pid;
 	__u32 tid;

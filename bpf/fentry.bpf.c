@@ -59,6 +59,7 @@
 #include "payload.h"
 #include "queued.h"
 #include "exec.h"
+#include "cgroup_made.h"
 #include "emit.h"
 #include "receipt.h"
 

@@ -36,6 +36,11 @@ type FentryCall struct {
 	Captured uint64
 }
 
+type FentryCgroupPath struct {
+	_    structs.HostLayout
+	Text [256]int8
+}
+
 type FentryCgroupTarget struct {
 	_         structs.HostLayout
 	Id        uint64
@@ -72,6 +77,7 @@ type FentryEvent struct {
 	SocketInode      uint64
 	ReceiverCgroupId uint64
 	Skb              uint64
+	Execs            uint32
 	Size             uint32
 	Pid              uint32
 	Tid              uint32
@@ -100,6 +106,7 @@ type FentryEvent struct {
 	CgroupController uint8
 	Comm             [16]int8
 	Data             [8448]uint8
+	_                [4]byte
 }
 
 type FentryEventFlag uint32
@@ -292,6 +299,7 @@ type FentryWaitingPipe struct {
 const (
 	FentryMapCallHere                = "call_here"
 	FentryMapCalls                   = "calls"
+	FentryMapCgroupPaths             = "cgroup_paths"
 	FentryMapCgroupTargets           = "cgroup_targets"
 	FentryMapComms                   = "comms"
 	FentryMapCounters                = "counters"
@@ -311,6 +319,7 @@ const (
 	FentryMapUids                    = "uids"
 	FentryMapWaitingPipes            = "waiting_pipes"
 	FentryMapWantedKeys              = "wanted_keys"
+	FentryProgCgroupMade             = "cgroup_made"
 	FentryProgConnectDenied          = "connect_denied"
 	FentryProgConnectRefused         = "connect_refused"
 	FentryProgDatagramDiscarded      = "datagram_discarded"
@@ -411,6 +420,7 @@ type FentrySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type FentryProgramSpecs struct {
+	CgroupMade             *ebpf.ProgramSpec `ebpf:"cgroup_made"`
 	ConnectDenied          *ebpf.ProgramSpec `ebpf:"connect_denied"`
 	ConnectRefused         *ebpf.ProgramSpec `ebpf:"connect_refused"`
 	DatagramDiscarded      *ebpf.ProgramSpec `ebpf:"datagram_discarded"`
@@ -436,6 +446,7 @@ type FentryProgramSpecs struct {
 type FentryMapSpecs struct {
 	CallHere      *ebpf.MapSpec `ebpf:"call_here"`
 	Calls         *ebpf.MapSpec `ebpf:"calls"`
+	CgroupPaths   *ebpf.MapSpec `ebpf:"cgroup_paths"`
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
@@ -524,6 +535,7 @@ func (o *FentryObjects) Close() error {
 type FentryMaps struct {
 	CallHere      *ebpf.Map `ebpf:"call_here"`
 	Calls         *ebpf.Map `ebpf:"calls"`
+	CgroupPaths   *ebpf.Map `ebpf:"cgroup_paths"`
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
 	Counters      *ebpf.Map `ebpf:"counters"`
@@ -549,6 +561,7 @@ func (m *FentryMaps) Close() error {
 	return _FentryClose(
 		m.CallHere,
 		m.Calls,
+		m.CgroupPaths,
 		m.CgroupTargets,
 		m.Comms,
 		m.Counters,
@@ -620,6 +633,7 @@ type FentryVariables struct {
 //
 // It can be passed to LoadFentryObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FentryPrograms struct {
+	CgroupMade             *ebpf.Program `ebpf:"cgroup_made"`
 	ConnectDenied          *ebpf.Program `ebpf:"connect_denied"`
 	ConnectRefused         *ebpf.Program `ebpf:"connect_refused"`
 	DatagramDiscarded      *ebpf.Program `ebpf:"datagram_discarded"`
@@ -641,6 +655,7 @@ type FentryPrograms struct {
 
 func (p *FentryPrograms) Close() error {
 	return _FentryClose(
+		p.CgroupMade,
 		p.ConnectDenied,
 		p.ConnectRefused,
 		p.DatagramDiscarded,

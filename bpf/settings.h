@@ -58,12 +58,15 @@ const volatile __u32 socket_patterns_count;
 const volatile __u32 component_patterns_count;
 const volatile __u32 component_groups;
 
+/* When each was started, in ticks as /proc/PID/stat has it: its number may be given away. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
-	__type(value, __u8);
+	__type(value, __u64);
 } pids SEC(".maps");
+
+#define TICK_NS 10000000 /* NSEC_PER_SEC / USER_HZ */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -101,6 +104,20 @@ struct {
 	__type(key, struct cgroup_target);
 	__type(value, __u8);
 } cgroup_targets SEC(".maps");
+
+/* The paths of those in cgroup v2, and their ids: one that is removed can be made again. */
+#define CGROUP_PATH_MAX 256
+
+struct cgroup_path {
+	char text[CGROUP_PATH_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct cgroup_path);
+	__type(value, __u64);
+} cgroup_paths SEC(".maps");
 
 struct pattern {
 	__u32 len;

@@ -83,6 +83,7 @@ static __always_inline void describe_typed(struct event *e,
 	e->gid = cred->gid.val;
 	e->userns = cred->user_ns->ns.inum;
 	e->start_time = leader->start_boottime;
+	e->execs = leader->self_exec_id;
 	e->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
 	e->mntns = ns->mnt_ns->ns.inum;
 	e->netns = ns->net_ns->ns.inum;
@@ -117,6 +118,7 @@ static __always_inline void describe_task(struct event *e)
 	e->uid = ids;
 	e->gid = ids >> 32;
 	e->start_time = READ(leader, start_boottime);
+	e->execs = READ(leader, self_exec_id);
 	e->cgroup_id = bpf_get_current_cgroup_id();
 	read_comm(e->comm, leader);
 	own_pid(e, leader);
@@ -143,6 +145,7 @@ static __always_inline bool task_passes(__u32 slot)
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct scratch *s;
 	__u32 pid, uid, netns;
+	__u64 *started;
 
 	if (!filter_task)
 		return true;
@@ -152,7 +155,9 @@ static __always_inline bool task_passes(__u32 slot)
 	/* Each is asked for where it is needed only: a uid is mapped for the asking. */
 	if (filter_pid) {
 		pid = bpf_get_current_pid_tgid() >> 32;
-		if (!bpf_map_lookup_elem(&pids, &pid))
+		started = bpf_map_lookup_elem(&pids, &pid);
+		if (!started ||
+		    READ(task, group_leader, start_boottime) / TICK_NS != *started)
 			return false;
 	}
 	if (filter_uid) {

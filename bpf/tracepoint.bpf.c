@@ -38,6 +38,7 @@
 #include "queued.h"
 #include "syscall.h"
 #include "exec.h"
+#include "cgroup_made.h"
 #include "emit.h"
 
 char LICENSE[] SEC("license") = "GPL";

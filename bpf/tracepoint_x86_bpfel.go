@@ -35,6 +35,11 @@ type TracepointBatch struct {
 	_        [7]byte
 }
 
+type TracepointCgroupPath struct {
+	_    structs.HostLayout
+	Text [256]int8
+}
+
 type TracepointCgroupTarget struct {
 	_         structs.HostLayout
 	Id        uint64
@@ -140,6 +145,7 @@ type TracepointScratch struct {
 		SocketInode      uint64
 		ReceiverCgroupId uint64
 		Skb              uint64
+		Execs            uint32
 		Size             uint32
 		Pid              uint32
 		Tid              uint32
@@ -168,6 +174,7 @@ type TracepointScratch struct {
 		CgroupController uint8
 		Comm             [16]int8
 		Data             [8448]uint8
+		_                [4]byte
 	}
 }
 
@@ -177,6 +184,7 @@ type TracepointScratch struct {
 const (
 	TracepointMapArrivals               = "arrivals"
 	TracepointMapBatches                = "batches"
+	TracepointMapCgroupPaths            = "cgroup_paths"
 	TracepointMapCgroupTargets          = "cgroup_targets"
 	TracepointMapComms                  = "comms"
 	TracepointMapCounters               = "counters"
@@ -191,6 +199,7 @@ const (
 	TracepointMapScratches              = "scratches"
 	TracepointMapUids                   = "uids"
 	TracepointMapWantedKeys             = "wanted_keys"
+	TracepointProgCgroupMade            = "cgroup_made"
 	TracepointProgDataReady             = "data_ready"
 	TracepointProgProcessExecutes       = "process_executes"
 	TracepointProgSendLength            = "send_length"
@@ -271,6 +280,7 @@ type TracepointSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracepointProgramSpecs struct {
+	CgroupMade      *ebpf.ProgramSpec `ebpf:"cgroup_made"`
 	DataReady       *ebpf.ProgramSpec `ebpf:"data_ready"`
 	ProcessExecutes *ebpf.ProgramSpec `ebpf:"process_executes"`
 	SendLength      *ebpf.ProgramSpec `ebpf:"send_length"`
@@ -284,6 +294,7 @@ type TracepointProgramSpecs struct {
 type TracepointMapSpecs struct {
 	Arrivals      *ebpf.MapSpec `ebpf:"arrivals"`
 	Batches       *ebpf.MapSpec `ebpf:"batches"`
+	CgroupPaths   *ebpf.MapSpec `ebpf:"cgroup_paths"`
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
@@ -359,6 +370,7 @@ func (o *TracepointObjects) Close() error {
 type TracepointMaps struct {
 	Arrivals      *ebpf.Map `ebpf:"arrivals"`
 	Batches       *ebpf.Map `ebpf:"batches"`
+	CgroupPaths   *ebpf.Map `ebpf:"cgroup_paths"`
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
 	Counters      *ebpf.Map `ebpf:"counters"`
@@ -379,6 +391,7 @@ func (m *TracepointMaps) Close() error {
 	return _TracepointClose(
 		m.Arrivals,
 		m.Batches,
+		m.CgroupPaths,
 		m.CgroupTargets,
 		m.Comms,
 		m.Counters,
@@ -437,6 +450,7 @@ type TracepointVariables struct {
 //
 // It can be passed to LoadTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracepointPrograms struct {
+	CgroupMade      *ebpf.Program `ebpf:"cgroup_made"`
 	DataReady       *ebpf.Program `ebpf:"data_ready"`
 	ProcessExecutes *ebpf.Program `ebpf:"process_executes"`
 	SendLength      *ebpf.Program `ebpf:"send_length"`
@@ -446,6 +460,7 @@ type TracepointPrograms struct {
 
 func (p *TracepointPrograms) Close() error {
 	return _TracepointClose(
+		p.CgroupMade,
 		p.DataReady,
 		p.ProcessExecutes,
 		p.SendLength,

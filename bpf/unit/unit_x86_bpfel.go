@@ -18,6 +18,11 @@ type UnitAddress struct {
 	Path [112]int8
 }
 
+type UnitCgroupPath struct {
+	_    structs.HostLayout
+	Text [256]int8
+}
+
 type UnitCgroupTarget struct {
 	_         structs.HostLayout
 	Id        uint64
@@ -142,6 +147,7 @@ type UnitScratch struct {
 		SocketInode      uint64
 		ReceiverCgroupId uint64
 		Skb              uint64
+		Execs            uint32
 		Size             uint32
 		Pid              uint32
 		Tid              uint32
@@ -170,6 +176,7 @@ type UnitScratch struct {
 		CgroupController uint8
 		Comm             [16]int8
 		Data             [8448]uint8
+		_                [4]byte
 	}
 }
 
@@ -177,6 +184,7 @@ type UnitScratch struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	UnitMapCgroupPaths            = "cgroup_paths"
 	UnitMapCgroupTargets          = "cgroup_targets"
 	UnitMapComms                  = "comms"
 	UnitMapCounters               = "counters"
@@ -282,6 +290,7 @@ type UnitProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UnitMapSpecs struct {
+	CgroupPaths   *ebpf.MapSpec `ebpf:"cgroup_paths"`
 	CgroupTargets *ebpf.MapSpec `ebpf:"cgroup_targets"`
 	Comms         *ebpf.MapSpec `ebpf:"comms"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
@@ -351,6 +360,7 @@ func (o *UnitObjects) Close() error {
 //
 // It can be passed to LoadUnitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UnitMaps struct {
+	CgroupPaths   *ebpf.Map `ebpf:"cgroup_paths"`
 	CgroupTargets *ebpf.Map `ebpf:"cgroup_targets"`
 	Comms         *ebpf.Map `ebpf:"comms"`
 	Counters      *ebpf.Map `ebpf:"counters"`
@@ -366,6 +376,7 @@ type UnitMaps struct {
 
 func (m *UnitMaps) Close() error {
 	return _UnitClose(
+		m.CgroupPaths,
 		m.CgroupTargets,
 		m.Comms,
 		m.Counters,

@@ -35,6 +35,25 @@ func Open(pid int) (Process, error) {
 	return Process{PID: pid, FD: fd}, err
 }
 
+// Self is this process; it must not be closed.
+var Self = sync.OnceValue(func() Process {
+	p, err := Open(unix.Getpid())
+	if err != nil {
+		p.FD = -1 // no /proc: nothing can be read
+	}
+	return p
+})
+
+// initialPIDNS is the inode number of the host's pid namespace (kernel: PID_NS_INIT_INO).
+const initialPIDNS = 0xeffffffc
+
+// IsHost reports whether this process is in the host's pid namespace, or cannot tell: in another one, numbers of processes
+// are others'.
+func IsHost() bool {
+	own, err := Self().Inode("ns/pid", "pid")
+	return err != nil || own == initialPIDNS
+}
+
 // Close closes the directory.
 func (p Process) Close() { unix.Close(p.FD) }
 

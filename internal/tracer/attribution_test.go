@@ -236,6 +236,42 @@ func TestControllerPathWhenV2SaysNothing(t *testing.T) {
 	})
 }
 
+// What a process executes without giving up its number, nor its name, is another program.
+func TestExeOfASenderThatHasExecutedAnotherProgram(t *testing.T) {
+	vmtest.OnlyOn(t, "where the kernel counts what a process executes", "5.10-amd64", "sid-amd64")
+	eachBackend(t, func(t *testing.T, backend string) {
+		c := named(t, backend)
+		r := listenPath(t, "executed/notify.sock")
+		program, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := filepath.Join(t.TempDir(), "other")
+		if err := os.WriteFile(other, program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		a := startAgent(t, agentSpec{comm: "sdt-execs"})
+		say := func() string {
+			a.must(t,
+				step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+				step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("READY=1")})
+			got := c.collect(t)
+			if len(got) != 1 {
+				t.Fatalf("captured %d events", len(got))
+			}
+			return got[0].Sender.Exe
+		}
+		before := say()
+		a.begin(t, step{Op: "execute", Path: other})
+		if err := a.greet(); err != nil {
+			t.Fatal(err)
+		}
+		if after := say(); after != other || before == other {
+			t.Errorf("sent by %s, and by %s after it has executed %s", before, after, other)
+		}
+	})
+}
+
 // TestExeOfALivingSender holds Exe against the agent's own binary.
 func TestExeOfALivingSender(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {

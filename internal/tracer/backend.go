@@ -50,6 +50,7 @@ var sendPrograms = []attachment{
 	trampoline("send_denied", "fexit/security_socket_sendmsg", "socket", "msghdr", "").ifDeniedSends(),
 	rawTracepoint("thread_exit", "sched_process_exit"),
 	rawTracepoint("process_executes", "sched_process_exec").ifByName(),
+	rawTracepoint("cgroup_made", "cgroup_mkdir").ifByCgroup(),
 	trampoline("receiver_gone", "fentry/unix_dgram_disconnected", "sock", "sock"),
 	trampoline("send_waits", "fentry/unix_wait_for_peer", "sock", "").ifByThread(false),
 	trampoline("send_exit", "fexit/unix_dgram_sendmsg", "socket", "msghdr", "").ifByThread(false),
@@ -94,6 +95,7 @@ var plans = []attachPlan{
 		programs: []attachment{
 			rawTracepoint("thread_exit", "sched_process_exit"),
 			rawTracepoint("process_executes", "sched_process_exec").ifByName(),
+			rawTracepoint("cgroup_made", "cgroup_mkdir").ifByCgroup(),
 			btfTracepoint("data_ready", "sk_data_ready"),
 			btfTracepoint("send_length", "sock_send_length").andCounted(),
 		},
@@ -112,6 +114,7 @@ var plans = []attachPlan{
 			"the error that ended a sendmmsg after its first message"),
 		programs: []attachment{
 			rawTracepoint("process_executes", "sched_process_exec").ifByName(),
+			rawTracepoint("cgroup_made", "cgroup_mkdir").ifByCgroup(),
 			rawTracepoint("syscall_exit", "sys_exit").andCounted(),
 		},
 	},
@@ -166,6 +169,11 @@ func (a attachment) ifByName() attachment {
 	return a
 }
 
+func (a attachment) ifByCgroup() attachment {
+	a.only = func(s *settings) bool { return len(s.cgroupPaths) > 0 }
+	return a
+}
+
 func (a attachment) ifByThread(is bool) attachment {
 	a.only = func(s *settings) bool { return s.byThread == is }
 	return a
@@ -198,7 +206,7 @@ func plansFor(backend string) ([]attachPlan, error) {
 		}
 	}
 	if found == nil {
-		return nil, badOption("unknown backend %q: want auto, fentry or tracepoint", backend)
+		return nil, badOption("Backend", "unknown backend %q: want auto, fentry or tracepoint", backend)
 	}
 	return found, nil
 }

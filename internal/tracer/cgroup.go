@@ -125,9 +125,9 @@ func (h *hierarchies) find(path string) (bpf.FentryCgroupTarget, error) {
 		}
 	}
 	if named != nil {
-		return bpf.FentryCgroupTarget{}, badOption("%s", named)
+		return bpf.FentryCgroupTarget{}, badOption("Cgroups", "%s", named)
 	}
-	return bpf.FentryCgroupTarget{}, badOption("no cgroup %q: want a directory below %s or a path within it",
+	return bpf.FentryCgroupTarget{}, badOption("Cgroups", "no cgroup %q: want a directory below %s or a path within it",
 		path, mountPoints(h.mounts))
 }
 

@@ -74,6 +74,26 @@ func TestASendThatRepeatsARefusedClaimIsOneMessage(t *testing.T) {
 	})
 }
 
+// Whoever hides a claim behind other control messages claims it all the same.
+func TestAClaimBehindManyControlMessagesIsTold(t *testing.T) {
+	vmtest.OnlyOn(t, "where the datagram itself is looked at", "5.10-amd64", "sid-amd64")
+	eachBackend(t, func(t *testing.T, backend string) {
+		c := named(t, backend)
+		if !c.Knows().Receivers {
+			t.Skip("not declared: this backend sees no datagram on this kernel")
+		}
+		r := listenPath(t, "behind/notify.sock")
+		a := startAgent(t, agentSpec{comm: "sdt-behind"})
+		a.must(t,
+			step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+			step{Op: "sendmsg", Sock: "s", Addr: r.addr, Parts: parts("READY=1"), Before: 40, Creds: &creds{PID: 1, UID: 7, GID: 8}})
+		got := c.collect(t)
+		if len(got) != 1 || got[0].Claimed == nil || got[0].Claimed.PID != 1 || *got[0].Claimed.UID != 7 || len(got[0].FDs) != 40 {
+			t.Errorf("1 was claimed behind 40 descriptors, captured %+v", got)
+		}
+	})
+}
+
 func expect[T comparable](t *testing.T, what string, got, want []T) {
 	t.Helper()
 	if len(got) != len(want) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -343,6 +344,73 @@ func checkFiltered(t *testing.T, c *capture, cr *crowd, want []string) {
 			t.Fatalf("%d came through and %d were held back, counted %d and %d", wantCaptured, wantFiltered, captured, filtered)
 		}
 		return captured == wantCaptured && filtered == wantFiltered
+	})
+}
+
+// A service whose control group is removed and made again is still in the group that was asked for.
+func TestAControlGroupThatIsMadeAgainIsTheSame(t *testing.T) {
+	vmtest.OnlyOn(t, "a tracepoint that all have", "5.10-amd64", "sid-amd64")
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "again-group/notify.sock")
+		in := v2(t).makeCgroup(t, "again.slice/again.service")
+		c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{Cgroups: []string{in.dir}}})
+		var want []string
+		for i := range 3 {
+			a := startAgent(t, agentSpec{comm: "sdt-again"})
+			join(t, in.dir, a.pid)
+			payload := fmt.Sprint("STATUS=life ", i)
+			a.must(t,
+				step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+				step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts(payload)})
+			want = append(want, payload)
+			join(t, v2(t).dir, a.pid)
+			a.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("STATUS=elsewhere")})
+			if err := os.Remove(in.dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(in.dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []string
+		for _, e := range c.buffered(t) {
+			got = append(got, string(e.Payload))
+		}
+		expect(t, "captured", got, want)
+	})
+}
+
+// A number that was given away is another process.
+func TestAnotherProcessWithTheNumberIsNotTheOneAskedFor(t *testing.T) {
+	vmtest.OnlyOn(t, "when a process was started is told by each", "5.10-amd64")
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listenPath(t, "given-away/notify.sock")
+		say := func(a *agent, payload string) {
+			a.must(t,
+				step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM},
+				step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts(payload)})
+		}
+		first := startAgent(t, agentSpec{comm: "sdt-first"})
+		c := openCapture(t, tracer.Options{Backend: backend, Filter: tracer.Filter{PIDs: []uint32{first.pid}}})
+		say(first, "STATUS=first")
+		pid := first.pid
+		first.kill()
+		another := func() *agent {
+			if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(int(pid)-1)), 0); err != nil {
+				t.Fatal(err)
+			}
+			return startAgent(t, agentSpec{comm: "sdt-second"})
+		}
+		var second *agent
+		await.Until(t, "another process gets the number", func() bool {
+			second = another()
+			return second.pid == pid
+		})
+		say(second, "STATUS=second")
+		got := c.buffered(t)
+		if len(got) != 1 || string(got[0].Payload) != "STATUS=first" {
+			t.Errorf("captured %d events: %+v", len(got), got)
+		}
 	})
 }
 

@@ -54,7 +54,7 @@ func (t *Tracer) AddContainers(globs []string) error {
 	t.filter.mu.Lock()
 	defer t.filter.mu.Unlock()
 	if len(globs) > t.spare {
-		return badOption("no room for %d more names of cgroups", len(globs))
+		return badOption("Containers", "no room for %d more names of cgroups", len(globs))
 	}
 	for _, glob := range globs {
 		p, err := newPattern(glob, groupContainers)

@@ -18,13 +18,14 @@ type exeCache struct {
 type exeKey struct {
 	pid       uint32
 	startTime uint64
+	execs     uint32
 	comm      string
 }
 
 // lookup returns the path of the sender's executable if the process is still the
-// one that sent: same pid, same start time, same name. Else it returns "".
+// one that sent: same pid, same start time, same name, and has executed no other program since. Else it returns "".
 func (c *exeCache) lookup(s *events.Sender) string {
-	key := exeKey{s.PID, s.StartTime, s.Comm}
+	key := exeKey{s.PID, s.StartTime, s.Execs, s.Comm}
 	path, known := c.paths.Get(key)
 	if !known {
 		path = readExe(key)

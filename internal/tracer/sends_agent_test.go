@@ -47,6 +47,8 @@ type step struct {
 	// FDs are the kinds of file descriptors to pass.
 	FDs   []string
 	Creds *creds
+	// Before is how many more control messages come before, each with a file descriptor.
+	Before int
 	// Path and Target are file names.
 	Path, Target string
 	// N is a number: of bytes, of repetitions, of threads.
@@ -332,7 +334,8 @@ func runAgent() {
 			fail(err)
 		}
 		var o outcome
-		if s.Op == "new cgroup namespace" {
+		switch s.Op {
+		case "new cgroup namespace":
 			// Executing makes the whole process take the one thread's
 			// namespace; the new image says hello again.
 			err := unix.Unshare(unix.CLONE_NEWCGROUP)
@@ -340,7 +343,9 @@ func runAgent() {
 				err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 			}
 			fail(err)
-		} else {
+		case "execute": // which says hello again
+			fail(syscall.Exec(s.Path, os.Args, os.Environ()))
+		default:
 			todo <- s
 			o = <-done
 		}
@@ -571,6 +576,9 @@ func (w *worker) badBuffer() *byte {
 // passes stay open in the agent until it is told to close them.
 func (w *worker) control(s step) []byte {
 	var control []byte
+	for range s.Before {
+		control = append(control, unix.UnixRights(0)...)
+	}
 	if s.Creds != nil {
 		control = append(control, unix.UnixCredentials(&unix.Ucred{
 			Pid: int32(s.Creds.PID), Uid: uint32(s.Creds.UID), Gid: uint32(s.Creds.GID),

@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/sdtrace/sdtrace/bpf"
+	"github.com/sdtrace/sdtrace/internal/cgroupfs"
+	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
@@ -63,6 +65,7 @@ const (
 	maxPattern      = len(bpf.FentryPattern{}.Text)
 	commSize        = len(bpf.FentryComm{}.Name) - 1
 	addressSize     = len(bpf.FentryAddress{}.Path)
+	maxCgroupPath   = len(bpf.FentryCgroupPath{}.Text)
 )
 
 // The groups of globs for the names in a cgroup path.
@@ -85,6 +88,8 @@ type settings struct {
 	byThread, denied bool
 	preempts         bool // the kernel does itself
 	hierarchies      *hierarchies
+	pids             map[uint32]uint64               // when each was started, in ticks
+	cgroupPaths      map[bpf.FentryCgroupPath]uint64 // and their ids
 	// types is the kernel's BTF: decoding it takes a good part of a start, so all plans
 	// that are tried share it. Its megabytes go with the settings.
 	types *btf.Cache
@@ -114,7 +119,7 @@ func newSettings(opts Options) (*settings, error) {
 		s.ringSize = DefaultRingSize
 	}
 	if s.ringSize&(s.ringSize-1) != 0 || int(s.ringSize) < os.Getpagesize() {
-		return nil, badOption("ring buffer of %d bytes: want a power of two of at least %d",
+		return nil, badOption("RingSize", "ring buffer of %d bytes: want a power of two of at least %d",
 			s.ringSize, os.Getpagesize())
 	}
 	var err error
@@ -139,12 +144,11 @@ func newSettings(opts Options) (*settings, error) {
 	s.variables["filter_task"] = len(f.PIDs)+len(f.UIDs)+len(f.Comms)+len(f.NetNS)+
 		len(f.Cgroups)+len(f.Units)+len(f.Containers) > 0
 	s.sets = []set{
-		{"pids", anySlice(f.PIDs)},
 		{"uids", anySlice(f.UIDs)},
 		{"netnses", anySlice(f.NetNS)},
 	}
 	err = errors.Join(
-		s.addComms(f.Comms), s.addKeys(f.Keys), s.addCgroups(f.Cgroups),
+		s.addPIDs(f.PIDs), s.addComms(f.Comms), s.addKeys(f.Keys), s.addCgroups(f.Cgroups),
 		s.addPatterns(f.Sockets, f.Units, f.Containers),
 	)
 	if err != nil {
@@ -152,10 +156,29 @@ func newSettings(opts Options) (*settings, error) {
 	}
 	for _, set := range s.sets {
 		if len(set.keys) > maxSet {
-			return nil, badOption("%d values for one filter: at most %d", len(set.keys), maxSet)
+			return nil, badOption("", "%d values for one filter: at most %d", len(set.keys), maxSet)
 		}
 	}
 	return s, nil
+}
+
+// addPIDs notes which processes have the numbers now.
+func (s *settings) addPIDs(pids []uint32) error {
+	if len(pids) > maxSet {
+		return badOption("PIDs", "%d values for one filter: at most %d", len(pids), maxSet)
+	}
+	s.pids = make(map[uint32]uint64)
+	for _, pid := range pids {
+		p, err := proc.Open(int(pid))
+		if err != nil {
+			continue // none has it
+		}
+		if stat, err := p.Stat(); err == nil {
+			s.pids[pid] = stat.StartTicks
+		}
+		p.Close()
+	}
+	return nil
 }
 
 func (s *settings) addComms(comms []string) error {
@@ -182,7 +205,7 @@ func (s *settings) addKeys(keys []string) error {
 		wanted = append(wanted, hash.Sum64())
 	}
 	if len(wanted) > maxKeys {
-		return badOption("%d keys: at most %d fit", len(wanted), maxKeys)
+		return badOption("Keys", "%d keys: at most %d fit", len(wanted), maxKeys)
 	}
 	s.sets = append(s.sets, set{"protocol_keys", protocol}, set{"wanted_keys", wanted})
 	return nil
@@ -204,6 +227,9 @@ func (s *settings) addCgroups(cgroups []string) error {
 			return err
 		}
 		targets = append(targets, target)
+		if target.Hierarchy == 0 {
+			s.addCgroupPath(target.Id)
+		}
 		numbers[uint8(target.Hierarchy)] = true
 	}
 	var list []uint8
@@ -211,7 +237,7 @@ func (s *settings) addCgroups(cgroups []string) error {
 		list = append(list, number)
 	}
 	if len(list) > maxControllers {
-		return badOption("cgroups of %d hierarchies: at most %d can be looked at", len(list), maxControllers)
+		return badOption("Cgroups", "cgroups of %d hierarchies: at most %d can be looked at", len(list), maxControllers)
 	}
 	s.variables["target_hierarchies"] = padded(list)
 	s.variables["target_hierarchies_count"] = uint32(len(list))
@@ -219,9 +245,21 @@ func (s *settings) addCgroups(cgroups []string) error {
 	return nil
 }
 
+// addCgroupPath notes what path a control group of version 2 has, if it can be told.
+func (s *settings) addCgroupPath(id uint64) {
+	if s.cgroupPaths == nil {
+		s.cgroupPaths = make(map[bpf.FentryCgroupPath]uint64)
+	}
+	if path, _ := cgroupfs.PathOf(id); path != "" && len(path) < maxCgroupPath {
+		var key bpf.FentryCgroupPath
+		putChars(key.Text[:], path)
+		s.cgroupPaths[key] = id
+	}
+}
+
 func newPattern(glob string, group uint32) (bpf.FentryPattern, error) {
 	if glob == "" || len(glob) > maxPattern {
-		return bpf.FentryPattern{}, badOption("pattern %q: want 1 to %d bytes", glob, maxPattern)
+		return bpf.FentryPattern{}, badOption("", "pattern %q: want 1 to %d bytes", glob, maxPattern)
 	}
 	p := bpf.FentryPattern{Len: uint32(len(glob)), Group: group}
 	putChars(p.Text[:], glob)
@@ -256,7 +294,7 @@ func (s *settings) addPatterns(sockets, units, containers []string) error {
 		}
 	}
 	if len(s.patterns) > maxPatterns-spareComponents {
-		return badOption("%d patterns for sockets, units and containers: at most %d fit",
+		return badOption("", "%d patterns for sockets, units and containers: at most %d fit",
 			len(s.patterns), maxPatterns-spareComponents)
 	}
 	if groups != 0 {
@@ -292,6 +330,8 @@ func (s *settings) applyTo(spec *ebpf.CollectionSpec, more map[string]any) error
 		}
 	}
 	spec.Maps["ring"].MaxEntries = s.ringSize
+	spec.Maps["pids"].MaxEntries = uint32(max(1, len(s.pids)))
+	spec.Maps["cgroup_paths"].MaxEntries = uint32(max(1, len(s.cgroupPaths)))
 	for _, set := range s.sets {
 		spec.Maps[set.name].MaxEntries = uint32(max(1, len(set.keys)))
 	}
@@ -305,6 +345,16 @@ func (s *settings) fill(maps map[string]*ebpf.Map) error {
 			if err := maps[set.name].Put(key, uint8(1)); err != nil {
 				return fmt.Errorf("filling %s: %w", set.name, err)
 			}
+		}
+	}
+	for pid, started := range s.pids {
+		if err := maps["pids"].Put(pid, started); err != nil {
+			return fmt.Errorf("filling pids: %w", err)
+		}
+	}
+	for path, id := range s.cgroupPaths {
+		if err := maps["cgroup_paths"].Put(path, id); err != nil {
+			return fmt.Errorf("filling cgroup_paths: %w", err)
 		}
 	}
 	for i := range s.patterns {

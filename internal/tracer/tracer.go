@@ -56,13 +56,17 @@ const (
 var ErrFlushed = ringbuf.ErrFlushed
 
 // OptionError is the error of [Open] for options that make no sense anywhere.
-type OptionError struct{ reason string }
+type OptionError struct {
+	// Option is the field of [Filter] or [Options] that is wrong, "" if it is several together.
+	Option string
+	reason string
+}
 
 // Error says which option and what would be right.
 func (e *OptionError) Error() string { return e.reason }
 
-func badOption(format string, args ...any) error {
-	return &OptionError{fmt.Sprintf(format, args...)}
+func badOption(option, format string, args ...any) error {
+	return &OptionError{option, fmt.Sprintf(format, args...)}
 }
 
 // Item is a record read from a capture, never a Withheld one.

@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
 // Refusal says why one backend does not work here.
@@ -114,6 +116,10 @@ func Check() ([]Refusal, error) {
 // preflight finds what would make every backend fail with an error that tells a
 // person less.
 func preflight() error {
+	if !proc.IsHost() {
+		return errors.New("this is a pid namespace of its own, in which the numbers of the host's processes are others': " +
+			"run sdtrace in the host's (docker run --pid=host, hostPID: true, nsenter -t 1 -p)")
+	}
 	if missing := missingCapabilities(); len(missing) > 0 {
 		are := "is"
 		if len(missing) > 1 {

@@ -137,7 +137,7 @@ func (d *Decoder) Send(b *SendBuffer, record []byte, clock Clock) (id DatagramID
 			PID: h.Pid, TID: h.Tid, PPID: h.Ppid, NSPID: h.NsPid,
 			Comm: d.comm(&h.Comm), UID: h.Uid, GID: h.Gid, CgroupID: h.CgroupId,
 			MntNS: h.Mntns, NetNS: h.Netns, PIDNS: h.Pidns, UserNS: h.Userns, CgroupNS: h.Cgroupns,
-			StartTime: h.StartTime,
+			StartTime: h.StartTime, Execs: h.Execs,
 		},
 		Socket: events.Socket{
 			Address: d.addresses.of(address, events.AddressOf), Bound: d.bound.of(bound, events.AddressOf),

@@ -110,6 +110,9 @@ type Sender struct {
 	// StartTime is when the thread group leader was started, in nanoseconds of
 	// CLOCK_BOOTTIME. Together with PID it names the process for good.
 	StartTime uint64
+	// Execs is how many programs the process, and those that it comes from, have executed
+	// (task_struct.self_exec_id): another number tells that it has executed another one. It has no JSON form.
+	Execs uint32
 }
 
 // Claimed is the content of an SCM_CREDENTIALS control message (unix(7)).

@@ -18,6 +18,7 @@ var withoutJSON = map[string]string{
 	"Event.Text":               "follows from Payload",
 	"Event.Awaited":            "is what the stream is about to yield",
 	"Event.Sender.StartTime":   "is to tell processes apart while they live",
+	"Event.Sender.Execs":       "is to tell programs of a process apart while it lives",
 	"Event.Socket.SenderNetNS": "is where an address is looked up, until the receiver is known",
 	"Receipt.Send":             "is the event, of which Seq is written",
 	"Hang.Sender.StartTime":    "is to tell processes apart while they live",

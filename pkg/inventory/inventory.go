@@ -245,6 +245,9 @@ func (s *scan) describe(of *sockdiag.Socket, notify bool) *Socket {
 
 func (s *scan) inventory(wanted map[uint32]*Socket, all bool) *Inventory {
 	slices.Sort(s.unreadable)
+	if !proc.IsHost() {
+		s.leftOut = append(s.leftOut, "processes outside of this pid namespace are not seen")
+	}
 	for _, h := range proc.Hangs() {
 		s.leftOut = append(s.leftOut, h.String())
 	}
