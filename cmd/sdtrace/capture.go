@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -86,7 +87,30 @@ with --duration when fewer datagrams came in that time.`,
 	cmd.SetVersionTemplate("sdtrace {{.Version}}\n")
 	flags.register(cmd)
 	cmd.AddCommand(subcommands()...)
+	refuseUnknown(cmd)
 	return cmd
+}
+
+// refuseUnknown has the commands that cobra adds refuse what they do not know.
+func refuseUnknown(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Run = nil
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return usage(cmd, fmt.Errorf("unknown command %q", strings.Join(args, " ")))
+				}
+				return about.Help()
+			}
+		case "completion":
+			cmd.Args = noArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 }
 
 func (f *captureFlags) register(cmd *cobra.Command) {
@@ -121,6 +145,9 @@ func (f *captureFlags) run(cmd *cobra.Command) error {
 	}
 	if f.duration < 0 {
 		return usage(cmd, errors.New("--duration is negative"))
+	}
+	if f.backend == "" {
+		return usage(cmd, errors.New(`--backend: unknown backend "": want auto, fentry or tracepoint`))
 	}
 	if f.unjudged && f.filters.ignored {
 		return usage(cmd, errors.New("--ignored takes verdicts: it does not go with --no-verdict"))
@@ -165,8 +192,17 @@ func (f *captureFlags) replay(ctx context.Context, cmd *cobra.Command, sink *out
 // usageOf tells options that are wrong from what failed.
 func usageOf(cmd *cobra.Command, err error) error {
 	var option *capture.OptionError
-	if errors.As(err, &option) {
-		return usage(cmd, err)
+	if !errors.As(err, &option) {
+		return err
 	}
-	return err
+	if flag := flagOf[option.Option]; flag != "" {
+		err = fmt.Errorf("--%s: %w", flag, err)
+	}
+	return usage(cmd, err)
+}
+
+// flagOf are the flags for the options of a capture.
+var flagOf = map[string]string{
+	"Backend": "backend", "Cgroups": "cgroup", "Comms": "comm", "Containers": "container", "Keys": "key", "NetNS": "netns", "PIDs": "pid",
+	"RingSize": "ring-size", "Sockets": "socket", "UIDs": "uid", "Units": "unit", "WithoutKeys": "key",
 }

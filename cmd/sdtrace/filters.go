@@ -63,14 +63,14 @@ func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (i
 	}
 	for _, pid := range f.pids {
 		if uint(uint32(pid)) != pid {
-			return match, usage(cmd, fmt.Errorf("no process can have the id %d", pid))
+			return match, usage(cmd, fmt.Errorf("--pid: no process can have the id %d", pid))
 		}
 		match.PIDs = append(match.PIDs, uint32(pid))
 	}
 	for _, name := range f.uids {
 		uid, err := resolveUser(name)
 		if err != nil {
-			return match, usage(cmd, err)
+			return match, usage(cmd, fmt.Errorf("--uid: %w", err))
 		}
 		match.UIDs = append(match.UIDs, uid)
 	}
@@ -84,7 +84,7 @@ func (f *filterFlags) resolve(cmd *cobra.Command, findNetNS func(name string) (i
 			return match, usage(cmd, fmt.Errorf("--netns %q: %s", name, why))
 		default:
 			if found, err = findNetNS(name); err != nil {
-				return match, usage(cmd, err)
+				return match, usage(cmd, fmt.Errorf("--netns: %w", err))
 			}
 		}
 		match.NetNS = append(match.NetNS, found)

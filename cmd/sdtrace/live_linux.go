@@ -167,12 +167,15 @@ func findNetNS(name string) (uint32, error) {
 	if strings.Contains(name, "/") {
 		open = netns.GetFromPath
 	}
+	const want = "a name of ip netns, a path such as /proc/PID/ns/net, or an inode number"
 	handle, err := open(name)
 	if err != nil {
-		const want = "a name of ip netns, a path such as /proc/PID/ns/net, or an inode number"
 		return 0, fmt.Errorf("no network namespace %q: want %s", name, want)
 	}
 	defer func() { _ = handle.Close() }()
+	if kind, err := unix.IoctlRetInt(int(handle), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
+		return 0, fmt.Errorf("%q is no network namespace: want %s", name, want)
+	}
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(handle), &stat); err != nil {
 		return 0, fmt.Errorf("reading network namespace %q: %w", name, err)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/sdtrace/sdtrace/pkg/events"
 )
 
 // The exit statuses.
@@ -67,8 +69,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 }
 
+// oneLine is an error that fits into a line of a terminal: it may hold what anybody has written.
 func oneLine(err error) string {
-	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	return strings.ReplaceAll(events.Escape(line), `\\`, `\`) // what is escaped in it is so already
 }
 
 // usageError marks what the user wrote wrong on the command line.

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -439,5 +438,5 @@ func appendQuoted(b []byte, s string) []byte {
 }
 
 func needsQuotes(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r == '"' || unicode.Is(unicode.Zs, r) })
+	return strings.ContainsAny(s, "\" ")
 }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/sdtrace/sdtrace/internal/timespan"
@@ -22,32 +21,31 @@ import (
 // socket is called by the path of its file, if that is known.
 // hostNetNS is the network namespace that is called "host" in them; 0 is none.
 func Sockets(w io.Writer, inv *inventory.Inventory, hostNetNS uint64) error {
-	table := newTable(w)
-	if len(inv.Sockets) > 0 {
-		fmt.Fprintln(table, "SOCKET\tINODE\tNETNS\tFILE\tOWNER\tNEXT\tQUEUE\tHELD BY")
-	}
+	var sockets, clients table
 	for i := range inv.Sockets {
 		s := &inv.Sockets[i]
-		mode, owner := fileColumns(s.File)
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Name(), s.Inode,
-			netnsName(s.NetNS, hostNetNS), mode, owner, size(s.NextBytes), queueColumn(s), holderList(s.Holders))
-	}
-	if len(inv.Sockets) > 0 && len(inv.Clients) > 0 {
-		fmt.Fprintln(table)
-		if err := table.Flush(); err != nil {
-			return err
+		if i == 0 {
+			sockets.add("SOCKET", "INODE", "NETNS", "FILE", "OWNER", "NEXT", "QUEUE", "HELD BY")
 		}
-	}
-	if len(inv.Clients) > 0 {
-		fmt.Fprintln(table, "PROCESS\tBELONGS TO\tNETNS\tNOTIFY_SOCKET\tWATCHDOG\tLEADS TO")
+		mode, owner := fileColumns(s.File)
+		sockets.add(string(appendWord(nil, string(s.Name()))), strconv.Itoa(int(s.Inode)), netnsName(s.NetNS, hostNetNS), mode, owner,
+			size(s.NextBytes), queueColumn(s), holderList(s.Holders))
 	}
 	holders := holdersOf(inv)
 	for i := range inv.Clients {
 		c := &inv.Clients[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", events.Escape(c.String()), groupOf(&c.Process), netnsName(c.NetNS, hostNetNS),
-			notifySocket(c), watchdogColumn(c.Watchdog), leadsTo(c, holders))
+		if i == 0 {
+			clients.add("PROCESS", "BELONGS TO", "NETNS", "NOTIFY_SOCKET", "WATCHDOG", "LEADS TO")
+		}
+		clients.add(nameOf(&c.Process), groupOf(&c.Process), netnsName(c.NetNS, hostNetNS), notifySocket(c),
+			watchdogColumn(c.Watchdog), leadsTo(c, holders))
 	}
-	return table.Flush()
+	between := ""
+	if len(inv.Sockets) > 0 && len(inv.Clients) > 0 {
+		between = "\n"
+	}
+	_, err := io.WriteString(w, sockets.String()+between+clients.String())
+	return err
 }
 
 // SocketTree writes what belongs to what: a unit or container, its processes, and
@@ -98,7 +96,7 @@ func SocketTree(w io.Writer, inv *inventory.Inventory) error {
 		slices.SortFunc(branches, func(a, b *branch) int { return cmp.Compare(a.process.PID, b.process.PID) })
 		for i, b := range branches {
 			twig, indent := twigs(i == len(branches)-1)
-			fmt.Fprintf(&out, "%s%s\n", twig, events.Escape(b.process.String()))
+			fmt.Fprintf(&out, "%s%s\n", twig, nameOf(&b.process))
 			for j, leaf := range b.leaves {
 				twig, _ := twigs(j == len(b.leaves)-1)
 				fmt.Fprintf(&out, "%s%s%s\n", indent, twig, leaf)
@@ -115,8 +113,6 @@ func SocketTree(w io.Writer, inv *inventory.Inventory) error {
 	_, err := io.WriteString(w, out.String())
 	return err
 }
-
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 // twigs are what stands in front of an entry, and of those below it.
 func twigs(last bool) (own, below string) {
@@ -169,6 +165,9 @@ func fileWarning(f *inventory.File) string {
 }
 
 // groupOf is what a process belongs to.
+// nameOf is what a process is called.
+func nameOf(p *inventory.Process) string { return string(appendProcess(nil, p.Comm, uint32(p.PID))) }
+
 func groupOf(p *inventory.Process) string { return string(appendGroup(nil, &p.Identity, "")) }
 
 // groupKey tells containers of the same name apart. Groups are in its order.
@@ -248,7 +247,7 @@ func holderList(holders []inventory.Process) string {
 	}
 	var names []string
 	for _, p := range holders[:min(most, len(holders))] {
-		name := events.Escape(p.String())
+		name := nameOf(&p)
 		if group := groupOf(&p); group != "-" {
 			name += " " + group
 		}

@@ -81,14 +81,35 @@ SOCKET                       INODE  NETNS  FILE     OWNER  NEXT  QUEUE  HELD BY
 /run/old/notify.sock         23     host   missing  -      -     -/10   sdtrace[812] web.service, sdtrace[812] web.service, sdtrace[812] web.service, 2 more
 @a\x00b\n/notify.sock        24     52     -        -      -     -      no process found
 
-PROCESS                  BELONGS TO                       NETNS  NOTIFY_SOCKET                  WATCHDOG        LEADS TO
-sdtrace[812]             web.service                      host   /run/systemd/notify            2s              socket 21 of systemd[1] init.scope
-app\x1b[2J\xc2\x9b[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        -               socket 22 of sdtrace[812] web.service
-syncd[900]               user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  -               NOBODY LISTENS
-x[901]                   -                                -      @y                             INVALID         unknown
-nginx[902]               nginx.service                    -      ?                              -               unknown: it has written over its environment
-named[903]               -                                -      /run/a/notify                  1h30m OF PID 7  NOT ALLOWED: uid 53 may not search /run/a (0700 0:0)
-named[903]               -                                -      /run/b/notify                  -               NOT ALLOWED: it may not write to /run/b/notify (0600 1:2)
+PROCESS                    BELONGS TO                       NETNS  NOTIFY_SOCKET                  WATCHDOG        LEADS TO
+sdtrace[812]               web.service                      host   /run/systemd/notify            2s              socket 21 of systemd[1] init.scope
+"app\x1b[2J\xc2\x9b"[830]  docker:3f2a91c0d4e5              52     /run/notify/notify.sock        -               socket 22 of sdtrace[812] web.service
+syncd[900]                 user@1000.service/syncd.service  host   /run/user/1000/systemd/notify  -               NOBODY LISTENS
+x[901]                     -                                -      @y                             INVALID         unknown
+nginx[902]                 nginx.service                    -      ?                              -               unknown: it has written over its environment
+named[903]                 -                                -      /run/a/notify                  1h30m OF PID 7  NOT ALLOWED: uid 53 may not search /run/a (0700 0:0)
+named[903]                 -                                -      /run/b/notify                  -               NOT ALLOWED: it may not write to /run/b/notify (0600 1:2)
+`
+	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A value that somebody has made long moves what is behind it in its own line alone.
+func TestALongValueDoesNotPadTheTable(t *testing.T) {
+	long := "/" + strings.Repeat("l", 90)
+	inv := &inventory.Inventory{Clients: []inventory.Client{
+		{Process: inventory.Process{PID: 1, Comm: "a b"}, NotifySocket: "/run/notify", State: inventory.ClientMissing},
+		{Process: inventory.Process{PID: 2, Comm: "x"}, NotifySocket: long, State: inventory.ClientMissing},
+	}}
+	var b strings.Builder
+	if err := render.Sockets(&b, inv, 0); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+PROCESS   BELONGS TO  NETNS  NOTIFY_SOCKET  WATCHDOG  LEADS TO
+"a b"[1]  -           -      /run/notify    -         NO SUCH FILE
+x[2]      -           -      ` + long + `  -         NO SUCH FILE
 `
 	if diff := cmp.Diff(want[1:], b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -107,7 +128,7 @@ func TestTree(t *testing.T) {
 └─ x[901]
    └─ notifies @y: unknown
 docker:3f2a91c0d4e5
-└─ app\x1b[2J\xc2\x9b[830]
+└─ "app\x1b[2J\xc2\x9b"[830]
    └─ notifies /run/notify/notify.sock: socket 22 of sdtrace[812] web.service
 init.scope
 └─ systemd[1]

@@ -109,6 +109,21 @@ func TestRecordsOfAFileAreTiedToTheirEvents(t *testing.T) {
 	}
 }
 
+// Whoever waits for a key waits for one that counts.
+func TestAMessageThatSystemdDropsHasNoKey(t *testing.T) {
+	filter, err := capture.Match{Keys: []string{"READY"}}.Filter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for payload, want := range map[string]bool{
+		"READY=1": true, "READY=1\x00": true, "READY=1\x00junk": false, "\x00READY=1": false, "READY=1\nSTATUS=x\\": false,
+	} {
+		if got := filter.Matches(eventtest.Plain(payload)); got != want {
+			t.Errorf("%q has the key: %v", payload, got)
+		}
+	}
+}
+
 func TestAFileIsFilteredAsACaptureIs(t *testing.T) {
 	none := events.Record{Event: eventtest.Plain("FOO=1\x00")}
 	none.Event.Seq = 1
@@ -167,7 +182,7 @@ func TestAFileIsFilteredAsACaptureIs(t *testing.T) {
 		{"container by name", capture.Match{Containers: []string{"shop"}}, []uint64{44}},
 		{"a container's name before a unit", capture.Match{Units: []string{"dock:nginx"}}, []uint64{45}},
 		{"a container's id before a unit", capture.Match{Units: []string{id[:4] + ":nginx"}}, []uint64{45}},
-		{"key of a message that systemd drops", capture.Match{Keys: []string{"FOO"}}, []uint64{1}},
+		{"key of a message with a NUL at the end", capture.Match{Keys: []string{"FOO"}}, []uint64{1}},
 		{"two filters", capture.Match{Units: []string{"*"}, Containers: []string{"shop"}}, []uint64{44}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -62,7 +62,7 @@ func Open(ctx context.Context, options Options) (*Live, error) {
 		h.Close()
 		var wrong *tracer.OptionError
 		if errors.As(err, &wrong) {
-			return nil, &OptionError{err}
+			return nil, &OptionError{wrong.Option, err}
 		}
 		return nil, err
 	}

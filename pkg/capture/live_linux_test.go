@@ -234,6 +234,9 @@ func TestKeysThatAreNotWantedAndGlobsForNamesAreFilters(t *testing.T) {
 			for _, payload := range []string{"READY=1", "WATCHDOG=1", "FDSTORE=1", "STATUS=x"} {
 				s.send(payload)
 			}
+			if len(test.match.Keys) > 0 {
+				s.send("STATUS=x\x00dropped") // by systemd, whole
+			}
 			if err := live.Stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -294,6 +297,9 @@ func TestOptionsThatMakeNoSenseAreOptionErrors(t *testing.T) {
 		{Match: capture.Match{Containers: []string{"a/b"}}},
 		{Match: capture.Match{Keys: []string{""}}},
 		{Match: capture.Match{PIDs: []uint32{1 << 30}}},
+		{Match: capture.Match{Comms: []string{""}}},
+		{Match: capture.Match{NetNS: []uint32{0}}},
+		{Match: capture.Match{UIDs: []uint32{1<<32 - 1}}},
 	} {
 		_, err := capture.Open(t.Context(), options)
 		var wrong *capture.OptionError

@@ -4,6 +4,7 @@ package capture
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -42,7 +43,11 @@ type Match struct {
 }
 
 // OptionError is the error for options that make no sense anywhere, or not with a file.
-type OptionError struct{ err error }
+type OptionError struct {
+	// Option is the field of [Match] or [Options] that is wrong, such as "PIDs"; "" if it is several together.
+	Option string
+	err    error
+}
 
 // Error says which option and what would be right.
 func (e *OptionError) Error() string { return e.err.Error() }
@@ -50,8 +55,8 @@ func (e *OptionError) Error() string { return e.err.Error() }
 // Unwrap returns the reason.
 func (e *OptionError) Unwrap() error { return e.err }
 
-func badOption(format string, args ...any) error {
-	return &OptionError{fmt.Errorf(format, args...)}
+func badOption(option, format string, args ...any) error {
+	return &OptionError{option, fmt.Errorf(format, args...)}
 }
 
 // pidMax is the largest process id there can be (kernel: PID_MAX_LIMIT).
@@ -61,18 +66,29 @@ const pidMax = 1 << 22
 func (m *Match) check() error {
 	for _, pid := range m.PIDs {
 		if pid == 0 || pid > pidMax {
-			return badOption("no process can have the id %d", pid)
+			return badOption("PIDs", "no process can have the id %d", pid)
 		}
 	}
 	for _, pattern := range m.Sockets {
 		if pattern == "" {
-			return badOption("socket pattern \"\": it is empty")
+			return badOption("Sockets", "socket pattern \"\": it is empty")
 		}
 	}
-	for _, key := range slices.Concat(m.Keys, m.WithoutKeys) {
-		if key == "" || strings.ContainsAny(key, "=\n\r") {
-			return badOption("key %q: a key must not be empty or contain '=' or a line break", key)
+	for option, keys := range map[string][]string{"Keys": m.Keys, "WithoutKeys": m.WithoutKeys} {
+		for _, key := range keys {
+			if key == "" || strings.ContainsAny(key, "=\n\r") {
+				return badOption(option, "key %q: a key must not be empty or contain '=' or a line break", key)
+			}
 		}
+	}
+	if slices.Contains(m.Comms, "") {
+		return badOption("Comms", "process name \"\": it is empty")
+	}
+	if slices.Contains(m.NetNS, 0) {
+		return badOption("NetNS", "no network namespace has the inode number 0")
+	}
+	if slices.Contains(m.UIDs, math.MaxUint32) {
+		return badOption("UIDs", "no user can have the id %d", uint32(math.MaxUint32))
 	}
 	return nil
 }
@@ -90,11 +106,11 @@ func parseUnit(text string) (unitMatch, error) {
 	if !found {
 		machine, unit = "", text
 	} else if strings.Contains(machine, "/") {
-		return unitMatch{}, badOption("machine name %q contains '/'", machine)
+		return unitMatch{}, badOption("Units", "machine name %q contains '/'", machine)
 	}
 	names, err := identity.UnitPatterns(unit)
 	if err != nil {
-		return unitMatch{}, &OptionError{err}
+		return unitMatch{}, &OptionError{"Units", err}
 	}
 	return unitMatch{machine: machine, names: names}, nil
 }
@@ -172,7 +188,7 @@ func judgeAfterwards(m Match) (*afterwards, error) {
 	}
 	for _, cgroup := range m.Cgroups {
 		if strings.HasPrefix(cgroup, "/sys/fs/cgroup") || !strings.HasPrefix(cgroup, "/") {
-			return nil, badOption("cgroup %q: a file knows cgroups by their path below the root, as in sender.cgroup", cgroup)
+			return nil, badOption("Cgroups", "cgroup %q: a file knows cgroups by their path below the root, as in sender.cgroup", cgroup)
 		}
 	}
 	a := &afterwards{Match: m}
@@ -183,7 +199,7 @@ func judgeAfterwards(m Match) (*afterwards, error) {
 	for _, name := range m.Containers {
 		patterns, err := identity.ContainerPatterns(name)
 		if err != nil {
-			return nil, &OptionError{err}
+			return nil, &OptionError{"Containers", err}
 		}
 		a.containers = append(a.containers, patterns)
 	}
@@ -206,7 +222,7 @@ func (a *afterwards) matches(e *events.Event) bool {
 		anyOf(a.Sockets, func(pattern string) bool {
 			return glob.Match(pattern, string(e.Socket.Address)) || glob.Match(pattern, string(e.Socket.Bound))
 		}) &&
-		anyOf(a.Keys, func(key string) bool { return hasKey(e, key) }) && a.isWithout(e) &&
+		anyOf(a.Keys, func(key string) bool { return hasKey(e, key) }) && a.saysKeys(e) && a.isWithout(e) &&
 		anyOf(a.units, func(u unitMatch) bool { return u.matches(s.Cgroup, rootsOf(&s.Identity), nameOf(&s.Identity)) }) &&
 		a.containerMatches(&s.Identity) &&
 		(!a.Failed || e.Result.Failed())
@@ -277,8 +293,13 @@ func isBelow(cgroup, top string) bool {
 	return ok && (below == "" || below[0] == '/')
 }
 
-// hasKey looks for a key as the programs do (has_wanted_key in bpf/notify.h), also in a message
-// that systemd drops whole.
+// saysKeys reports whether a message in which a key is found that is asked for says anything: systemd drops it whole if it
+// cannot be parsed.
+func (m *Match) saysKeys(e *events.Event) bool {
+	return len(m.Keys) == 0 || e.Payload == nil || e.TextOf().Err == nil
+}
+
+// hasKey looks for a key as the programs do (has_wanted_key in bpf/notify.h).
 func hasKey(e *events.Event, wanted string) bool {
 	key, inKey, escaped := make([]byte, 0, len(wanted)), true, false
 	for _, c := range e.Payload {

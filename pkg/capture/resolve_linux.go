@@ -127,15 +127,15 @@ func (r *resolved) alias(root string) string {
 }
 
 // accept decides on what the kernel let pass because it cannot judge it: whose a unit of that name in the
-// cgroup path is, globs for names of processes, and keys that are not wanted; nil when there is nothing to
+// cgroup path is, globs for names of processes, keys that are not wanted, and what cannot be parsed; nil when there is nothing to
 // decide.
 func (r *resolved) accept() func(*events.Event) bool {
 	byComm := slices.ContainsFunc(r.match.Comms, isGlob)
-	if len(r.units) == 0 && !byComm && len(r.match.WithoutKeys) == 0 {
+	if len(r.units)+len(r.match.Keys)+len(r.match.WithoutKeys) == 0 && !byComm {
 		return nil
 	}
 	return func(e *events.Event) bool {
-		return (!byComm || r.match.commMatches(e.Sender.Comm)) && r.match.isWithout(e) && r.unitMatches(e)
+		return (!byComm || r.match.commMatches(e.Sender.Comm)) && r.match.isWithout(e) && r.match.saysKeys(e) && r.unitMatches(e)
 	}
 }
 
@@ -172,7 +172,7 @@ func (r *resolved) resolveContainers(ctx context.Context, containers []string) e
 	for _, name := range containers {
 		patterns, err := identity.ContainerPatterns(name)
 		if err != nil {
-			return &OptionError{err}
+			return &OptionError{"Containers", err}
 		}
 		byID, err := patternsOfContainer(ctx, name)
 		if errors.Is(err, names.ErrNotFound) {

@@ -46,8 +46,8 @@ func ParseAddress(s string) (Address, error) {
 
 // Escape makes text of any bytes fit to print: a backslash becomes
 // `\\`, line ends and tabs become `\n`, `\r` and `\t`, and every byte that is
-// not part of a visible character (control and formatting characters, invalid
-// UTF-8) becomes `\xNN`. Different texts stay different. Blanks and quotes
+// not part of a visible character (control and formatting characters, blanks that are not
+// ASCII, invalid UTF-8) becomes `\xNN`. Different texts stay different. The blank and quotes
 // are left as they are.
 func Escape(s string) string { return string(AppendEscaped(nil, s, false)) }
 
@@ -114,10 +114,14 @@ func AppendEscaped(b []byte, s string, quoted bool) []byte {
 }
 
 // visible reports whether a terminal shows r, so that it can neither move the
-// cursor, nor reorder the text around it, nor hide in it. Blanks count.
+// cursor, nor reorder the text around it, nor hide in it. Of all blanks the one of ASCII counts.
 func visible(r rune) bool {
 	if r < utf8.RuneSelf {
 		return ' ' <= r && r <= '~'
 	}
-	return unicode.IsGraphic(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	return unicode.IsGraphic(r) && !unicode.In(r, unicode.Zs, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, blanks)
 }
+
+// blanks are characters without ink that Unicode counts among symbols: BRAILLE PATTERN BLANK and MUSICAL SYMBOL NULL
+// NOTEHEAD.
+var blanks = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x2800, Hi: 0x2800, Stride: 1}}, R32: []unicode.Range32{{Lo: 0x1d159, Hi: 0x1d159, Stride: 1}}}
