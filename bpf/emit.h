@@ -15,6 +15,7 @@
 #include "task.h"
 #include "notify.h"
 #include "ancillary.h"
+#include "share.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -44,10 +45,18 @@ __u32 reader_sleeps;
  */
 #define WAKEUP_WINDOW 8192
 
-static __always_inline __u64 wakeup_flags(void)
+static __always_inline __u64 ring_fill(void)
 {
-	__u64 fill = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+}
 
+static __always_inline __u64 round(void)
+{
+	return bpf_ringbuf_query(&ring, BPF_RB_CONS_POS) / round_bytes;
+}
+
+static __always_inline __u64 wakeup_flags(__u64 fill)
+{
 	if (reader_sleeps || fill - wakeup_bytes < WAKEUP_WINDOW)
 		return BPF_RB_FORCE_WAKEUP;
 	return BPF_RB_NO_WAKEUP;
@@ -101,7 +110,7 @@ static __always_inline __u64 describe(struct scratch *s, __u32 slot, __u64 end)
 static __always_inline bool output(struct scratch *s, __u64 end)
 {
 	struct event *e = &s->event;
-	__u64 size;
+	__u64 size, fill;
 
 	/* Without a branch: the verifier would walk through the rest for each. */
 	e->flags |= s->send.unsure | s->glob.unsure;
@@ -109,11 +118,14 @@ static __always_inline bool output(struct scratch *s, __u64 end)
 	end = append(e, end, s->send.dst.address, e->address_len);
 	size = __builtin_offsetof(struct event, data) + end;
 	BOUND(size, DATA_MASK);
-	if (bpf_ringbuf_output(&ring, e, size, wakeup_flags())) {
-		count(COUNT_RING_FULL);
-		return false;
-	}
-	return true;
+	fill = ring_fill();
+	if ((fill < crowded_bytes || s->send.own ||
+	     is_within_share(size, round())) &&
+	    !bpf_ringbuf_output(&ring, e, size, wakeup_flags(fill)))
+		return true;
+	count(COUNT_RING_FULL);
+	count_lost_by();
+	return false;
 }
 
 /*

@@ -205,10 +205,15 @@ static __always_inline void use_address(struct scratch *s, const struct call *c,
 			read_address(SLOT_QUEUED, false, address, len);
 }
 
-static __always_inline void check_claim(struct event *e, __u64 control, __u64 size)
+/* A function of its own so that it is verified once. */
+__noinline int check_claim(__u64 control, __u64 size)
 {
-	if (!is_claimed(e->claimed_pid, MEMORY_KERNEL, control, size))
-		e->flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
+	struct scratch *s = scratch_get(SLOT_QUEUED);
+
+	if (s && s->event.flags & EVENT_CLAIMED &&
+	    !is_claimed(s->event.claimed_pid, MEMORY_KERNEL, control, size))
+		s->event.flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
+	return 0;
 }
 
 /* The record of a datagram that is queued is complete. */
@@ -334,11 +339,9 @@ static __noinline int consider(struct sk_buff *skb, struct call *c, const char *
 	s->send.dst.address_len = 0;
 	if (msg)
 		use_address(s, c, READ(msg, msg_name), READ(msg, msg_namelen));
-	if (msg && s->event.flags & EVENT_CLAIMED)
-		check_claim(&s->event, (__u64)READ_NUMBER(msg, msg_control),
-			    READ(msg, msg_controllen));
-	else
-		check_claim(&s->event, 0, 0);
+	if (s->event.flags & EVENT_CLAIMED)
+		check_claim(msg ? (__u64)READ_NUMBER(msg, msg_control) : 0,
+			    msg ? READ(msg, msg_controllen) : 0);
 	finish(s, c, end);
 	return CALL_DONE;
 }
@@ -601,7 +604,7 @@ static __noinline int returned(struct call *c, struct msghdr *msg)
 	s->send.dst.address_len = 0;
 	use_address(s, c, msg->msg_name, msg->msg_namelen);
 	if (s->event.flags & EVENT_CLAIMED)
-		check_claim(&s->event, (__u64)READ_NUMBER(msg, msg_control),
+		check_claim((__u64)READ_NUMBER(msg, msg_control),
 			    msg->msg_controllen);
 	finish(s, c, c->end);
 	return 0;

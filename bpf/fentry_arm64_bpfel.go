@@ -286,6 +286,13 @@ type FentryScratch struct {
 	Event FentryEvent
 }
 
+type FentryShare struct {
+	_     structs.HostLayout
+	Round uint64
+	Bytes uint64
+	Lost  uint64
+}
+
 type FentryWaitingPipe struct {
 	_        structs.HostLayout
 	Skb      uint64
@@ -316,6 +323,7 @@ const (
 	FentryMapRing                    = "ring"
 	FentryMapScratches               = "scratches"
 	FentryMapSenders                 = "senders"
+	FentryMapShares                  = "shares"
 	FentryMapUids                    = "uids"
 	FentryMapWaitingPipes            = "waiting_pipes"
 	FentryMapWantedKeys              = "wanted_keys"
@@ -345,6 +353,7 @@ const (
 	FentryVarComponentGroups         = "component_groups"
 	FentryVarComponentPatternsCount  = "component_patterns_count"
 	FentryVarCounterType             = "counter_type"
+	FentryVarCrowdedBytes            = "crowded_bytes"
 	FentryVarEventFlagType           = "event_flag_type"
 	FentryVarEventType               = "event_type"
 	FentryVarExecsLost               = "execs_lost"
@@ -365,9 +374,11 @@ const (
 	FentryVarReading                 = "reading"
 	FentryVarReceiptType             = "receipt_type"
 	FentryVarRecordTypeType          = "record_type_type"
+	FentryVarRoundBytes              = "round_bytes"
 	FentryVarSelfTgid                = "self_tgid"
 	FentryVarSendersExited           = "senders_exited"
 	FentryVarSendersWaiting          = "senders_waiting"
+	FentryVarShareBytes              = "share_bytes"
 	FentryVarSocketPatternsCount     = "socket_patterns_count"
 	FentryVarTargetHierarchies       = "target_hierarchies"
 	FentryVarTargetHierarchiesCount  = "target_hierarchies_count"
@@ -463,6 +474,7 @@ type FentryMapSpecs struct {
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
 	Senders       *ebpf.MapSpec `ebpf:"senders"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
 	WaitingPipes  *ebpf.MapSpec `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.MapSpec `ebpf:"wanted_keys"`
@@ -480,6 +492,7 @@ type FentryVariableSpecs struct {
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
 	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
+	CrowdedBytes           *ebpf.VariableSpec `ebpf:"crowded_bytes"`
 	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
 	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
 	ExecsLost              *ebpf.VariableSpec `ebpf:"execs_lost"`
@@ -500,9 +513,11 @@ type FentryVariableSpecs struct {
 	Reading                *ebpf.VariableSpec `ebpf:"reading"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
+	RoundBytes             *ebpf.VariableSpec `ebpf:"round_bytes"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
 	SendersExited          *ebpf.VariableSpec `ebpf:"senders_exited"`
 	SendersWaiting         *ebpf.VariableSpec `ebpf:"senders_waiting"`
+	ShareBytes             *ebpf.VariableSpec `ebpf:"share_bytes"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
@@ -552,6 +567,7 @@ type FentryMaps struct {
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
 	Senders       *ebpf.Map `ebpf:"senders"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	Uids          *ebpf.Map `ebpf:"uids"`
 	WaitingPipes  *ebpf.Map `ebpf:"waiting_pipes"`
 	WantedKeys    *ebpf.Map `ebpf:"wanted_keys"`
@@ -578,6 +594,7 @@ func (m *FentryMaps) Close() error {
 		m.Ring,
 		m.Scratches,
 		m.Senders,
+		m.Shares,
 		m.Uids,
 		m.WaitingPipes,
 		m.WantedKeys,
@@ -596,6 +613,7 @@ type FentryVariables struct {
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
 	CounterType            *ebpf.Variable `ebpf:"counter_type"`
+	CrowdedBytes           *ebpf.Variable `ebpf:"crowded_bytes"`
 	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
 	EventType              *ebpf.Variable `ebpf:"event_type"`
 	ExecsLost              *ebpf.Variable `ebpf:"execs_lost"`
@@ -616,9 +634,11 @@ type FentryVariables struct {
 	Reading                *ebpf.Variable `ebpf:"reading"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
+	RoundBytes             *ebpf.Variable `ebpf:"round_bytes"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
 	SendersExited          *ebpf.Variable `ebpf:"senders_exited"`
 	SendersWaiting         *ebpf.Variable `ebpf:"senders_waiting"`
+	ShareBytes             *ebpf.Variable `ebpf:"share_bytes"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`

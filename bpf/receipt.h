@@ -216,7 +216,7 @@ static __always_inline bool unfollow(__u64 skb)
 
 static __always_inline void send_receipt(struct receipt *r)
 {
-	if (bpf_ringbuf_output(&ring, r, sizeof(*r), wakeup_flags()))
+	if (bpf_ringbuf_output(&ring, r, sizeof(*r), wakeup_flags(ring_fill())))
 		count(COUNT_RECEIPT_LOST);
 }
 

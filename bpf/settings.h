@@ -19,6 +19,10 @@ const volatile __u32 self_tgid;
 const volatile bool capture_all;   /* every AF_UNIX datagram */
 const volatile bool by_name;	   /* notify sockets are told by their names */
 const volatile __u32 wakeup_bytes; /* wake the reader from this fill on */
+const volatile __u32
+	crowded_bytes; /* from this fill on each sender has a share only */
+const volatile __u32 share_bytes; /* which is so much of each round */
+const volatile __u32 round_bytes; /* which goes on until so much is read */
 
 /*
  * sdtrace sends itself datagrams, which are captured whatever the filters say: whether they

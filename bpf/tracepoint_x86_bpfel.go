@@ -178,6 +178,13 @@ type TracepointScratch struct {
 	}
 }
 
+type TracepointShare struct {
+	_     structs.HostLayout
+	Round uint64
+	Bytes uint64
+	Lost  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -197,6 +204,7 @@ const (
 	TracepointMapProtocolKeys           = "protocol_keys"
 	TracepointMapRing                   = "ring"
 	TracepointMapScratches              = "scratches"
+	TracepointMapShares                 = "shares"
 	TracepointMapUids                   = "uids"
 	TracepointMapWantedKeys             = "wanted_keys"
 	TracepointProgCgroupMade            = "cgroup_made"
@@ -211,6 +219,7 @@ const (
 	TracepointVarComponentGroups        = "component_groups"
 	TracepointVarComponentPatternsCount = "component_patterns_count"
 	TracepointVarCounterType            = "counter_type"
+	TracepointVarCrowdedBytes           = "crowded_bytes"
 	TracepointVarEventFlagType          = "event_flag_type"
 	TracepointVarEventType              = "event_type"
 	TracepointVarExecsLost              = "execs_lost"
@@ -228,7 +237,9 @@ const (
 	TracepointVarReaderSleeps           = "reader_sleeps"
 	TracepointVarReceiptType            = "receipt_type"
 	TracepointVarRecordTypeType         = "record_type_type"
+	TracepointVarRoundBytes             = "round_bytes"
 	TracepointVarSelfTgid               = "self_tgid"
+	TracepointVarShareBytes             = "share_bytes"
 	TracepointVarSocketPatternsCount    = "socket_patterns_count"
 	TracepointVarTargetHierarchies      = "target_hierarchies"
 	TracepointVarTargetHierarchiesCount = "target_hierarchies_count"
@@ -307,6 +318,7 @@ type TracepointMapSpecs struct {
 	ProtocolKeys  *ebpf.MapSpec `ebpf:"protocol_keys"`
 	Ring          *ebpf.MapSpec `ebpf:"ring"`
 	Scratches     *ebpf.MapSpec `ebpf:"scratches"`
+	Shares        *ebpf.MapSpec `ebpf:"shares"`
 	Uids          *ebpf.MapSpec `ebpf:"uids"`
 	WantedKeys    *ebpf.MapSpec `ebpf:"wanted_keys"`
 }
@@ -321,6 +333,7 @@ type TracepointVariableSpecs struct {
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
 	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
+	CrowdedBytes           *ebpf.VariableSpec `ebpf:"crowded_bytes"`
 	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
 	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
 	ExecsLost              *ebpf.VariableSpec `ebpf:"execs_lost"`
@@ -338,7 +351,9 @@ type TracepointVariableSpecs struct {
 	ReaderSleeps           *ebpf.VariableSpec `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
+	RoundBytes             *ebpf.VariableSpec `ebpf:"round_bytes"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
+	ShareBytes             *ebpf.VariableSpec `ebpf:"share_bytes"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
@@ -383,6 +398,7 @@ type TracepointMaps struct {
 	ProtocolKeys  *ebpf.Map `ebpf:"protocol_keys"`
 	Ring          *ebpf.Map `ebpf:"ring"`
 	Scratches     *ebpf.Map `ebpf:"scratches"`
+	Shares        *ebpf.Map `ebpf:"shares"`
 	Uids          *ebpf.Map `ebpf:"uids"`
 	WantedKeys    *ebpf.Map `ebpf:"wanted_keys"`
 }
@@ -404,6 +420,7 @@ func (m *TracepointMaps) Close() error {
 		m.ProtocolKeys,
 		m.Ring,
 		m.Scratches,
+		m.Shares,
 		m.Uids,
 		m.WantedKeys,
 	)
@@ -419,6 +436,7 @@ type TracepointVariables struct {
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
 	CounterType            *ebpf.Variable `ebpf:"counter_type"`
+	CrowdedBytes           *ebpf.Variable `ebpf:"crowded_bytes"`
 	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
 	EventType              *ebpf.Variable `ebpf:"event_type"`
 	ExecsLost              *ebpf.Variable `ebpf:"execs_lost"`
@@ -436,7 +454,9 @@ type TracepointVariables struct {
 	ReaderSleeps           *ebpf.Variable `ebpf:"reader_sleeps"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
+	RoundBytes             *ebpf.Variable `ebpf:"round_bytes"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
+	ShareBytes             *ebpf.Variable `ebpf:"share_bytes"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`

@@ -208,6 +208,7 @@ const (
 	UnitVarComponentGroups        = "component_groups"
 	UnitVarComponentPatternsCount = "component_patterns_count"
 	UnitVarCounterType            = "counter_type"
+	UnitVarCrowdedBytes           = "crowded_bytes"
 	UnitVarEventFlagType          = "event_flag_type"
 	UnitVarEventType              = "event_type"
 	UnitVarFdKindType             = "fd_kind_type"
@@ -225,7 +226,9 @@ const (
 	UnitVarOutText                = "out_text"
 	UnitVarReceiptType            = "receipt_type"
 	UnitVarRecordTypeType         = "record_type_type"
+	UnitVarRoundBytes             = "round_bytes"
 	UnitVarSelfTgid               = "self_tgid"
+	UnitVarShareBytes             = "share_bytes"
 	UnitVarSocketPatternsCount    = "socket_patterns_count"
 	UnitVarTargetHierarchies      = "target_hierarchies"
 	UnitVarTargetHierarchiesCount = "target_hierarchies_count"
@@ -313,6 +316,7 @@ type UnitVariableSpecs struct {
 	ComponentGroups        *ebpf.VariableSpec `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.VariableSpec `ebpf:"component_patterns_count"`
 	CounterType            *ebpf.VariableSpec `ebpf:"counter_type"`
+	CrowdedBytes           *ebpf.VariableSpec `ebpf:"crowded_bytes"`
 	EventFlagType          *ebpf.VariableSpec `ebpf:"event_flag_type"`
 	EventType              *ebpf.VariableSpec `ebpf:"event_type"`
 	FdKindType             *ebpf.VariableSpec `ebpf:"fd_kind_type"`
@@ -330,7 +334,9 @@ type UnitVariableSpecs struct {
 	OutText                *ebpf.VariableSpec `ebpf:"out_text"`
 	ReceiptType            *ebpf.VariableSpec `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.VariableSpec `ebpf:"record_type_type"`
+	RoundBytes             *ebpf.VariableSpec `ebpf:"round_bytes"`
 	SelfTgid               *ebpf.VariableSpec `ebpf:"self_tgid"`
+	ShareBytes             *ebpf.VariableSpec `ebpf:"share_bytes"`
 	SocketPatternsCount    *ebpf.VariableSpec `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.VariableSpec `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.VariableSpec `ebpf:"target_hierarchies_count"`
@@ -400,6 +406,7 @@ type UnitVariables struct {
 	ComponentGroups        *ebpf.Variable `ebpf:"component_groups"`
 	ComponentPatternsCount *ebpf.Variable `ebpf:"component_patterns_count"`
 	CounterType            *ebpf.Variable `ebpf:"counter_type"`
+	CrowdedBytes           *ebpf.Variable `ebpf:"crowded_bytes"`
 	EventFlagType          *ebpf.Variable `ebpf:"event_flag_type"`
 	EventType              *ebpf.Variable `ebpf:"event_type"`
 	FdKindType             *ebpf.Variable `ebpf:"fd_kind_type"`
@@ -417,7 +424,9 @@ type UnitVariables struct {
 	OutText                *ebpf.Variable `ebpf:"out_text"`
 	ReceiptType            *ebpf.Variable `ebpf:"receipt_type"`
 	RecordTypeType         *ebpf.Variable `ebpf:"record_type_type"`
+	RoundBytes             *ebpf.Variable `ebpf:"round_bytes"`
 	SelfTgid               *ebpf.Variable `ebpf:"self_tgid"`
+	ShareBytes             *ebpf.Variable `ebpf:"share_bytes"`
 	SocketPatternsCount    *ebpf.Variable `ebpf:"socket_patterns_count"`
 	TargetHierarchies      *ebpf.Variable `ebpf:"target_hierarchies"`
 	TargetHierarchiesCount *ebpf.Variable `ebpf:"target_hierarchies_count"`

@@ -200,8 +200,31 @@ func (t Text) appendLoss(b []byte, l *events.Lost) []byte {
 		if l.Names > 0 {
 			b = appendForgotten(append(b, "; "...), l.Names)
 		}
+		for i := range l.By[:min(len(l.By), namedMost)] {
+			if i == 0 {
+				b = append(b, "; of "...)
+			} else {
+				b = append(b, ", "...)
+			}
+			b = appendLostBy(b, &l.By[i])
+		}
 		return append(b, " ***"...)
 	})
+}
+
+// namedMost is how many are named of those who have lost datagrams.
+const namedMost = 3
+
+func appendLostBy(b []byte, by *events.LostBy) []byte {
+	switch {
+	case by.Cgroup != "":
+		b = appendWord(b, by.Cgroup)
+	case by.CgroupID != 0:
+		b = strconv.AppendUint(append(b, "cgroup "...), by.CgroupID, 10)
+	default:
+		b = strconv.AppendUint(append(b, "uid "...), uint64(by.UID), 10)
+	}
+	return strconv.AppendUint(append(b, ' '), by.Count, 10)
 }
 
 // appendForgotten says that names of notify sockets were given up.

@@ -240,6 +240,12 @@ func TestTextOfALoss(t *testing.T) {
 			events.Lost{Time: eventtest.Time, RingFull: 1, Receipts: 2},
 			"16:01:46.123456 *** LOST 1 datagram: ring buffer full 1, and what became of at most 2 ***\n",
 		},
+		{
+			events.Lost{Time: eventtest.Time, RingFull: 9, By: []events.LostBy{
+				{CgroupID: 7, Cgroup: "/user.slice/user-1000.slice", Count: 5}, {CgroupID: 8, Count: 2}, {UID: 33, Count: 1}, {UID: 34, Count: 1},
+			}},
+			"16:01:46.123456 *** LOST 9 datagrams: ring buffer full 9; of /user.slice/user-1000.slice 5, cgroup 8 2, uid 33 1 ***\n",
+		},
 		{events.Lost{Time: eventtest.Time, Receipts: 1}, "16:01:46.123456 *** LOST what became of at most 1 datagram ***\n"},
 		{
 			events.Lost{Time: eventtest.Time, Names: 1},

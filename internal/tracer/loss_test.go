@@ -135,6 +135,45 @@ func TestNothingIsLostInSilence(t *testing.T) {
 	}
 }
 
+// What is lost when the ring buffer runs short is lost by who sends the most.
+func TestWhoFloodsLosesHisOwnMessages(t *testing.T) {
+	vmtest.OnlyOn(t, "who a control group belongs to", "5.10-amd64", "sid-amd64")
+	const honest = 100
+	eachBackend(t, func(t *testing.T, backend string) {
+		r := listen(t, pathAddr(filepath.Join(base, "crowd-"+backend)), unix.SOCK_DGRAM)
+		r.dropAll() // no queue fills up
+		c := openCapture(t, tracer.Options{Backend: backend, RingSize: 1 << 20, Filter: tracer.Filter{Sockets: []string{r.path()}}})
+		groups := []cgroup{v2(t).makeCgroup(t, "flood.service"), v2(t).makeCgroup(t, "honest.service")}
+		var agents []*agent
+		for i, comm := range []string{"sdt-flood", "sdt-honest"} {
+			a := startAgent(t, agentSpec{comm: comm})
+			join(t, groups[i].dir, a.pid)
+			a.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+			agents = append(agents, a)
+		}
+		// More than the ring has room for, and nobody reads: it is as full as the one who floods can make it.
+		flood := step{Op: "flood", Sock: "s", Addr: r.addr, Parts: parts("FLOOD=1"), N: 10_000}
+		if o := agents[0].must(t, flood); o.N != flood.N {
+			t.Fatalf("%d of %d sent", o.N, flood.N)
+		}
+		for range honest {
+			agents[1].must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("READY=1")})
+		}
+		got := len(from(c.buffered(t), agents[1]))
+		_, lost, stats := lostIn(t, c)
+		t.Logf("%d honest ones captured, %+v", got, stats)
+		if got != honest && uint64(honest-got) > stats.Missed {
+			t.Errorf("%d of %d honest ones were captured", got, honest)
+		}
+		if stats.RingFull == 0 || c.lost != lost {
+			t.Errorf("lost %d, reported %d: this test shows nothing", lost, c.lost)
+		}
+		if len(c.by) != 1 || c.by[0].Cgroup != groups[0].path || c.by[0].Count != stats.RingFull {
+			t.Errorf("it is said to have been lost by %+v, want %s alone", c.by, groups[0].path)
+		}
+	})
+}
+
 // blockedIn waits until all the threads sleep in sendto(2).
 func blockedIn(t *testing.T, a *agent, tids []int) {
 	t.Helper()

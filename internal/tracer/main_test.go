@@ -137,6 +137,8 @@ type capture struct {
 	unfollowed uint64
 	// names adds up the names of notify sockets that were given up.
 	names uint64
+	// by is what the last Lost record says of whose datagrams they were.
+	by []events.LostBy
 	// failed is why this capture cannot be used any more.
 	failed error
 }
@@ -248,6 +250,7 @@ func (c *capture) flush() ([]*events.Event, error) {
 			c.missed += item.Lost.Missed
 			c.unfollowed += item.Lost.Receipts
 			c.names += item.Lost.Names
+			c.by = item.Lost.By
 			continue
 		}
 		c.seq++

@@ -3,7 +3,9 @@
 package tracer
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sdtrace/sdtrace/bpf"
@@ -33,9 +35,38 @@ func (t *Tracer) lost() (*events.Lost, error) {
 	if delta.Count() == 0 && delta.Receipts == 0 && delta.Names == 0 {
 		return nil, nil
 	}
+	if delta.RingFull > 0 {
+		delta.By = t.lostBy()
+	}
 	t.reported = now
 	return &delta, nil
 }
+
+// lostBy says whose datagrams had no room since it was asked last: what cannot be read is not known.
+func (t *Tracer) lostBy() (by []events.LostBy) {
+	const isUser = 1 << 63 // OWNER_IS_USER in bpf/share.h
+	if t.lostBefore == nil {
+		t.lostBefore = make(map[uint64]uint64)
+	}
+	var owner uint64
+	var share bpf.FentryShare
+	for all := t.collection.Maps["shares"].Iterate(); all.Next(&owner, &share); {
+		n := share.Lost - t.lostBefore[owner]
+		t.lostBefore[owner] = share.Lost
+		switch {
+		case n == 0 || n > share.Lost: // nothing, or it has begun anew
+		case owner&isUser != 0:
+			by = append(by, events.LostBy{UID: uint32(owner), Count: n})
+		default:
+			by = append(by, events.LostBy{CgroupID: owner, Cgroup: t.cgroups.path(owner), Count: n})
+		}
+	}
+	slices.SortFunc(by, func(a, b events.LostBy) int { return cmp.Compare(b.Count, a.Count) })
+	return by[:min(len(by), lostByMost)]
+}
+
+// lostByMost is how many are named of those whose datagrams were lost.
+const lostByMost = 16
 
 // Stats are totals since the start of the capture, in datagrams.
 type Stats struct {

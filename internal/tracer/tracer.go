@@ -112,12 +112,14 @@ type Tracer struct {
 	retries  retries
 	seq      uint64
 	reported events.Lost
-	counted  time.Time // when it was looked for losses last
-	pending  error
-	untried  error
-	clock    bootClock
-	exes     exeCache
-	cgroups  cgroupPaths
+	// lostBefore is what each owner of a share had lost when that was asked for last.
+	lostBefore map[uint64]uint64
+	counted    time.Time // when it was looked for losses last
+	pending    error
+	untried    error
+	clock      bootClock
+	exes       exeCache
+	cgroups    cgroupPaths
 
 	identities identities
 }

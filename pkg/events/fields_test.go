@@ -40,7 +40,7 @@ func TestEveryExportedFieldChangesTheJSON(t *testing.T) {
 		func() any { return eventtest.Unit() },
 		func() any { return eventtest.Hang() },
 		func() any {
-			return &events.Lost{Time: eventtest.Time, RingFull: 1, Missed: 1, Receipts: 1}
+			return &events.Lost{Time: eventtest.Time, RingFull: 1, Missed: 1, Receipts: 1, By: []events.LostBy{{UID: 1, Count: 1}}}
 		},
 	} {
 		before := encoded(record())

@@ -131,6 +131,12 @@ type (
 		Missed       uint64 `json:"missed"`
 		Receipts     uint64 `json:"receipts"`
 		Names        uint64 `json:"names,omitempty"`
+		By           []struct {
+			CgroupID uint64 `json:"cgroup_id"`
+			Cgroup   string `json:"cgroup"`
+			UID      uint32 `json:"uid"`
+			Count    uint64 `json:"count"`
+		} `json:"by,omitempty"`
 	}
 )
 
@@ -280,6 +286,9 @@ func (l *Lost) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decoding event: %w", err)
 	}
 	*l = Lost{Time: t.UTC(), RingFull: j.RingFull, Missed: j.Missed + j.InFlightFull, Receipts: j.Receipts, Names: j.Names}
+	for _, by := range j.By {
+		l.By = append(l.By, LostBy{CgroupID: by.CgroupID, Cgroup: by.Cgroup, UID: by.UID, Count: by.Count})
+	}
 	return nil
 }
 

@@ -126,6 +126,28 @@ func (JSONEncoder) AppendLost(b []byte, l *Lost) []byte {
 		b = append(b, `,"names":`...)
 		b = strconv.AppendUint(b, l.Names, 10)
 	}
+	for i := range l.By {
+		by := &l.By[i]
+		if i == 0 {
+			b = append(b, `,"by":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		if by.CgroupID == 0 {
+			b = append(b, `{"uid":`...)
+			b = strconv.AppendUint(b, uint64(by.UID), 10)
+		} else {
+			b = append(b, `{"cgroup_id":`...)
+			b = strconv.AppendUint(b, by.CgroupID, 10)
+		}
+		b = appendName(b, `,"cgroup":`, by.Cgroup)
+		b = append(b, `,"count":`...)
+		b = strconv.AppendUint(b, by.Count, 10)
+		b = append(b, '}')
+	}
+	if len(l.By) > 0 {
+		b = append(b, ']')
+	}
 	return append(b, '}', '\n')
 }
 

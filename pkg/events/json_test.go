@@ -109,8 +109,11 @@ func TestJSONOfAnEvent(t *testing.T) {
 }
 
 func TestJSONOfALoss(t *testing.T) {
-	lost := events.Lost{Time: eventtest.Time, RingFull: 10, Missed: 3, Receipts: 4, Names: 5}
-	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":13,"ring_full":10,"missed":3,"receipts":4,"names":5}`
+	lost := events.Lost{Time: eventtest.Time, RingFull: 10, Missed: 3, Receipts: 4, Names: 5, By: []events.LostBy{
+		{CgroupID: 7, Cgroup: "/user.slice/user-1000.slice", Count: 8}, {UID: 0, Count: 2},
+	}}
+	want := `{"type":"lost","time":"2026-11-23T16:01:46.123456789Z","count":13,"ring_full":10,"missed":3,"receipts":4,"names":5,` +
+		`"by":[{"cgroup_id":7,"cgroup":"/user.slice/user-1000.slice","count":8},{"uid":0,"count":2}]}`
 	if diff := cmp.Diff(want+"\n", string(events.JSONEncoder{}.AppendLost(nil, &lost))); diff != "" {
 		t.Errorf("- want, + got\n%s", diff)
 	}

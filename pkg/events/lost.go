@@ -11,6 +11,9 @@ type Lost struct {
 	Time time.Time
 	// RingFull counts datagrams for which the ring buffer had no room.
 	RingFull uint64
+	// By says whose datagrams RingFull counts, as far as is known, those who have lost the most first. When the ring
+	// buffer runs short, each has a share of what is left.
+	By []LostBy
 	// Missed counts datagrams for which the kernel skipped a program, because
 	// another run of it on the same CPU was preempted halfway (only on kernels
 	// that preempt themselves). It is an upper bound when there are datagrams
@@ -28,6 +31,18 @@ type Lost struct {
 	// of that user. No datagram is counted for it. One to such a socket is captured only if it reads
 	// like a notification.
 	Names uint64
+}
+
+// LostBy is who has sent datagrams that were lost: a control group, two levels below the root, such as that of a
+// unit or of a user; or a user whose processes are in none such.
+type LostBy struct {
+	// CgroupID is the id of the control group, 0 for a user, Cgroup its path, "" if it is not known any more; the JSON has none that is not UTF-8.
+	CgroupID uint64
+	Cgroup   string
+	// UID is the user, if CgroupID is 0.
+	UID uint32
+	// Count is how many datagrams.
+	Count uint64
 }
 
 // Count is the number of datagrams lost, all reasons together.
