@@ -146,6 +146,7 @@ prove: packages
 .PHONY: floods random fuzz-long
 floods: packages
 	SDTRACE_LONG=1 go test -count=1 -p 1 -timeout 60m $(ALONE)
+	SDTRACE_LONG=1 go test -count=1 -timeout 30m -run TestNoEnemyStopsACapture ./cmd/sdtrace
 # A million messages of two processes of a service, on each version of systemd a quarter; and 200 healthy units.
 random: packages
 	SDTRACE_LONG=1 go test -count=1 -timeout 2h -run TestRandomMessages -v ./vmtest/verdict

@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -224,6 +227,36 @@ func TestEveryPackageSaysOnWhichKernelsItsTestsRun(t *testing.T) {
 		// Who attaches programs is told by the library's package for it.
 		if listed && !measured && slices.Contains(p.Imports, "github.com/cilium/ebpf/link") && len(kernels) < len(all) {
 			t.Errorf("%s attaches programs, but runs on %d kernels of %d", name, len(kernels), len(all))
+		}
+	}
+}
+
+// Behind each promise of docs/security.md stands a test, which is there.
+func TestTheTestsThatKeepThePromisesAreThere(t *testing.T) {
+	root := filepath.Join("..", "..")
+	text, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source []byte
+	err = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := os.ReadFile(path)
+		source = append(source, file...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllSubmatch(text, -1)
+	if len(named) == 0 {
+		t.Error("it names none")
+	}
+	for _, match := range named {
+		if !bytes.Contains(source, []byte("\nfunc "+string(match[1])+"(t *testing.T)")) {
+			t.Errorf("there is no %s", match[1])
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -406,12 +407,17 @@ func PIDs(root string) ([]int, error) {
 	return pids, nil
 }
 
-// Each calls look for every process, several at a time. Processes that are gone are left out.
+// Each calls look for every process, several at a time. Processes that are gone are left out. The error says that /proc is
+// not there, or that no more files may be open.
 func Each(ctx context.Context, look func(Process)) error {
 	all, err := PIDs("/")
 	if err != nil {
 		return err
 	}
+	if len(all) == 0 {
+		return errors.New("/proc shows no process: mount it (proc(5))")
+	}
+	var full atomic.Bool
 	pids := make(chan int, len(all))
 	for _, pid := range all {
 		pids <- pid
@@ -424,14 +430,21 @@ func Each(ctx context.Context, look func(Process)) error {
 				if ctx.Err() != nil {
 					return
 				}
-				if p, err := Open(pid); err == nil {
+				p, err := Open(pid)
+				switch {
+				case err == nil:
 					look(p)
 					p.Close()
+				case IsFull(err):
+					full.Store(true)
 				}
 			}
 		})
 	}
 	group.Wait()
+	if full.Load() && ctx.Err() == nil {
+		return fmt.Errorf("looking at processes: %w (ulimit -n)", unix.EMFILE)
+	}
 	return ctx.Err()
 }
 
@@ -439,6 +452,9 @@ func Each(ctx context.Context, look func(Process)) error {
 func IsMissing(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
+
+// IsFull reports whether an error says that no more files may be open.
+func IsFull(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 // IsDenied reports whether an error is for want of a right, and not because what
 // was looked at is gone.

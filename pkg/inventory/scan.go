@@ -58,10 +58,13 @@ type holder struct {
 // processes finds network namespaces and the clients.
 func (s *scan) processes(ctx context.Context) error {
 	return s.each(ctx, "NOTIFY_SOCKET of some processes", func(p proc.Process) {
-		denied := proc.IsDenied(s.namespaces.AddOf(p))
+		added := s.namespaces.AddOf(p)
 		err := s.addClient(p)
-		if denied || proc.IsDenied(err) {
+		switch {
+		case proc.IsDenied(added) || proc.IsDenied(err):
 			s.addUnreadable(p)
+		case proc.IsFull(added) || proc.IsFull(err):
+			s.leaveOut(p, "too many files are open (ulimit -n)")
 		}
 		if errors.Is(err, unix.EFBIG) {
 			s.leaveOut(p, "its environment is longer than 2 MiB")
