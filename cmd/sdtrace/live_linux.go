@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -215,12 +216,16 @@ func waitForHangup(ctx context.Context, f *os.File) {
 }
 
 // dieOf ends the process by a signal, of those that are ordinary ways to end a
-// program: systemd takes it for a success where it would take 143 for a failure.
+// program: systemd takes it for a success where it would take 143 for a failure. It returns where the signal does not
+// end the process: it was ignored from the start (nohup(1)), or the process is number 1 of its pid namespace.
 func dieOf(killer syscall.Signal) {
 	switch killer {
 	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL:
+		if os.Getpid() == 1 {
+			return
+		}
 		signal.Reset(killer)
-		_ = syscall.Kill(os.Getpid(), killer)
-		select {} // until it is delivered
+		runtime.LockOSThread() // a signal to this thread is delivered before the call returns
+		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), killer)
 	}
 }

@@ -87,7 +87,12 @@ func (f *relayFlags) runCommand(config relay.Config, command []string, log *deci
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	var stopped atomic.Bool
-	go forwardSignals(signals, pid, &stopped)
+	// Held before it can be reaped, as its number may be another one's then, and for as long as there are signals.
+	held, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("holding %s: %w", command[0], err)
+	}
+	go forwardSignals(signals, held, &stopped)
 
 	status := reap(pid)
 	cancel()
@@ -224,7 +229,7 @@ func newExecCommand() *cobra.Command {
 
 // forwardSignals passes every signal on that is not about ourselves. stopped is
 // set by one that asks to end.
-func forwardSignals(signals <-chan os.Signal, pid int, stopped *atomic.Bool) {
+func forwardSignals(signals <-chan os.Signal, pidfd int, stopped *atomic.Bool) {
 	terminal := isTerminal(os.Stdin)
 	for s := range signals {
 		number, ok := s.(syscall.Signal)
@@ -243,7 +248,7 @@ func forwardSignals(signals <-chan os.Signal, pid int, stopped *atomic.Bool) {
 				continue // the terminal sends it to the command as well
 			}
 		}
-		_ = syscall.Kill(pid, number)
+		_ = unix.PidfdSendSignal(pidfd, number, nil, 0) // ESRCH: it has ended
 	}
 }
 

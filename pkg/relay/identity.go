@@ -25,7 +25,8 @@ const (
 	// AccessAll admits every process of the container.
 	AccessAll Access = iota
 	// AccessMain admits the main process: the one that has number 1 in the
-	// container's pid namespace, the one named by [Container].PID, or the command.
+	// container's pid namespace, the one named by [Container].PID, the command, or
+	// the one whose MAINPID= was forwarded last.
 	AccessMain
 	// AccessExec admits the main process and those that were started in the
 	// container from outside, by the runtime: their parent is not in it.
@@ -110,13 +111,19 @@ type identity struct {
 	container Container
 	access    Access
 	command   int // pid of a process that counts as the main one too; 0: none
+	named     int // that of the one that the host was told is the main one, which lives; 0: none
 
 	ownPIDNS namespace
 	pidNS    namespace // zero: not known, or not asked for
 	pidNSFD  int       // holds pidNS; -1: none
-	netNS    namespace
-	netNSFD  int
-	own      int64 // the relay's own offset of CLOCK_MONOTONIC
+	// top is where the main process is number 1, where pidNS does not say: the topmost pid namespace below our own
+	// on the way to the first sender that is in one. Whoever makes himself another one, in it or beside it, is not
+	// main there.
+	top     namespace
+	topFD   int // holds top; -1: none
+	netNS   namespace
+	netNSFD int
+	own     int64 // the relay's own offset of CLOCK_MONOTONIC
 
 	senders map[senderKey]*process
 	last    sighting
@@ -129,7 +136,7 @@ type identity struct {
 
 func newIdentity(c Container, access Access) (*identity, error) {
 	id := &identity{
-		container: c, access: access, pidNSFD: -1, netNSFD: -1,
+		container: c, access: access, pidNSFD: -1, topFD: -1, netNSFD: -1,
 		senders: make(map[senderKey]*process),
 		cgroups: make(map[uint64]struct{}),
 	}
@@ -182,12 +189,12 @@ func cgroupPath(path string) string {
 }
 
 func (id *identity) close() {
-	for _, fd := range []int{id.pidNSFD, id.netNSFD} {
+	for _, fd := range []int{id.pidNSFD, id.topFD, id.netNSFD} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	id.pidNSFD, id.netNSFD = -1, -1
+	id.pidNSFD, id.topFD, id.netNSFD = -1, -1, -1
 	id.forget()
 	id.forgetMain()
 }
@@ -204,6 +211,10 @@ func (id *identity) forget() {
 // identify says who has sent a datagram. pidfd is what the kernel gave with it,
 // or -1, and stays open until forgetLast. The result is valid until the next call.
 func (id *identity) identify(pid, pidfd int) *process {
+	if id.command != 0 && pid == os.Getpid() {
+		// In our name speaks who takes us for its parent, as systemd-notify(1) does: COMMAND, which is our child.
+		pid, pidfd = id.command, -1
+	}
 	if pidfd < 0 {
 		return id.lookUp(pid, pidfd)
 	}
@@ -277,7 +288,7 @@ func (id *identity) inspect(pid, pidfd int) *process {
 	p.pidNS = ns
 	p.refused = id.belongs(pid, fd, ns)
 	if p.refused == ReasonNone {
-		p.main = id.isMain(pid, ns)
+		p.main = id.isMain(pid, fd, ns)
 		p.refused = id.admits(p)
 	}
 	p.offset, p.offsetKnown = monotonicOffset(pid)
@@ -453,11 +464,12 @@ func (id *identity) descends(pid, fd int, ns namespace) Reason {
 	}
 	if id.container.Adopt && ns != id.ownPIDNS {
 		if id.pidNS == (namespace{}) {
-			held, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			// Of the first sender's the topmost: it may have made itself one in the container.
+			held, top, err := topBelow(fd, id.ownPIDNS)
 			if err != nil {
 				return ReasonUnidentified
 			}
-			id.pidNS, id.pidNSFD = ns, held
+			id.pidNS, id.pidNSFD = top, held
 		}
 		if isBelow(fd, id.pidNS) {
 			return ReasonNone
@@ -491,15 +503,38 @@ func isDescendant(pid int) bool {
 	return false
 }
 
-func (id *identity) isMain(pid int, ns namespace) bool {
-	if pid == id.container.PID || pid == id.command {
+func (id *identity) isMain(pid, fd int, ns namespace) bool {
+	if pid == id.container.PID || pid == id.command || pid == id.named {
 		return true
 	}
-	if ns == id.ownPIDNS || (id.pidNS != namespace{} && ns != id.pidNS) {
+	if ns == id.ownPIDNS || ns != id.mainNS(fd) {
 		return false
 	}
 	s, err := readStatus(pid)
 	return err == nil && s.NSPID == 1
+}
+
+// mainNS is the pid namespace in which the main process is number 1, none if that is not known. fd is a sender's.
+func (id *identity) mainNS(fd int) namespace {
+	if id.pidNS != (namespace{}) {
+		return id.pidNS
+	}
+	if id.topFD < 0 {
+		if held, top, err := topBelow(fd, id.ownPIDNS); err == nil {
+			id.top, id.topFD = top, held
+		}
+	}
+	return id.top
+}
+
+// setNamed notes which process the host was told is the main one, 0 for none any more. What is known of senders was
+// judged by the one before.
+func (id *identity) setNamed(pid int) {
+	if id.named != pid {
+		id.named = pid
+		id.forget()
+		id.forgetLast()
+	}
 }
 
 // admits applies the access mode to a process of the container.

@@ -74,6 +74,30 @@ func isBelow(fd int, ns namespace) bool {
 	return false
 }
 
+// topBelow opens the topmost pid namespace below another one, own, on the way to the one behind fd. The error says that there
+// is none.
+func topBelow(fd int, own namespace) (top int, ns namespace, err error) {
+	level, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	for err == nil {
+		var parent int
+		if parent, err = unix.IoctlRetInt(level, unix.NS_GET_PARENT); err != nil {
+			break
+		}
+		above, statErr := namespaceOf(parent)
+		if statErr == nil && above == own {
+			unix.Close(parent)
+			ns, err = namespaceOf(level)
+			return level, ns, err
+		}
+		unix.Close(level)
+		level, err = parent, statErr
+	}
+	if level >= 0 {
+		unix.Close(level)
+	}
+	return -1, namespace{}, err
+}
+
 // readStatus reads /proc/PID/status.
 func readStatus(pid int) (proc.Status, error) {
 	p, err := proc.Open(pid)

@@ -576,6 +576,9 @@ func (r *Relay) sent(e *entry) {
 func (r *Relay) setMain(t target) {
 	r.main.close()
 	r.main = t
+	if len(r.members) == 1 { // of several none is forwarded
+		r.members[0].identity.setNamed(t.pid)
+	}
 }
 
 // drop takes the head off the queue, undelivered.

@@ -611,6 +611,85 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// Whoever makes himself a pid namespace, in the container or beside it, is number 1 there, and not the container's main
+// process.
+func TestNumberOneOfAnotherNamespaceIsNotTheMainProcess(t *testing.T) {
+	for _, first := range []string{"main", "nested"} {
+		t.Run("the first is "+first, func(t *testing.T) {
+			a := startAgent(t, ownNamespaces...)
+			cgroup := moveToCgroup(t, a.pid)
+			r := newRig(t, withContainer(relay.Container{Cgroup: cgroup}, relay.AccessMain))
+			nested := runAsAgent(t, command("nsenter", "--target", strconv.Itoa(a.pid), "--pid", "--net",
+				"unshare", "--pid", "--fork", "--kill-child", os.Args[0]))
+			beside := startAgent(t, ownNamespaces...)
+			for _, other := range []*agent{nested, beside} {
+				for _, pid := range tree(t, other.cmd.Process.Pid) {
+					enterCgroup(t, cgroup, pid)
+				}
+				if other.self.PID != 1 {
+					t.Fatalf("it is number %d of its pid namespace", other.self.PID)
+				}
+			}
+			if first == "main" {
+				a.send(r.socket, "STATUS=main")
+				r.host.expect("STATUS=main")
+			}
+			for _, other := range []*agent{nested, beside} {
+				other.send(r.socket, "STATUS=other")
+				r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMain)
+			}
+			a.send(r.socket, "STATUS=main")
+			r.host.expect("STATUS=main")
+		})
+	}
+}
+
+// tree is a process and what descends from it.
+func tree(t testing.TB, pid int) []int {
+	t.Helper()
+	all := []int{pid}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range strings.Fields(string(children)) {
+		child, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, tree(t, child)...)
+	}
+	return all
+}
+
+// The first to send is not the container because of that.
+func TestASenderInANamespaceOfItsOwnDoesNotLockTheContainerOut(t *testing.T) {
+	a := startAgent(t, ownNamespaces...)
+	r := newRig(t, withContainer(relay.Container{Adopt: true}, relay.AccessAll))
+	nested := runAsAgent(t, command("nsenter", "--target", strconv.Itoa(a.pid), "--pid", "--net",
+		"unshare", "--pid", "--fork", "--kill-child", os.Args[0]))
+	for _, sender := range []*agent{nested, a} {
+		sender.send(r.socket, "STATUS=inside")
+		r.host.expect("STATUS=inside")
+	}
+}
+
+// As for systemd: a service below an init of its container's says which process it is.
+func TestTheProcessThatWasNamedIsTheMainOneFromThenOn(t *testing.T) {
+	a := startAgent(t, ownNamespaces...)
+	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessMain))
+	service := runAsAgent(t, command("nsenter", "--target", strconv.Itoa(a.pid), "--pid", "--net", os.Args[0]))
+	service.send(r.socket, "STATUS=not yet")
+	r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMain)
+	a.send(r.socket, fmt.Sprintf("READY=1\nMAINPID=%d", service.self.PID))
+	below := tree(t, service.cmd.Process.Pid) // nsenter forks
+	if m := r.host.next(); !strings.Contains(m.text, fmt.Sprintf("MAINPID=%d\n", below[len(below)-1])) {
+		t.Fatalf("the host got %q", m.text)
+	}
+	service.send(r.socket, "STOPPING=1")
+	r.host.expect("STOPPING=1")
+}
+
 func TestTheClockOfTheContainerIsTranslated(t *testing.T) {
 	a := startAgent(t, "--time", "--monotonic", "100000", "--pid", "--fork", "--kill-child")
 	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessAll))

@@ -125,17 +125,28 @@ func (u *unixUpstream) resolve() {
 }
 
 func (u *unixUpstream) send(payload []byte, fds []int, pid int) error {
-	errno := u.sendmsg(payload, fds, pid)
-	if errno != 0 && pid != 0 {
-		// As sd_pid_notify(3): without the right to claim it, or when that
-		// process is gone, as what we are.
-		errno = u.sendmsg(payload, fds, 0)
-	}
+	errno := u.sendAs(payload, fds, pid)
 	if gone(errno) && len(u.path) > sunPathMax {
 		u.resolve()
-		errno = u.sendmsg(payload, fds, 0)
+		errno = u.sendAs(payload, fds, pid)
 	}
 	return sendError(errno)
+}
+
+// sendAs sends one datagram as a process if it may, else as what we are.
+func (u *unixUpstream) sendAs(payload []byte, fds []int, pid int) unix.Errno {
+	errno := u.sendmsg(payload, fds, pid)
+	if pid != 0 && mayNotClaim(errno) {
+		errno = u.sendmsg(payload, fds, 0)
+	}
+	return errno
+}
+
+// mayNotClaim reports whether the kernel refuses the credentials of another process, without the right to claim them, or as
+// that process is gone: then we send as what we are, as sd_pid_notify(3) does. With any other error the host, which
+// may heed that process alone, is asked again later.
+func mayNotClaim(errno unix.Errno) bool {
+	return errno == unix.EPERM || errno == unix.ESRCH || errno == unix.EINVAL
 }
 
 // sendmsg sends one datagram.
