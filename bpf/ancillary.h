@@ -230,36 +230,41 @@ __noinline int read_control(__u32 slot, __u32 memory, __u64 control, __u64 size)
 	return 0;
 }
 
-/* Whether there are credentials among the first of the control messages. */
-__noinline int has_credentials(__u32 memory, __u64 control, __u64 size)
+/*
+ * The process of the credentials among the first of the control messages, by the number that
+ * it has for the sender; 0: there are none.
+ */
+__noinline int claimed_in(__u32 memory, __u64 control, __u64 size)
 {
+	const bool user = memory == MEMORY_USER;
 	__u64 end = control + size;
 	struct cmsghdr_abi cmsg;
+	struct ucred_abi cred;
 	int i;
 
 	for (i = 0; i < CMSGS_MAX && control < end; i++) {
-		if (read_from(memory == MEMORY_USER, &cmsg, sizeof(cmsg),
-			      (void *)control) ||
+		if (read_from(user, &cmsg, sizeof(cmsg), (void *)control) ||
 		    cmsg.cmsg_len < sizeof(cmsg))
 			return 0;
 		if (cmsg.cmsg_level == SOL_SOCKET &&
 		    cmsg.cmsg_type == SCM_CREDENTIALS)
-			return 1;
+			return read_from(user, &cred, sizeof(cred),
+					 (void *)control + sizeof(cmsg))
+				       ? 0
+				       : cred.pid;
 		control += CMSG_ALIGN(cmsg.cmsg_len);
 	}
 	return 0;
 }
 
 /*
- * Whether the sender has claimed the credentials that came with its datagram: the kernel adds
- * its own where it has claimed none (SO_PASSCRED). Those of another process are claimed,
- * wherever among the control messages they stand.
+ * Whether the sender has claimed the credentials that came with its datagram, of which ns_pid is
+ * what its message says: the kernel adds its own where it has claimed none (SO_PASSCRED).
+ * Those of another process are claimed, wherever among the control messages they stand.
  */
-static __always_inline bool is_claimed(__u32 pid, __u32 memory, __u64 control,
-				       __u64 size)
+static __always_inline bool is_claimed(__u32 pid, __u32 ns_pid)
 {
-	return pid != bpf_get_current_pid_tgid() >> 32 ||
-	       (size && has_credentials(memory, control, size));
+	return ns_pid || pid != bpf_get_current_pid_tgid() >> 32;
 }
 
 static __always_inline __u32 read_files(struct scm_fp_list *fp, __u8 *kinds)

@@ -209,10 +209,14 @@ static __always_inline void use_address(struct scratch *s, const struct call *c,
 __noinline int check_claim(__u64 control, __u64 size)
 {
 	struct scratch *s = scratch_get(SLOT_QUEUED);
+	struct event *e;
 
-	if (s && s->event.flags & EVENT_CLAIMED &&
-	    !is_claimed(s->event.claimed_pid, MEMORY_KERNEL, control, size))
-		s->event.flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
+	if (!s)
+		return 0;
+	e = &s->event;
+	e->claimed_ns_pid = size ? claimed_in(MEMORY_KERNEL, control, size) : 0;
+	if (!is_claimed(e->claimed_pid, e->claimed_ns_pid))
+		e->flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
 	return 0;
 }
 

@@ -270,9 +270,13 @@ static __always_inline void check_claim(struct scratch *s,
 					const struct syscall *call)
 {
 	const struct user_msghdr_abi *msg = &s->msg;
-	__u64 size = sends_message(call) ? msg->msg_controllen : 0;
 
-	if (!is_claimed(s->anc.pid, MEMORY_USER, (__u64)msg->msg_control, size))
+	if (!(s->anc.flags & EVENT_CLAIMED))
+		return;
+	if (sends_message(call) && msg->msg_controllen)
+		s->anc.ns_pid = claimed_in(MEMORY_USER, (__u64)msg->msg_control,
+					   msg->msg_controllen);
+	if (!is_claimed(s->anc.pid, s->anc.ns_pid))
 		s->anc.flags &= ~(EVENT_CLAIMED | EVENT_CLAIMED_IDS);
 }
 

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/history"
+	"github.com/sdtrace/sdtrace/internal/osthread"
 	"github.com/sdtrace/sdtrace/internal/proc"
 	"github.com/sdtrace/sdtrace/pkg/capture"
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -225,7 +225,7 @@ func dieOf(killer syscall.Signal) {
 			return
 		}
 		signal.Reset(killer)
-		runtime.LockOSThread() // a signal to this thread is delivered before the call returns
-		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), killer)
+		// A signal to the thread itself is delivered before the call returns.
+		_ = osthread.Do(func() error { return unix.Tgkill(os.Getpid(), unix.Gettid(), killer) })
 	}
 }

@@ -282,6 +282,9 @@ func TestClaimedIDsOfAUserNamespace(t *testing.T) {
 		if claimed.PID != 0 && claimed.PID != a.pid || claimed.NSPID != 0 && claimed.NSPID != 1 || claimed.PID|claimed.NSPID == 0 {
 			t.Errorf("process 1 of the namespace is %d, captured %+v", a.pid, claimed)
 		}
+		if (claimed.PID == 0 || claimed.NSPID == 0) && c.Knows().Receivers && !mayMiss() {
+			t.Errorf("the datagram tells the one number, and the message the other, captured %+v", claimed)
+		}
 		if claimed.UID != nil && *claimed.UID != a.uid {
 			t.Errorf("user 0 of the namespace is %d, captured %d", a.uid, *claimed.UID)
 		}
