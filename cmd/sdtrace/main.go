@@ -30,10 +30,18 @@ const (
 	exitUnknown = 4 // it cannot be told
 )
 
+// execCommandName is how sdtrace calls itself to become another program: the names of signals to be ignored, joined by
+// commas, the program, and its arguments follow.
+const execCommandName = "relay-exec"
+
 // patience is how long what does not answer is waited for after a signal to end.
 const patience = 300 * time.Millisecond
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == execCommandName {
+		// It is to become another program, and signals are already for that.
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	context.AfterFunc(ctx, func() { time.AfterFunc(patience, giveUp) })
@@ -55,17 +63,33 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil, errors.Is(err, syscall.EPIPE):
 		return exitOK
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "sdtrace: %s (see %s --help)\n", oneLine(err), usage.command)
+		lastSay(stderr, fmt.Sprintf("sdtrace: %s (see %s --help)\n", oneLine(err), usage.command))
 		return exitUsage
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			fmt.Fprintf(stderr, "sdtrace: %s\n", oneLine(exit.err))
+			lastSay(stderr, fmt.Sprintf("sdtrace: %s\n", oneLine(exit.err)))
 		}
 		dieOf(exit.signal)
 		return exit.status
 	default:
-		fmt.Fprintf(stderr, "sdtrace: %s\n", oneLine(err))
+		lastSay(stderr, fmt.Sprintf("sdtrace: %s\n", oneLine(err)))
 		return exitFailure
+	}
+}
+
+// lastWords is how long the end waits for somebody to take what there is to say.
+const lastWords = time.Second
+
+// lastSay writes what there is to say at the end, if it is taken: a pipe that nobody reads may be full.
+func lastSay(stderr io.Writer, text string) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		_, _ = io.WriteString(stderr, text)
+	}()
+	select {
+	case <-said:
+	case <-time.After(lastWords):
 	}
 }
 

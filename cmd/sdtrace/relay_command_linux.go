@@ -33,7 +33,7 @@ const (
 )
 
 // runCommand relays for as long as the command runs.
-func (f *relayFlags) runCommand(config relay.Config, command []string, log *decisionLog) error {
+func (f *relayFlags) runCommand(started context.Context, config relay.Config, command []string, log *decisionLog) error {
 	access, err := relay.ParseAccess(f.access)
 	if err != nil {
 		return err
@@ -42,11 +42,15 @@ func (f *relayFlags) runCommand(config relay.Config, command []string, log *deci
 	if err != nil {
 		return cannotStart(command[0], err)
 	}
+	ignored := ignoredSignals()
 	// From now on, so that none is missed: what comes before the command runs
 	// is forwarded when it does.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	defer signal.Stop(signals)
+	if started.Err() != nil && len(signals) == 0 {
+		signals <- cameBefore(started) // while this program started
+	}
 
 	dir, err := f.makeDirectory()
 	if err != nil {
@@ -77,7 +81,7 @@ func (f *relayFlags) runCommand(config relay.Config, command []string, log *deci
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming the reaper of descendants: %w", err)
 	}
-	pid, err := f.start(program, command, dir.path, config.Policy)
+	pid, err := f.start(program, command, dir.path, config.Policy, ignored)
 	if err != nil {
 		return cannotStart(command[0], err)
 	}
@@ -152,7 +156,7 @@ func describe(status unix.WaitStatus) string {
 
 // start starts the command through ourselves, as execCommand: only the process
 // itself can know its number before the command runs.
-func (f *relayFlags) start(program string, command []string, dir string, policy relay.Policy) (pid int, err error) {
+func (f *relayFlags) start(program string, command []string, dir string, policy relay.Policy, ignored string) (pid int, err error) {
 	files := []uintptr{0, 1, 2}
 	env := commandEnv(os.Environ())
 	switch {
@@ -182,8 +186,28 @@ func (f *relayFlags) start(program string, command []string, dir string, policy 
 				"LISTEN_FDNAMES="+strings.Join(names, ":"))
 		}
 	}
-	args := append([]string{"sdtrace", execCommandName, program}, command...)
+	args := append([]string{"sdtrace", execCommandName, ignored, program}, command...)
 	return syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{Env: env, Files: files})
+}
+
+// cameBefore is the signal that has ended a context of [signal.NotifyContext].
+func cameBefore(ctx context.Context) os.Signal {
+	if strings.HasPrefix(context.Cause(ctx).Error(), syscall.SIGINT.String()) {
+		return syscall.SIGINT
+	}
+	return syscall.SIGTERM
+}
+
+// ignoredSignals names what was ignored when we were started, as by nohup(1) or by a shell for what runs in the background: the
+// command is to ignore it, too. Of other signals Go's runtime does not tell.
+func ignoredSignals() string {
+	var names []string
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			names = append(names, unix.SignalName(s))
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 // commandEnv is the environment without what is about us and our own socket.
@@ -198,9 +222,6 @@ func commandEnv(environ []string) []string {
 	})
 }
 
-// execCommandName is how sdtrace calls itself to become the command.
-const execCommandName = "relay-exec"
-
 // ownPID stands for the number of the process that has it in its environment.
 const ownPID = "@self@"
 
@@ -212,16 +233,21 @@ func newExecCommand() *cobra.Command {
 		SilenceErrors:      true,
 		SilenceUsage:       true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) < 2 {
+			if len(args) < 3 {
 				return errors.New("this is for sdtrace relay to call")
 			}
+			for name := range strings.SplitSeq(args[0], ",") {
+				if number := unix.SignalNum(name); number != 0 {
+					signal.Ignore(number)
+				}
+			}
+			args = args[1:]
 			env := os.Environ()
 			for i, assignment := range env {
 				if name, value, _ := strings.Cut(assignment, "="); value == ownPID {
 					env[i] = name + "=" + strconv.Itoa(os.Getpid())
 				}
 			}
-			signal.Reset()
 			return cannotStart(args[1], syscall.Exec(args[0], args[1:], env))
 		},
 	}

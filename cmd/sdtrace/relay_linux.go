@@ -121,7 +121,7 @@ func (f *relayFlags) run(cmd *cobra.Command, command []string) error {
 	defer log.close()
 	config.OnDecision = log.note
 	if len(command) > 0 {
-		return f.runCommand(config, command, log)
+		return f.runCommand(cmd.Context(), config, command, log)
 	}
 	if config.Members, err = f.members(); err != nil {
 		return usage(cmd, err)

@@ -23,6 +23,9 @@ type decisionLog struct {
 	done  chan struct{}
 }
 
+// valueMax is how many bytes of a value a line has: those that wait are kept in memory.
+const valueMax = 200
+
 // kind is what decisions have in common that are reported once.
 type kind struct {
 	member  string
@@ -45,10 +48,13 @@ func newDecisionLog(w io.Writer, all bool) *decisionLog {
 	return l
 }
 
-// close writes what is left.
+// close writes what is left, as far as it is taken in time: the end does not wait for a log.
 func (l *decisionLog) close() {
 	close(l.lines)
-	<-l.done
+	select {
+	case <-l.done:
+	case <-time.After(lastWords):
+	}
 }
 
 // note is a relay's OnDecision.
@@ -98,7 +104,11 @@ func formatDecision(now time.Time, d relay.Decision, suffix string) string {
 	if d.Reason != relay.ReasonNone {
 		line += ": " + d.Reason.String()
 	}
-	if d.Value != nil {
+	switch {
+	case d.Value == nil:
+	case len(d.Value) > valueMax:
+		line += " " + strconv.QuoteToASCII(string(d.Value[:valueMax])) + "..."
+	default:
 		line += " " + strconv.QuoteToASCII(string(d.Value))
 	}
 	return line + suffix + "\n"

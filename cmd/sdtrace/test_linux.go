@@ -110,7 +110,7 @@ func (f *testFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	// It becomes the command by itself: only so it knows its number before.
 	options.Program = "/proc/self/exe"
-	options.Args = append([]string{"sdtrace", execCommandName, program}, args...)
+	options.Args = append([]string{"sdtrace", execCommandName, "", program}, args...)
 	options.Env = withoutNotifications(os.Environ())
 	report, err := conformance.Run(cmd.Context(), options)
 	if err != nil {
