@@ -248,6 +248,9 @@ func (s *scan) inventory(wanted map[uint32]*Socket, all bool) *Inventory {
 	if !proc.IsHost() {
 		s.leftOut = append(s.leftOut, "processes outside of this pid namespace are not seen")
 	}
+	if s.full.Load() {
+		s.leftOut = append(s.leftOut, "no more files may be open (ulimit -n), and what could not be opened is missing")
+	}
 	for _, h := range proc.Hangs() {
 		s.leftOut = append(s.leftOut, h.String())
 	}

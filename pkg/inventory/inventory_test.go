@@ -4,6 +4,7 @@ package inventory_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -373,6 +374,37 @@ func TestWhatCannotBeLookedAtIsNamed(t *testing.T) {
 	kernel := func(name string) bool { return strings.HasPrefix(name, "kthreadd[") }
 	if slices.ContainsFunc(names, kernel) {
 		t.Error("a kernel thread is unreadable")
+	}
+}
+
+// Where no more files may be open, what is missing is not passed over in silence.
+func TestThatNoMoreFilesMayBeOpenIsSaid(t *testing.T) {
+	holdertest.RequireRoot(t)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	for more := range 3 {
+		limit := unix.Rlimit{Cur: uint64(free + more), Max: before.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		inv, err := inventory.Take(t.Context(), inventory.Options{})
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+		said := errors.Is(err, unix.EMFILE)
+		if err == nil {
+			said = slices.ContainsFunc(inv.LeftOut, func(why string) bool { return strings.HasPrefix(why, "no more files may be open") })
+		}
+		if !said {
+			t.Errorf("with %d files more: %v, %+v", more, err, inv)
+		}
 	}
 }
 

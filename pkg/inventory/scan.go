@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,8 @@ type scan struct {
 	queues      map[uint32]sockdiag.Queue
 	queueLimits map[uint64]uint32 // by network namespace
 
-	directories sync.Map // what *directory is at a sockdiag.FileID
+	directories sync.Map    // what *directory is at a sockdiag.FileID
+	full        atomic.Bool // no more files could be opened
 
 	mu         sync.Mutex
 	clients    []client
@@ -64,7 +66,7 @@ func (s *scan) processes(ctx context.Context) error {
 		case proc.IsDenied(added) || proc.IsDenied(err):
 			s.addUnreadable(p)
 		case proc.IsFull(added) || proc.IsFull(err):
-			s.leaveOut(p, "too many files are open (ulimit -n)")
+			s.full.Store(true)
 		}
 		if errors.Is(err, unix.EFBIG) {
 			s.leaveOut(p, "its environment is longer than 2 MiB")
