@@ -61,18 +61,25 @@ func startEnemy(t *testing.T, kind string) (pid int) {
 	return pid
 }
 
-// memoryMax is the resident memory of a capture at most, in KiB.
-const memoryMax = 60 << 10
+// memoryMax is the resident memory of a capture at most, in KiB, and growthMax what enemies and messages add to what it has
+// when it begins: in an emulated machine, where nothing is given back so soon, that alone is held.
+const memoryMax, growthMax = 60 << 10, 24 << 10
 
 // Beside each of them an honest service is shown whole; the memory stays small; and who interrupts the capture
 // sees it end, as long as the enemy may live.
 func TestNoEnemyStopsACapture(t *testing.T) {
 	for _, kind := range enemytest.Kinds() {
-		t.Run(kind, func(t *testing.T) { testEnemies(t, 1000, kind) })
+		t.Run(kind, func(t *testing.T) {
+			vmtest.Natively(t, "in a machine all of them are tried at once")
+			testEnemies(t, 1000, kind)
+		})
 	}
 	messages := 10_000
-	if vmtest.Long() {
+	switch {
+	case vmtest.Long():
 		messages = 1_000_000
+	case !vmtest.Native():
+		messages = 1000
 	}
 	t.Run("all at once", func(t *testing.T) { testEnemies(t, messages, enemytest.Kinds()...) })
 }
@@ -116,6 +123,7 @@ func testEnemies(t *testing.T, messages int, kinds ...string) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", cmd.Process.Pid), []byte("5"), 0); err != nil {
 		t.Fatal(err)
 	}
+	atFirst := memory(t, cmd.Process.Pid, "VmRSS")
 	counted := make(chan captureCount, 1)
 	go func() { counted <- countCapture(t, stdout, address) }()
 	for _, kind := range kinds {
@@ -131,7 +139,7 @@ func testEnemies(t *testing.T, messages int, kinds ...string) {
 			t.Fatal(err)
 		}
 	}
-	peak := peakMemory(t, cmd.Process.Pid)
+	peak := memory(t, cmd.Process.Pid, "VmHWM")
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -139,10 +147,10 @@ func testEnemies(t *testing.T, messages int, kinds ...string) {
 	if err := cmd.Wait(); err != nil {
 		t.Error("sdtrace ends with", err)
 	}
-	if peak > memoryMax {
-		t.Errorf("it has taken %d KiB, want %d at most", peak, memoryMax)
+	if peak > memoryMax && vmtest.Native() || peak > atFirst+growthMax {
+		t.Errorf("it has taken %d KiB, after %d KiB at its beginning", peak, atFirst)
 	}
-	t.Logf("%+v, %d KiB", count, peak)
+	t.Logf("%+v, %d KiB, then %d KiB", count, atFirst, peak)
 	if count.honest > messages || count.honest+int(count.lost) < messages {
 		t.Errorf("of %d messages %d are shown, and %d counted as lost", messages, count.honest, count.lost)
 	}
@@ -175,24 +183,18 @@ func countCapture(t *testing.T, capture io.Reader, address string) (count captur
 	}
 }
 
-var peakPattern = regexp.MustCompile(`VmHWM:\s*(\d+) kB`)
-
-// peakMemory is the most resident memory that a process has had, in KiB.
-func peakMemory(t *testing.T, pid int) int {
+// memory is a number of /proc/PID/status, in KiB.
+func memory(t *testing.T, pid int, name string) (kib int) {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
-	match := peakPattern.FindSubmatch(status)
-	if match == nil {
-		t.Fatalf("no peak in %s", status)
+	_, rest, _ := strings.Cut(string(status), "\n"+name+":")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatalf("%s: %v in %s", name, err, status)
 	}
-	peak, err := strconv.Atoi(string(match[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return peak
+	return kib
 }
 
 // sockets lists what is there beside each of them, and names what it leaves out.
@@ -200,6 +202,7 @@ func TestNoEnemyStopsAList(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not declared: needs root")
 	}
+	vmtest.Natively(t, "what /proc shows is the same")
 	leftOut := map[string]string{
 		enemytest.EndlessEnvironment: "its environment is longer than 2 MiB",
 		enemytest.DeafFiles:          "where NOTIFY_SOCKET leads: it lies in a file system of another process",

@@ -102,6 +102,52 @@ func TestAnEnvironmentWithoutEndIsNotRead(t *testing.T) {
 	}
 }
 
+// Variables are of any length, and nothing in the middle of another one counts.
+func TestNotifySocketIsFoundInALongEnvironment(t *testing.T) {
+	const buffer = 16 << 10
+	for _, test := range []struct {
+		env  []string
+		want string
+		ok   bool
+	}{
+		{[]string{"A=1", "NOTIFY_SOCKET=/a", "B=NOTIFY_SOCKET=/b"}, "/a", true},
+		{[]string{"LONG=" + strings.Repeat("x", 100_000), "XNOTIFY_SOCKET=/x", "NOTIFY_SOCKET=@a"}, "@a", true},
+		{[]string{"L=" + strings.Repeat("x", buffer-2) + "NOTIFY_SOCKET=/middle", "Z=1"}, "", false},
+		{[]string{"NOTIFY_SOCKET="}, "", true},
+		{[]string{"A=1"}, "", false},
+	} {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(test.env, enemyEnv+"="+enemytest.SilentMemory)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = bufio.NewReader(out).ReadString('\n') // it is executed
+		p, err := proc.Open(cmd.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		value, ok, err := p.NotifySocket()
+		if value != test.want || ok != test.ok || err != nil {
+			t.Errorf("%.60q: %q, %v, %v, want %q, %v", test.env, value, ok, err, test.want, test.ok)
+		}
+		p.Close()
+		_ = in.Close()
+		_ = cmd.Wait()
+	}
+	e := startEnemy(t, enemytest.EndlessEnvironment)
+	if _, _, err := e.NotifySocket(); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("got error %v, want %v", err, unix.EFBIG)
+	}
+}
+
 // What has taken a request and does not answer holds even a process that is killed.
 func TestAFileSystemOfAnotherProcessIsNotAsked(t *testing.T) {
 	for kind, want := range map[string]bool{enemytest.SilentFiles: true, enemytest.LinkedFiles: true, enemytest.EndlessEnvironment: false} {

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -210,12 +211,41 @@ func bestCgroup(text []byte) string {
 // NotifySocket returns the value of NOTIFY_SOCKET in the environment that the process was
 // executed with.
 func (p Process) NotifySocket() (value string, ok bool, err error) {
-	environ, err := p.Read("environ")
+	found, err := Within(p, "environ", func(p Process) (variable string, err error) {
+		return p.variable("NOTIFY_SOCKET=")
+	}, nil)
+	value, ok = strings.CutPrefix(found, "NOTIFY_SOCKET=")
+	return value, ok, err
+}
+
+// variable reads the environment until it comes to a variable that begins so, and keeps no more of it than that: "" is
+// for none. The error is EFBIG when it has not come in as much as may be read.
+func (p Process) variable(begin string) (string, error) {
+	fd, err := p.Open("environ", unix.O_RDONLY)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
-	value, ok = Variable(environ, "NOTIFY_SOCKET")
-	return value, ok, nil
+	file := os.NewFile(uintptr(fd), "environ")
+	defer file.Close()
+	const most = 16 << 10 // of one variable
+	all := &io.LimitedReader{R: file, N: executedMax + 1}
+	lines := bufio.NewReaderSize(all, most)
+	for isBegin := true; ; {
+		text, err := lines.ReadSlice(0)
+		if isBegin && bytes.HasPrefix(text, []byte(begin)) && !errors.Is(err, bufio.ErrBufferFull) {
+			return string(bytes.TrimSuffix(text, []byte{0})), nil
+		}
+		isBegin = err == nil
+		switch {
+		case err == nil || errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && all.N == 0:
+			return "", unix.EFBIG
+		case errors.Is(err, io.EOF):
+			return "", nil
+		default:
+			return "", err
+		}
+	}
 }
 
 // Variable finds a variable in an environment block (proc_pid_environ(5)): the first one of
