@@ -392,7 +392,7 @@ func measureEncoder(b *bench) ([]row, error) {
 	if b.short {
 		count = "1"
 	}
-	out, err := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkDecode", "-benchmem", "-count", count, "./pkg/events").Output()
+	out, err := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkDecode", "-benchmem", "-count", count, "./internal/wire").Output()
 	if err != nil {
 		return nil, fmt.Errorf("go test -bench: %w", err)
 	}
@@ -407,6 +407,9 @@ func measureEncoder(b *bench) ([]row, error) {
 			names = append(names, m[1])
 		}
 		times[m[1]], allocs[m[1]] = append(times[m[1]], ns), m[3]
+	}
+	if len(names) == 0 {
+		return nil, errors.New("internal/wire has no benchmark of that name any more")
 	}
 	var rows []row
 	for _, name := range names {
