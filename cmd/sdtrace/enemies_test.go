@@ -35,29 +35,7 @@ func sdEnemy() {
 // startEnemy returns once there is one, for as long as the test runs, and says which process it is.
 func startEnemy(t *testing.T, kind string) (pid int) {
 	t.Helper()
-	cmd := exec.Command("sd-enemy", kind, t.TempDir())
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	line, _ := bufio.NewReader(out).ReadString('\n')
-	if strings.Contains(line, "/dev/fuse") {
-		t.Skip("not declared: this kernel has no FUSE: " + line)
-	}
-	if _, err := fmt.Sscan(line, &pid); err != nil {
-		t.Fatalf("the enemy says %q", line)
-	}
+	pid, _, _ = enemytest.Start(t, exec.Command("sd-enemy", kind, t.TempDir()))
 	return pid
 }
 

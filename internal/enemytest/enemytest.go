@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,6 +77,37 @@ func Play(kind, dir string) error {
 		return err
 	}
 	return wait(os.Getpid(), at)
+}
+
+// Start starts a program that plays an enemy, as [Play] does, until end is called or the test is over. It says which process is
+// not to be looked at, and where its memory is. A test that needs FUSE is left out where there is none.
+func Start(t testing.TB, cmd *exec.Cmd) (pid int, memory uintptr, end func()) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	t.Cleanup(end)
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	if strings.Contains(line, "/dev/fuse") {
+		t.Skip("not declared: this kernel has no FUSE: " + line)
+	}
+	if _, err := fmt.Sscan(line, &pid, &memory); err != nil {
+		t.Fatalf("the enemy says %q", line)
+	}
+	return pid, memory, end
 }
 
 // again has this program do nothing but wait.

@@ -3,7 +3,6 @@
 package proc_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -45,43 +44,20 @@ func startEnemy(t *testing.T, kind string) enemy {
 	return startEnemyIn(t, kind, t.TempDir())
 }
 
-func startEnemyIn(t *testing.T, kind, dir string) (e enemy) {
+func startEnemyIn(t *testing.T, kind, dir string) enemy {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("not declared: needs root")
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{enemyEnv + "=" + kind, "DIR=" + dir, "PATH=" + os.Getenv("PATH")}
-	in, err := cmd.StdinPipe()
+	pid, memory, end := enemytest.Start(t, cmd)
+	p, err := proc.Open(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	e.end = func() {
-		_ = in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	t.Cleanup(e.end)
-	line, _ := bufio.NewReader(out).ReadString('\n')
-	var pid int
-	if strings.Contains(line, "/dev/fuse") {
-		t.Skip("not declared: this kernel has no FUSE: " + line)
-	}
-	if _, err := fmt.Sscan(line, &pid, &e.memory); err != nil {
-		t.Fatalf("the enemy says %q", line)
-	}
-	if e.Process, err = proc.Open(pid); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	return e
+	t.Cleanup(p.Close)
+	return enemy{p, memory, end}
 }
 
 // look reads the memory, which takes until somebody gives up.
@@ -104,6 +80,9 @@ func TestAnEnvironmentWithoutEndIsNotRead(t *testing.T) {
 
 // Variables are of any length, and nothing in the middle of another one counts.
 func TestNotifySocketIsFoundInALongEnvironment(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not declared: needs root")
+	}
 	const buffer = 16 << 10
 	for _, test := range []struct {
 		env  []string
@@ -118,19 +97,8 @@ func TestNotifySocketIsFoundInALongEnvironment(t *testing.T) {
 	} {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(test.env, enemyEnv+"="+enemytest.SilentMemory)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = bufio.NewReader(out).ReadString('\n') // it is executed
-		p, err := proc.Open(cmd.Process.Pid)
+		pid, _, end := enemytest.Start(t, cmd)
+		p, err := proc.Open(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,8 +107,7 @@ func TestNotifySocketIsFoundInALongEnvironment(t *testing.T) {
 			t.Errorf("%.60q: %q, %v, %v, want %q, %v", test.env, value, ok, err, test.want, test.ok)
 		}
 		p.Close()
-		_ = in.Close()
-		_ = cmd.Wait()
+		end()
 	}
 	e := startEnemy(t, enemytest.EndlessEnvironment)
 	if _, _, err := e.NotifySocket(); !errors.Is(err, unix.EFBIG) {
