@@ -80,6 +80,9 @@ func TestAClaimBehindManyControlMessagesIsTold(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
 		c := named(t, backend)
 		if !c.Knows().Receivers {
+			if vmtest.KernelAtLeast(6, 3) {
+				t.Fatal("the capture sees no datagram")
+			}
 			t.Skip("not declared: this backend sees no datagram on this kernel")
 		}
 		r := listenPath(t, "behind/notify.sock")
