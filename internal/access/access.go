@@ -83,13 +83,10 @@ func (w Who) UID() uint32 { return w.uid }
 // refuses nothing. It takes root's rights, and no security module is asked, which knows the process itself.
 // The error is [proc.ErrHangs] or [proc.ErrFUSE] as for [proc.Process.OpenPath].
 func Try(p proc.Process, path string) (*Denied, error) {
-	return proc.Within(p, path, func(p proc.Process) (*Denied, error) { return try(p, path) }, nil)
+	return proc.WithinPath(p, path, func(p proc.Process) (*Denied, error) { return try(p, path) }, nil)
 }
 
 func try(p proc.Process, path string) (denied *Denied, err error) {
-	if p.IsOnFUSE(path) {
-		return nil, proc.ErrFUSE
-	}
 	s, err := p.Status()
 	if err != nil {
 		return nil, err

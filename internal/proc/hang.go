@@ -125,6 +125,18 @@ func Within[T any](p Process, what string, look func(Process) (T, error), drop f
 	return none, ErrHangs
 }
 
+// WithinPath is [Within] for a look that goes to a path as the process sees it. The error is [ErrFUSE], and nothing
+// is looked at, if the path leads into a file system of another process: who waits for that cannot be killed.
+func WithinPath[T any](p Process, path string, look func(Process) (T, error), drop func(T)) (T, error) {
+	return Within(p, path, func(p Process) (T, error) {
+		if p.IsOnFUSE(path) {
+			var none T
+			return none, ErrFUSE
+		}
+		return look(p)
+	}, drop)
+}
+
 // isLeft takes note that a look is left behind.
 func (h *Hang) isLeft(p Process) {
 	stat, _ := p.Stat() // this and what the owner is read of waits for nobody

@@ -465,15 +465,16 @@ func boundThrough(address events.Address) (fd string, ok bool) {
 
 // fileIn looks for the file of a socket in a directory that a process has open.
 func (s *scan) fileIn(p proc.Process, fd string, socket *sockdiag.Socket) *File {
-	found, _ := proc.Within(p, "fd/"+fd, func(p proc.Process) (*File, error) { return s.findIn(p, fd, socket), nil }, nil)
+	link, err := p.Link("fd/" + fd)
+	if err != nil {
+		return nil
+	}
+	found, _ := proc.WithinPath(p, link, func(p proc.Process) (*File, error) { return s.findIn(p, fd, link, socket), nil }, nil)
 	return found
 }
 
-func (s *scan) findIn(p proc.Process, fd string, socket *sockdiag.Socket) (found *File) {
-	link, err := p.Link("fd/" + fd)
-	if err != nil || p.IsOnFUSE(link) {
-		return nil
-	}
+// findIn does so where the directory is said to be.
+func (s *scan) findIn(p proc.Process, fd, link string, socket *sockdiag.Socket) *File {
 	dir, err := p.Open("fd/"+fd, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil

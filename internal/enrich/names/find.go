@@ -128,10 +128,7 @@ func (f *finder) readFile(pid, file string, believes func(uid uint32) bool) ([]b
 		return nil, err
 	}
 	defer p.Close()
-	if p.IsOnFUSE(file) {
-		return nil, proc.ErrFUSE
-	}
-	return proc.Within(p, file, func(p proc.Process) ([]byte, error) {
+	return proc.WithinPath(p, file, func(p proc.Process) ([]byte, error) {
 		return readFile(fmt.Sprintf("/proc/self/fd/%d/root", p.FD), file, believes)
 	}, nil)
 }
