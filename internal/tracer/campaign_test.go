@@ -243,6 +243,8 @@ func (m *campaign) compare(t *testing.T, attempts map[string]attempt, arrived ma
 			switch {
 			case e.Payload == nil:
 				untold = append(untold, e)
+			case len(e.Payload) == 0 && e.Result.Errno == "EAGAIN":
+				// io_uring tries again by itself while the queue is full, on older kernels with nothing (kernel: io_setup_async_msg).
 			case len(e.Payload) == 0 && !e.Result.Failed():
 				nothing[from{e.Sender.PID, string(e.Socket.Bound)}]++
 			default:
