@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -133,7 +134,7 @@ func (t *trial) start(ctx context.Context) error {
 	t.cmd.Stdin, t.cmd.Stdout, t.cmd.Stderr = os.Stdin, os.Stderr, os.Stderr
 	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	t.began = time.Now()
-	if err := t.cmd.Start(); err != nil {
+	if err := startAsService(t.cmd); err != nil {
 		return err
 	}
 	t.pid = uint32(t.cmd.Process.Pid)
@@ -144,6 +145,20 @@ func (t *trial) start(ctx context.Context) error {
 	t.versions = simulate(t)
 	context.AfterFunc(ctx, t.kill)
 	return nil
+}
+
+// startAsService starts a program with the signals of a service: it ignores SIGPIPE alone, whatever this process was
+// started with, as by nohup(1) (systemd.exec(5), IgnoreSIGPIPE=; systemd: exec_invoke).
+func startAsService(cmd *exec.Cmd) error {
+	// A signal that is caught here is at its default in a new program.
+	caught := make(chan os.Signal, 1)
+	for number := unix.SIGHUP; number < unix.SIGSYS; number++ {
+		if number != unix.SIGPIPE && signal.Ignored(number) {
+			signal.Notify(caught, number)
+		}
+	}
+	defer signal.Stop(caught)
+	return cmd.Start()
 }
 
 // kill ends what is left of the application.
