@@ -2,7 +2,8 @@
 /*
  * Counters that only ever grow: user space prints differences, so that no
  * increment is lost between reading and resetting. Each datagram adds to one of them, but
- * for COUNT_UNRETURNED, which goes up and down.
+ * for COUNT_UNRETURNED, which goes up and down, and for those that raw_tp/sys_exit cannot
+ * tell the receiver of: what they may have been is COUNT_UNKNOWN_*.
  */
 #ifndef __COUNTERS_H__
 #define __COUNTERS_H__
@@ -11,14 +12,17 @@
 #include <bpf/bpf_helpers.h>
 
 enum counter {
-	COUNT_IGNORED,	    /* not to a notify socket */
-	COUNT_FILTERED,	    /* rejected by a filter */
-	COUNT_CAPTURED,	    /* in the ring buffer */
-	COUNT_RING_FULL,    /* lost: no room in the ring buffer */
-	COUNT_RUN_SKIPPED,  /* lost: the kernel skipped a run for it */
-	COUNT_UNREADABLE,   /* lost: to an address that cannot be read */
-	COUNT_RECEIPT_LOST, /* receipts: no room to follow or to tell */
-	COUNT_UNRETURNED,   /* queued, but its send was not seen to return */
+	COUNT_IGNORED,		/* not to a notify socket */
+	COUNT_FILTERED,		/* rejected by a filter */
+	COUNT_CAPTURED,		/* in the ring buffer */
+	COUNT_RING_FULL,	/* lost: no room in the ring buffer */
+	COUNT_RUN_SKIPPED,	/* lost: the kernel skipped a run for it */
+	COUNT_UNREADABLE,	/* lost: to an address that cannot be read */
+	COUNT_RECEIPT_LOST,	/* receipts: no room to follow or to tell */
+	COUNT_UNRETURNED,	/* queued, but its send was not seen to return */
+	COUNT_UNKNOWN_IO_URING, /* requests of io_uring, of any kind */
+	COUNT_UNKNOWN_SPLICE,	/* calls that moved bytes to a datagram socket */
+	COUNT_UNKNOWN_COMPAT,	/* of 32-bit programs to a datagram socket */
 	COUNTERS,
 };
 

@@ -55,15 +55,18 @@ type FentryComm struct {
 type FentryCounter uint32
 
 const (
-	FentryCounterCOUNT_IGNORED      FentryCounter = 0
-	FentryCounterCOUNT_FILTERED     FentryCounter = 1
-	FentryCounterCOUNT_CAPTURED     FentryCounter = 2
-	FentryCounterCOUNT_RING_FULL    FentryCounter = 3
-	FentryCounterCOUNT_RUN_SKIPPED  FentryCounter = 4
-	FentryCounterCOUNT_UNREADABLE   FentryCounter = 5
-	FentryCounterCOUNT_RECEIPT_LOST FentryCounter = 6
-	FentryCounterCOUNT_UNRETURNED   FentryCounter = 7
-	FentryCounterCOUNTERS           FentryCounter = 8
+	FentryCounterCOUNT_IGNORED          FentryCounter = 0
+	FentryCounterCOUNT_FILTERED         FentryCounter = 1
+	FentryCounterCOUNT_CAPTURED         FentryCounter = 2
+	FentryCounterCOUNT_RING_FULL        FentryCounter = 3
+	FentryCounterCOUNT_RUN_SKIPPED      FentryCounter = 4
+	FentryCounterCOUNT_UNREADABLE       FentryCounter = 5
+	FentryCounterCOUNT_RECEIPT_LOST     FentryCounter = 6
+	FentryCounterCOUNT_UNRETURNED       FentryCounter = 7
+	FentryCounterCOUNT_UNKNOWN_IO_URING FentryCounter = 8
+	FentryCounterCOUNT_UNKNOWN_SPLICE   FentryCounter = 9
+	FentryCounterCOUNT_UNKNOWN_COMPAT   FentryCounter = 10
+	FentryCounterCOUNTERS               FentryCounter = 11
 )
 
 type FentryEvent struct {

@@ -22,6 +22,15 @@
 #define NR_SENDMSG 46
 #define NR_SENDMMSG 307
 #define NR_PWRITEV2 328
+#define NR_SENDFILE 40
+#define NR_SPLICE 275
+#define NR_IO_URING_ENTER 426
+#define COMPAT_WRITE 4
+#define COMPAT_WRITEV 146
+#define COMPAT_SENDMMSG 345
+#define COMPAT_SENDTO 369
+#define COMPAT_SENDMSG 370
+#define COMPAT_SOCKETCALL 102
 #define TS_COMPAT 0x2
 #elif defined(__TARGET_ARCH_arm64)
 #define NR_WRITE 64
@@ -31,6 +40,15 @@
 #define NR_SENDMSG 211
 #define NR_SENDMMSG 269
 #define NR_PWRITEV2 287
+#define NR_SENDFILE 71
+#define NR_SPLICE 76
+#define NR_IO_URING_ENTER 426
+#define COMPAT_WRITE 4
+#define COMPAT_WRITEV 146
+#define COMPAT_SEND 289
+#define COMPAT_SENDTO 290
+#define COMPAT_SENDMSG 296
+#define COMPAT_SENDMMSG 374
 #define TIF_32BIT 22
 #endif
 
@@ -80,6 +98,43 @@ static __always_inline bool is_compat(struct task_struct *task)
 #else
 	return READ(task, thread_info.flags) & (1UL << TIF_32BIT);
 #endif
+}
+
+#if defined(__TARGET_ARCH_x86)
+/* Which calls of socketcall(2) send, by bits of their numbers (kernel: linux/net.h). */
+#define SOCKETCALL_SENDS (1 << 9 | 1 << 11 | 1 << 16 | 1 << 20)
+
+/* The socket of socketcall(2), by which old 32-bit programs send, -1 if this is no send. */
+static __always_inline int socketcall_fd(struct pt_regs *regs)
+{
+	__u32 number = READ(regs, bx), args = READ(regs, cx), fd;
+
+	if (number > 31 || !(SOCKETCALL_SENDS >> number & 1) ||
+	    bpf_probe_read_user(&fd, sizeof(fd), (void *)(__u64)args))
+		return -1;
+	return fd;
+}
+#endif
+
+/* The descriptor that a 32-bit program's call writes or sends to, -1 of another call. */
+static __always_inline int compat_fd(struct pt_regs *regs, long nr)
+{
+	switch (nr) {
+	case COMPAT_WRITE:
+	case COMPAT_WRITEV:
+	case COMPAT_SENDMMSG:
+	case COMPAT_SENDTO:
+	case COMPAT_SENDMSG:
+#if defined(__TARGET_ARCH_x86)
+		return READ(regs, bx);
+	case COMPAT_SOCKETCALL:
+		return socketcall_fd(regs);
+#else
+	case COMPAT_SEND:
+		return READ(regs, orig_x0);
+#endif
+	}
+	return -1;
 }
 
 static __always_inline struct syscall read_syscall(struct pt_regs *regs)

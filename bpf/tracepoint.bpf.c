@@ -241,6 +241,10 @@ static __always_inline void describe_result(struct event *e,
 		return;
 	}
 	use_size(e, ret);
+	if (!ret) { /* of nothing, all is known */
+		e->payload_len = 0;
+		e->flags |= EVENT_PAYLOAD;
+	}
 	if (arrived || (dst->resolved && dst->unfiltered))
 		e->flags |= EVENT_DELIVERED;
 }
@@ -702,6 +706,64 @@ static __always_inline bool sends(long nr)
 	       nr == NR_WRITE || nr == NR_WRITEV || nr == NR_PWRITEV2;
 }
 
+/*
+ * A call that may have sent datagrams, which its arguments do not tell. It is counted only
+ * if it went to a datagram socket; of io_uring not even that can be told.
+ */
+static __always_inline void count_unknown(struct pt_regs *regs, long nr, long ret)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 what = COUNT_UNKNOWN_SPLICE;
+	struct syscall call;
+	struct scratch *s;
+	struct sock *sk;
+	int fd = -1;
+
+	if (nr == NR_IO_URING_ENTER) {
+		what = COUNT_UNKNOWN_IO_URING;
+	} else if (is_compat(task)) {
+		what = COUNT_UNKNOWN_COMPAT;
+		fd = compat_fd(regs, nr);
+	} else if (ret > 0 && (nr == NR_SPLICE || nr == NR_SENDFILE)) {
+		read_arguments(&call, regs);
+		fd = nr == NR_SPLICE ? call.arg2 : call.fd;
+	} else {
+		return;
+	}
+	s = scratch_get(SLOT_EXIT);
+	if (!s || is_own(s))
+		return;
+	if (what == COUNT_UNKNOWN_IO_URING) {
+		count_more(what, ret);
+		return;
+	}
+	sk = fd < 0 ? NULL : sock_of(fd);
+	if (sk && datagram_type(sk))
+		count(what);
+}
+
+/* Whether count_unknown may have something to count; most calls are none of these. */
+static __always_inline bool may_be_unknown(long nr)
+{
+	switch (nr) {
+	case NR_SPLICE:
+	case NR_SENDFILE:
+	case NR_IO_URING_ENTER:
+	case COMPAT_WRITE:
+	case COMPAT_WRITEV:
+	case COMPAT_SENDMMSG:
+	case COMPAT_SENDTO:
+	case COMPAT_SENDMSG:
+#if defined(__TARGET_ARCH_x86)
+	case COMPAT_SOCKETCALL:
+#else
+	case COMPAT_SEND:
+#endif
+		return true;
+	}
+	return false;
+}
+
 /* A connect(2) that failed. */
 static __always_inline void connect_failed(struct sock *sk, __u8 type,
 					   const struct syscall *call, long ret)
@@ -729,8 +791,11 @@ int syscall_exit(struct bpf_raw_tracepoint_args *ctx)
 
 	long nr = syscall_number(regs);
 
-	if (!sends(nr) && (nr != NR_CONNECT || ret >= 0))
+	if (!sends(nr) && (nr != NR_CONNECT || ret >= 0)) {
+		if (ret >= 0 && may_be_unknown(nr))
+			count_unknown(regs, nr, ret);
 		return 0;
+	}
 	s = scratch_get(SLOT_EXIT);
 	if (!s || is_own(s))
 		return 0;

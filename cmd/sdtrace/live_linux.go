@@ -145,6 +145,9 @@ func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *out
 		fmt.Fprintf(stderr, ", %d not read yet", n)
 	}
 	fmt.Fprintln(stderr)
+	if of := unknown(stats.Unknown); of != "" {
+		fmt.Fprintf(stderr, "sdtrace: not seen, as this backend cannot: what was sent by %s\n", of)
+	}
 	for _, h := range proc.Hangs() {
 		fmt.Fprintf(stderr, "sdtrace: %s\n", events.Escape(h.String()))
 	}
@@ -160,6 +163,24 @@ func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *out
 		stats.Seen(), stats.Ignored, stats.Filtered, stats.Captured,
 		stats.RingFull, stats.Missed, stats.Receipts)
 	return nil
+}
+
+// unknown names what may have sent datagrams, "" if nothing has.
+func unknown(u capture.Unknown) string {
+	var of []string
+	for _, reason := range []struct {
+		n    uint64
+		what string
+	}{
+		{u.IOUring, "requests of io_uring"},
+		{u.Splice, "calls of splice or sendfile"},
+		{u.Compat, "calls of 32-bit programs"},
+	} {
+		if reason.n > 0 {
+			of = append(of, fmt.Sprint(reason.n, " ", reason.what))
+		}
+	}
+	return strings.Join(of, ", ")
 }
 
 // findNetNS finds the inode number of a network namespace of this machine.

@@ -110,7 +110,7 @@ var plans = []attachPlan{
 			"socket.bound, socket.inode, receiver: when the sender gave an address, unless it can be proven\nthat the address led to this socket when the send began",
 			limitClaims,
 			"payload: of memory that cannot be read",
-			"sends by io_uring, splice, sendfile and 32-bit programs are not seen at all",
+			"sends by io_uring, splice, sendfile and 32-bit programs are not seen; the end of a capture says how many\nrequests and calls there were that may have sent some",
 			"the error that ended a sendmmsg after its first message"),
 		programs: []attachment{
 			rawTracepoint("process_executes", "sched_process_exec").ifByName(),

@@ -365,6 +365,7 @@ func fail(err error) {
 type worker struct {
 	socks    map[string]int
 	ring     *uring
+	compat   *compatMemory
 	noAccess []byte
 	passed   []int // file descriptors
 	// threads yields the result of each blocked thread that has come back.
@@ -424,6 +425,8 @@ func (w *worker) run(s step) outcome {
 		return sendAtOnce(s)
 	case "spawn":
 		return w.spawn(s)
+	case "32-bit write", "32-bit sendto", "32-bit sendmsg":
+		return w.sendCompat(s)
 	default:
 		return w.send(s)
 	}

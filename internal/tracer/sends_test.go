@@ -119,10 +119,13 @@ func withEmpty(p string) [][]byte {
 	return [][]byte{{}, []byte(p[:half]), {}, {}, []byte(p[half:]), {}}
 }
 
-var ways = []struct {
+// namedWay is a way with what a test calls it.
+type namedWay struct {
 	name string
 	way
-}{
+}
+
+var ways = []namedWay{
 	{"send", way{op: "send", connected: true}},
 	{"sendto", way{op: "sendto", unconnected: true}},
 	{"sendmsg", way{op: "sendmsg", connected: true, unconnected: true}},

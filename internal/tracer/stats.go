@@ -81,6 +81,19 @@ type Stats struct {
 	RingFull, Missed uint64
 	// Receipts is how many receipts are missing at most, as in [events.Lost].
 	Receipts uint64
+	// Unknown is what may have been datagrams.
+	Unknown Unknown
+}
+
+// Unknown is what may have sent datagrams that are in no other count, as the backend that has only raw_tp/sys_exit cannot
+// tell; for others it is 0.
+type Unknown struct {
+	// IOUring is how many requests io_uring_enter(2) handed over, of any kind.
+	IOUring uint64
+	// Splice is how many calls of splice(2) and sendfile(2) moved something to a datagram socket, each as one datagram or more.
+	Splice uint64
+	// Compat is how many calls of 32-bit programs sent or wrote to a datagram socket.
+	Compat uint64
 }
 
 // Seen is how many AF_UNIX datagrams were sent on the host: each is in one of the others.
@@ -106,6 +119,10 @@ func (t *Tracer) Stats() (Stats, error) {
 		bpf.FentryCounterCOUNT_UNREADABLE:   &s.Missed,
 		bpf.FentryCounterCOUNT_RECEIPT_LOST: &s.Receipts,
 		bpf.FentryCounterCOUNT_UNRETURNED:   &unreturned,
+
+		bpf.FentryCounterCOUNT_UNKNOWN_IO_URING: &s.Unknown.IOUring,
+		bpf.FentryCounterCOUNT_UNKNOWN_SPLICE:   &s.Unknown.Splice,
+		bpf.FentryCounterCOUNT_UNKNOWN_COMPAT:   &s.Unknown.Compat,
 	} {
 		var perCPU []uint64
 		if err := t.collection.Maps["counters"].Lookup(uint32(counter), &perCPU); err != nil {

@@ -145,7 +145,7 @@ func (l *Live) Stats() (Stats, error) {
 	s, err := l.tracer.Stats()
 	return Stats{
 		Ignored: s.Ignored, Filtered: s.Filtered, Captured: s.Captured,
-		RingFull: s.RingFull, Missed: s.Missed, Receipts: s.Receipts,
+		RingFull: s.RingFull, Missed: s.Missed, Receipts: s.Receipts, Unknown: Unknown(s.Unknown),
 	}, err
 }
 

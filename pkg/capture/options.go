@@ -43,6 +43,20 @@ type Stats struct {
 	RingFull, Missed uint64
 	// Receipts is how many receipts are missing at most, as in [events.Lost].
 	Receipts uint64
+	// Unknown is what may have been datagrams.
+	Unknown Unknown
+}
+
+// Unknown is what may have sent datagrams that are in no other count. It is 0 but with the tracepoint backend before Linux
+// 6.3, which sees the ends of system calls alone.
+type Unknown struct {
+	// IOUring is how many requests io_uring_enter(2) handed over, of any kind. What a thread of the kernel takes by itself
+	// (IORING_SETUP_SQPOLL) is not among them.
+	IOUring uint64
+	// Splice is how many calls of splice(2) and sendfile(2) moved something to a datagram socket, each as one datagram or more.
+	Splice uint64
+	// Compat is how many calls of 32-bit programs sent or wrote to a datagram socket.
+	Compat uint64
 }
 
 // Seen is how many AF_UNIX datagrams were sent on the host, at most: each is in one of Ignored,
