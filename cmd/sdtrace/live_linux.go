@@ -146,7 +146,7 @@ func (f *captureFlags) summarize(stderr io.Writer, live *capture.Live, sink *out
 	}
 	fmt.Fprintln(stderr)
 	if of := unknown(stats.Unknown); of != "" {
-		fmt.Fprintf(stderr, "sdtrace: not seen, as this backend cannot: what was sent by %s\n", of)
+		fmt.Fprintf(stderr, "sdtrace: this backend does not see what was sent by %s\n", of)
 	}
 	for _, h := range proc.Hangs() {
 		fmt.Fprintf(stderr, "sdtrace: %s\n", events.Escape(h.String()))
@@ -177,7 +177,7 @@ func unknown(u capture.Unknown) string {
 		{u.Compat, "calls of 32-bit programs"},
 	} {
 		if reason.n > 0 {
-			of = append(of, fmt.Sprint(reason.n, " ", reason.what))
+			of = append(of, fmt.Sprintf("%s (%d)", reason.what, reason.n))
 		}
 	}
 	return strings.Join(of, ", ")
