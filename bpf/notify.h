@@ -133,10 +133,12 @@ static __always_inline bool perhaps_in_environment(const struct tail *t, __u32 l
 }
 
 static __always_inline bool in_some_environment(const char *name,
-						const struct tail *t, __u32 len)
+						const struct tail *t, __u32 len,
+						bool is_bound)
 {
 	struct address address = {};
 	__u64 n = len;
+	__u8 *bound;
 
 	if (!perhaps_in_environment(t, len))
 		return false;
@@ -144,11 +146,15 @@ static __always_inline bool in_some_environment(const char *name,
 	if (n > ADDRESS_MAX)
 		return false;
 	bpf_probe_read_kernel(address.path, n, name);
-	return bpf_map_lookup_elem(&notify_sockets, &address);
+	bound = bpf_map_lookup_elem(&notify_sockets, &address);
+	if (bound && is_bound)
+		*bound = 1;
+	return bound;
 }
 
+/* is_bound says that it is the name of a socket that was found. */
 static __always_inline enum interest name_interest(__u32 slot, const char *name,
-						   __u32 len)
+						   __u32 len, bool is_bound)
 {
 	struct scratch *s;
 	struct tail tail;
@@ -170,7 +176,8 @@ static __always_inline enum interest name_interest(__u32 slot, const char *name,
 	tail = tail_of(name, len);
 	if (is_journal(name, &tail, len))
 		return INTEREST_NO;
-	if (has_notify_name(&tail, len) || in_some_environment(name, &tail, len))
+	if (has_notify_name(&tail, len) ||
+	    in_some_environment(name, &tail, len, is_bound))
 		return INTEREST_YES;
 	return INTEREST_MAYBE;
 }
@@ -188,12 +195,12 @@ __noinline int destination_interest(__u32 slot)
 		return INTEREST_NO;
 	if (s->send.dst.bound_len) {
 		by_bound = name_interest(slot, s->send.dst.bound,
-					 s->send.dst.bound_len);
+					 s->send.dst.bound_len, true);
 		if (by_bound == INTEREST_NO || s->send.dst.connected)
 			return by_bound;
 	}
-	by_address =
-		name_interest(slot, s->send.dst.address, s->send.dst.address_len);
+	by_address = name_interest(slot, s->send.dst.address,
+				   s->send.dst.address_len, false);
 	if (by_address == INTEREST_NO && s->send.dst.bound_len)
 		return by_bound;
 	return by_address == INTEREST_NO || by_address > by_bound ? by_address

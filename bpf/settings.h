@@ -156,7 +156,10 @@ struct {
 	__type(value, __u8);
 } wanted_keys SEC(".maps");
 
-/* What NOTIFY_SOCKET holds in some process's environment, padded with NUL. */
+/*
+ * What NOTIFY_SOCKET holds in some process's environment, padded with NUL; and whether a
+ * socket with this name was sent to.
+ */
 struct address {
 	char path[112];
 };

@@ -19,7 +19,7 @@ import (
 type environments struct {
 	*Tracer
 	reader *ringbuf.Reader
-	// byUser holds the addresses of each user's processes, the latest of which he keeps.
+	// byUser holds the addresses of each user's processes, of which he keeps those that sockets are bound to, and the latest.
 	byUser map[uint32]*simplelru.LRU[[addressSize]byte, struct{}]
 	// users is how many users have an address.
 	users map[[addressSize]byte]int
@@ -98,11 +98,12 @@ func (e *environments) lookAt(pid int) {
 	}
 }
 
-// add makes an address count that a user's process has. The oldest of that user's goes where there are too many.
+// add makes an address count that a user's process has. One of that user's goes where there are too many.
 func (e *environments) add(uid uint32, address [addressSize]byte) {
 	of := e.byUser[uid]
 	if of == nil {
-		of, _ = simplelru.NewLRU(addressesOfUser, func(old [addressSize]byte, _ struct{}) { e.drop(old) }) // the size is positive
+		// With room for the one for which forgetOne drops another. The size is positive.
+		of, _ = simplelru.NewLRU(addressesOfUser+1, func(old [addressSize]byte, _ struct{}) { e.drop(old) })
 		e.byUser[uid] = of
 	}
 	if of.Contains(address) {
@@ -111,13 +112,28 @@ func (e *environments) add(uid uint32, address [addressSize]byte) {
 	}
 	if e.users[address]++; e.users[address] == 1 {
 		e.makeRoom()
-		if e.collection.Maps["notify_sockets"].Put(address, uint8(1)) != nil {
+		if e.collection.Maps["notify_sockets"].Put(address, uint8(0)) != nil {
 			e.forgotten.Add(1)
 		}
 		e.nameBits.add(bytes.TrimRight(address[:], "\x00"))
 		_ = e.tell("notify_socket_bits", &e.nameBits) // it is the capture's end
 	}
 	of.Add(address, struct{}{})
+	if of.Len() > addressesOfUser {
+		e.forgetOne(of)
+	}
+}
+
+// forgetOne drops an address: the oldest that no socket is known to be bound to, or else the oldest.
+func (e *environments) forgetOne(of *simplelru.LRU[[addressSize]byte, struct{}]) {
+	for _, address := range of.Keys() { // the oldest first
+		var bound uint8
+		if e.collection.Maps["notify_sockets"].Lookup(address, &bound) != nil || bound == 0 {
+			of.Remove(address)
+			return
+		}
+	}
+	of.RemoveOldest()
 }
 
 // makeRoom drops an address of whoever has the most, if there is no more room.
@@ -131,7 +147,7 @@ func (e *environments) makeRoom() {
 			most = of
 		}
 	}
-	most.RemoveOldest()
+	e.forgetOne(most)
 }
 
 // drop takes note that a user has an address no more, which does not count any more if nobody has it.

@@ -25,6 +25,15 @@ func TestNobodyPushesOutTheNotifySocketsOfOthers(t *testing.T) {
 		honest.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
 		c := openCapture(t, tracer.Options{Backend: backend})
 		const nobody, tooMany = 65534, 300
+		// One of his own is really there, and older than all others.
+		his := listenPath(t, "his/name")
+		flooder := startAgent(t, agentSpec{comm: "sdt-flooder", uid: nobody, gid: nobody, env: []string{"NOTIFY_SOCKET=" + his.path()}})
+		flooder.must(t, step{Op: "socket", Sock: "s", Type: unix.SOCK_DGRAM})
+		say := func(who *agent, to *receiver) int {
+			who.must(t, step{Op: "sendto", Sock: "s", Addr: to.addr, Parts: parts("FOO=honest")})
+			return len(from(c.buffered(t), who))
+		}
+		await.Until(t, "its name is known", func() bool { return say(flooder, his) == 1 })
 		for i := range tooMany {
 			cmd := exec.Command("sleep", "infinity")
 			cmd.Env = []string{fmt.Sprintf("NOTIFY_SOCKET=/nowhere/%s/%d", backend, i), "PATH=" + os.Getenv("PATH")}
@@ -41,9 +50,11 @@ func TestNobodyPushesOutTheNotifySocketsOfOthers(t *testing.T) {
 			c.buffered(t)
 			return c.names > 0
 		})
-		honest.must(t, step{Op: "sendto", Sock: "s", Addr: r.addr, Parts: parts("FOO=honest")})
-		if got := from(c.buffered(t), honest); len(got) != 1 {
-			t.Errorf("%d of one message were captured", len(got))
+		if n := say(honest, r); n != 1 {
+			t.Errorf("%d of one message were captured", n)
+		}
+		if n := say(flooder, his); n != 1 {
+			t.Errorf("%d of one message to a socket that is really there were captured", n)
 		}
 	})
 }
