@@ -74,9 +74,13 @@ func TestScripts(t *testing.T) {
 		backend = "tracepoint"
 	}
 	t.Run(backend, func(t *testing.T) { runScripts(t, "testdata/script/kernel", backend) })
+	t.Run("capture", func(t *testing.T) {
+		vmtest.Natively(t, "how a capture begins and ends, and the names of containers")
+		runScripts(t, "testdata/script/capture", backend)
+	})
 	t.Run("all of "+backend, func(t *testing.T) {
 		vmtest.OnlyOn(t, "what is printed of a capture, with all that trampolines can tell", "6.12-amd64")
-		runScripts(t, "testdata/script/capture", backend)
+		runScripts(t, "testdata/script/trampolines", backend)
 	})
 }
 
