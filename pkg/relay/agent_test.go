@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 // order is one thing for an agent to do.
 type order struct {
-	Do      string   // send, barrier, flood, child, setuid, reap
+	Do      string   // send, barrier, flood, child, setuid, exec, reap
 	Socket  string   `json:",omitempty"`
 	Payload []byte   `json:",omitempty"`
 	FDs     []string `json:",omitempty"` // kinds of file descriptors to pass: pipe, memfd, pidfd
@@ -42,6 +42,7 @@ type order struct {
 	Block   bool     `json:",omitempty"` // send as sd_notify does, for as long as it takes
 	From    int      `json:",omitempty"` // number of the first datagram of a flood
 	Count   int      `json:",omitempty"` // how many
+	Args    []string `json:",omitempty"` // of a program to execute
 }
 
 // answer is what came of it.
@@ -95,6 +96,8 @@ func obey(o order) answer {
 	case "setuid":
 		_ = unix.Setgid(o.PID)
 		_ = unix.Setuid(o.PID)
+	case "exec": // which says hello again
+		a.Errno = errnoOf(unix.Exec(o.Args[0], o.Args, os.Environ()))
 	case "reap":
 		_ = unix.Kill(o.PID, unix.SIGKILL)
 		_, _ = unix.Wait4(o.PID, nil, 0, nil)
@@ -132,6 +135,12 @@ func agentFDs(kinds []string) (fds []int) {
 		case "pidfd":
 			fd, _ := unix.PidfdOpen(os.Getpid(), 0)
 			fds = append(fds, fd)
+		case "pidfd of a thread":
+			threads, _ := os.ReadDir("/proc/self/task")
+			tid, _ := strconv.Atoi(threads[len(threads)-1].Name()) // not the first, which is the process
+			if fd, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD); err == nil {
+				fds = append(fds, fd)
+			}
 		}
 	}
 	return fds

@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,10 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/cgroupfs"
 	"github.com/sdtrace/sdtrace/internal/proc"
 )
 
@@ -80,6 +84,14 @@ type process struct {
 	// offset is how far its CLOCK_MONOTONIC is ahead of the host's, in µs.
 	offset      int64
 	offsetKnown bool
+	// What a process can change after the verdict on it: these are read where the container is known by them.
+	cgroup  uint64   // the id of its control group; 0: unknown
+	cgroups []string // of all hierarchies, where the id does not tell
+	netLink namespaceLink
+	netNS   namespace
+	// timeLink leads to the time namespace that offset is about.
+	timeLink namespaceLink
+	timeNS   namespace
 }
 
 // senderKey identifies a process: by the inode of its pidfd, for as long as the
@@ -128,17 +140,26 @@ type identity struct {
 	senders map[senderKey]*process
 	last    sighting
 	main    mainProcess
-	// cgroups holds the ids of cgroups in which only the container's processes
-	// are: the one thing the kernel still tells about a process that is gone.
-	cgroups map[uint64]struct{}
-	offset  *int64 // the last that was known of a sender
+	// cgroups are by their ids: the one thing the kernel still tells about a process that is gone.
+	cgroups map[uint64]cgroupProof
+	proved  time.Time // when one was looked at last that is not the container's alone
+	offset  *int64    // the last that was known of a sender
 }
+
+// cgroupProof says whether a control group is the container's alone.
+type cgroupProof uint8
+
+const (
+	notProven cgroupProof = iota // it was not when it was looked at
+	provenNow                    // it is, but what is in the socket may have been sent before
+	proven                       // it was when the datagrams at hand were sent
+)
 
 func newIdentity(c Container, access Access) (*identity, error) {
 	id := &identity{
 		container: c, access: access, pidNSFD: -1, topFD: -1, netNSFD: -1,
 		senders: make(map[senderKey]*process),
-		cgroups: make(map[uint64]struct{}),
+		cgroups: make(map[uint64]cgroupProof),
 	}
 	if err := id.open(); err != nil {
 		id.close()
@@ -173,6 +194,9 @@ func (id *identity) open() (err error) {
 	}
 	if c.Cgroup != "" {
 		c.Cgroup = cgroupPath(c.Cgroup)
+	}
+	if c.Descendants {
+		id.proveOwnCgroup()
 	}
 	return nil
 }
@@ -209,11 +233,15 @@ func (id *identity) forget() {
 }
 
 // identify says who has sent a datagram. pidfd is what the kernel gave with it,
-// or -1, and stays open until forgetLast. The result is valid until the next call.
-func (id *identity) identify(pid, pidfd int) *process {
+// or -1, and stays open until forgetLast; gone says that there is none because the sender has been reaped, so that
+// its number may be another's. The result is valid until the next call.
+func (id *identity) identify(pid, pidfd int, gone bool) *process {
 	if id.command != 0 && pid == os.Getpid() {
 		// In our name speaks who takes us for its parent, as systemd-notify(1) does: COMMAND, which is our child.
-		pid, pidfd = id.command, -1
+		pid, pidfd, gone = id.command, -1, false
+	}
+	if gone {
+		return id.inspectGone(&process{pid: pid, pin: -1}, -1)
 	}
 	if pidfd < 0 {
 		return id.lookUp(pid, pidfd)
@@ -245,10 +273,16 @@ func (id *identity) lookUp(pid, pidfd int) *process {
 		key.inode = proc.PIDFDInode(pidfd)
 	}
 	if p, known := id.senders[key]; known {
-		if p.pin < 0 || alive(p.pin) {
+		held := pidfd
+		if p.pin >= 0 {
+			held = p.pin
+		}
+		if (p.pin < 0 || alive(p.pin)) && !id.changed(p, held) {
 			return p
 		}
-		unix.Close(p.pin)
+		if p.pin >= 0 {
+			unix.Close(p.pin)
+		}
 		delete(id.senders, key)
 	}
 	pin := -1
@@ -282,10 +316,18 @@ func (id *identity) inspect(pid, pidfd int) *process {
 	p := &process{pid: pid, pin: -1}
 	fd, ns, err := openPIDNamespace(pid)
 	if err != nil {
+		// It may live, and only not be shown to us.
+		if alive(pidfd) {
+			if id.container != (Container{}) || id.access != AccessAll {
+				p.refused = ReasonUnidentified
+			}
+			return p
+		}
 		return id.inspectGone(p, pidfd)
 	}
 	defer unix.Close(fd)
 	p.pidNS = ns
+	id.noteChangeable(p, pidfd)
 	p.refused = id.belongs(pid, fd, ns)
 	if p.refused == ReasonNone {
 		p.main = id.isMain(pid, fd, ns)
@@ -304,6 +346,74 @@ func (id *identity) inspect(pid, pidfd int) *process {
 		id.holdMain(p, pidfd)
 	}
 	return p
+}
+
+// noteChangeable keeps what changed compares.
+func (id *identity) noteChangeable(p *process, pidfd int) {
+	c := &id.container
+	if c.Cgroup != "" {
+		p.cgroups, _ = readCgroups(p.pid)
+		// One path is that of the hierarchy whose id the kernel tells.
+		if cgroup, ok := cgroupID(pidfd); ok && len(p.cgroups) == 1 {
+			p.cgroup = cgroup
+		}
+	}
+	if c.NetNS != "" {
+		p.netLink = linkTo(p.pid, "ns/net")
+		p.netNS, _ = p.netLink.namespace()
+	}
+	p.timeLink = linkTo(p.pid, "ns/time")
+	p.timeNS, _ = p.timeLink.namespace()
+}
+
+// changed reports whether a process that is remembered has left the control group or the network namespace that the
+// verdict on it rests on. Of one that is gone the verdict stays.
+func (id *identity) changed(p *process, pidfd int) bool {
+	c := &id.container
+	if c.Cgroup != "" {
+		if cgroup, ok := cgroupID(pidfd); ok && p.cgroup != 0 {
+			if cgroup != p.cgroup {
+				return true
+			}
+		} else if now, err := readCgroups(p.pid); err == nil && !slices.Equal(now, p.cgroups) {
+			return true
+		}
+	}
+	if c.NetNS != "" {
+		now, ok := p.netLink.namespace()
+		return ok && now != p.netNS
+	}
+	return false
+}
+
+// refreshClock reads the clock of a sender anew, which it may have changed by executing a program in another time
+// namespace. pidfd is as for identify.
+func (id *identity) refreshClock(p *process, pidfd int) {
+	if p.pin >= 0 {
+		pidfd = p.pin
+	}
+	if pidfd < 0 || p.timeLink == nil {
+		return
+	}
+	now, ok := p.timeLink.namespace()
+	if !ok || now == p.timeNS {
+		return
+	}
+	if offset, known := monotonicOffset(p.pid); alive(pidfd) {
+		p.offset, p.offsetKnown, p.timeNS = offset-id.own, known, now
+	}
+}
+
+// allIsRead is for when nothing is left in the socket.
+func (id *identity) allIsRead() {
+	if id.main.ended {
+		id.forgetMain()
+	}
+	for cgroup, proof := range id.cgroups {
+		if proof == provenNow {
+			id.cgroups[cgroup] = proven
+		}
+	}
 }
 
 // holdMain keeps the main process until forgetMain.
@@ -334,15 +444,71 @@ func (id *identity) learn(p *process, pidfd int) {
 	if p.offsetKnown {
 		id.offset = &p.offset
 	}
-	cgroup, ok := cgroupID(pidfd)
-	if !ok || p.pidNS == id.ownPIDNS || len(id.cgroups) >= maxRemembered {
+	if p.pidNS == id.ownPIDNS {
 		return
 	}
-	if own, err := unix.PidfdOpen(os.Getpid(), 0); err == nil {
-		defer unix.Close(own)
-		if ours, ok := cgroupID(own); ok && ours != cgroup {
-			id.cgroups[cgroup] = struct{}{}
+	cgroup, ok := cgroupID(pidfd)
+	proof, known := id.cgroups[cgroup]
+	if !ok || proof != notProven || (!known && len(id.cgroups) >= maxRemembered) || time.Since(id.proved) < proveEvery {
+		return
+	}
+	id.cgroups[cgroup] = id.prove(p.pid, cgroup)
+	if id.cgroups[cgroup] == notProven {
+		id.proved = time.Now()
+	}
+}
+
+// proveEvery is how often a control group is looked at, at most, after one that is not the container's alone.
+const proveEvery = time.Second
+
+// cgroupMost is how many processes of a control group are looked at, at most, to prove that it is the container's.
+const cgroupMost = 256
+
+// prove says whether the control group of a process is the container's alone: all that are in it are of the container, and
+// nobody but root, or who we are, can move another process into it. So a process that was in it from now on descends from
+// those, or was put there by who may do so.
+func (id *identity) prove(pid int, cgroup uint64) cgroupProof {
+	paths, err := readCgroups(pid)
+	if err != nil || paths[0] == "" || paths[0] == "/" {
+		return notProven
+	}
+	var dir, procs unix.Stat_t
+	if unix.Stat(cgroupfs.Dir(paths[0]), &dir) != nil || dir.Ino != cgroup ||
+		unix.Stat(filepath.Join(cgroupfs.Dir(paths[0]), "cgroup.procs"), &procs) != nil ||
+		(procs.Uid != 0 && procs.Uid != uint32(os.Geteuid())) || procs.Mode&0o022 != 0 {
+		return notProven
+	}
+	list, err := os.ReadFile(filepath.Join(cgroupfs.Dir(paths[0]), "cgroup.procs"))
+	if err != nil || bytes.Count(list, []byte("\n")) > cgroupMost {
+		return notProven
+	}
+	for line := range strings.FieldsSeq(string(list)) {
+		pid, err := strconv.Atoi(line)
+		if err != nil || pid == os.Getpid() {
+			continue
 		}
+		fd, ns, err := openPIDNamespace(pid)
+		if err != nil {
+			return notProven
+		}
+		why := id.belongs(pid, fd, ns)
+		unix.Close(fd)
+		if why != ReasonNone {
+			return notProven
+		}
+	}
+	return provenNow
+}
+
+// proveOwnCgroup looks, before anybody can send, whether we are alone in our control group.
+func (id *identity) proveOwnCgroup() {
+	own, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(own)
+	if cgroup, ok := cgroupID(own); ok && id.prove(os.Getpid(), cgroup) == provenNow {
+		id.cgroups[cgroup] = proven
 	}
 }
 
@@ -373,26 +539,10 @@ func (id *identity) belonged(pidfd int) bool {
 	if !ok {
 		return false
 	}
-	if _, known := id.cgroups[cgroup]; known {
+	if id.cgroups[cgroup] == proven {
 		return true
 	}
-	if c.Descendants {
-		own, err := unix.PidfdOpen(os.Getpid(), 0)
-		if err != nil {
-			return false
-		}
-		defer unix.Close(own)
-		ours, ok := cgroupID(own)
-		return ok && ours == cgroup && !inRootCgroup()
-	}
 	return c.Cgroup != "" && c.PID == 0 && c.NetNS == "" && id.findCgroup(cgroup)
-}
-
-// inRootCgroup reports whether we are where every process is that nobody has put
-// anywhere.
-func inRootCgroup() bool {
-	paths, err := readCgroups(os.Getpid())
-	return err != nil || paths[0] == "/" || paths[0] == ""
 }
 
 // cgroupID is that of the process behind a pidfd, also when it is gone.

@@ -132,6 +132,7 @@ func (o *origin) take() target {
 }
 
 func (o *origin) hostClock(usec uint64) (uint64, bool) {
+	o.member.identity.refreshClock(o.process, o.datagram.pidfd)
 	if !o.process.offsetKnown {
 		return 0, false
 	}

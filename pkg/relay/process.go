@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,19 @@ func statNamespace(path string) (namespace, error) {
 		return namespace{}, fmt.Errorf("looking at %s: %w", path, err)
 	}
 	return namespace{stat.Dev, stat.Ino}, nil
+}
+
+// namespaceLink is the link to a namespace of a process, to be looked at often. It ends with a NUL.
+type namespaceLink []byte
+
+func linkTo(pid int, name string) namespaceLink { return append([]byte(procPath(pid, name)), 0) }
+
+// namespace is what the link leads to. ok is false if it leads nowhere, as when the process is gone. It allocates nothing.
+func (l namespaceLink) namespace() (ns namespace, ok bool) {
+	var stat unix.Statx_t
+	at := unix.AT_FDCWD
+	_, _, errno := unix.RawSyscall6(unix.SYS_STATX, uintptr(at), uintptr(unsafe.Pointer(&l[0])), 0, unix.STATX_INO, uintptr(unsafe.Pointer(&stat)), 0)
+	return namespace{unix.Mkdev(stat.Dev_major, stat.Dev_minor), stat.Ino}, errno == 0
 }
 
 func procPath(pid int, name string) string {
@@ -171,7 +185,7 @@ func alive(pidfd int) bool {
 }
 
 // pidOfPidfd returns the process that a pidfd stands for, in our pid namespace.
-// ok is false for anything else and for a process that is gone or not visible.
+// ok is false for anything else, for a thread (PIDFD_THREAD), and for a process that is gone or not visible.
 func pidOfPidfd(fd int) (pid int, ok bool) {
 	link, err := os.Readlink(through(fd, ""))
 	if err != nil || (link != "anon_inode:[pidfd]" && !strings.HasPrefix(link, "pidfd:[")) {
@@ -182,8 +196,15 @@ func pidOfPidfd(fd int) (pid int, ok bool) {
 		return 0, false
 	}
 	for line := range bytes.Lines(text) {
-		if value, found := strings.CutPrefix(string(line), "Pid:"); found {
-			pid, err := strconv.Atoi(strings.TrimSpace(value))
+		name, value, _ := strings.Cut(strings.TrimSpace(string(line)), ":")
+		switch value = strings.TrimSpace(value); name {
+		case "flags":
+			flags, err := strconv.ParseUint(value, 8, 64)
+			if err != nil || flags&unix.PIDFD_THREAD != 0 {
+				return 0, false
+			}
+		case "Pid":
+			pid, err := strconv.Atoi(value)
 			return pid, err == nil && pid > 0
 		}
 	}

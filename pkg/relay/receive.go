@@ -20,6 +20,7 @@ type datagram struct {
 	payload []byte
 	cred    *unix.Ucred // nil: the kernel gave none
 	pidfd   int         // of the sender; -1: none
+	gone    bool        // the kernel says that the sender has been reaped
 	fds     []int       // what the sender passed; the receiver of the datagram closes them
 	refused Reason      // not ReasonNone: the datagram is not whole
 }
@@ -131,9 +132,12 @@ func (s *slot) parseControl(d *datagram, length int) {
 				d.cred = &s.cred
 			}
 		case unix.SCM_PIDFD:
-			// Negative is the error for which there is none.
+			// Negative is the error for which there is none: of a process that has been reaped ESRCH, or EINVAL
+			// (kernel: pidfd_prepare).
 			if len(data) >= 4 {
-				d.pidfd = max(-1, int(int32(binary.NativeEndian.Uint32(data))))
+				n := int(int32(binary.NativeEndian.Uint32(data)))
+				d.pidfd = max(-1, n)
+				d.gone = n == -int(unix.ESRCH) || n == -int(unix.EINVAL)
 			}
 		}
 	}

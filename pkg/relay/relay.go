@@ -343,8 +343,8 @@ func (r *Relay) timeout(deadline time.Time, paused bool) *unix.Timespec {
 // receiveAll takes what the containers have sent, at most limit of each.
 func (r *Relay) receiveAll(limit int) {
 	for _, m := range r.members {
-		if all := r.receiveFrom(m, limit); all && m.identity.main.ended {
-			m.identity.forgetMain()
+		if r.receiveFrom(m, limit) {
+			m.identity.allIsRead()
 		}
 	}
 }
@@ -394,7 +394,7 @@ func (r *Relay) admit(m *member, d *datagram) Reason {
 		return d.refused
 	}
 	r.origin.relay, r.origin.member, r.origin.datagram = r, m, d
-	r.origin.process = m.identity.identify(int(d.cred.Pid), d.pidfd)
+	r.origin.process = m.identity.identify(int(d.cred.Pid), d.pidfd, d.gone)
 	return r.origin.process.refused
 }
 
