@@ -137,7 +137,7 @@ func TestNothingIsLostInSilence(t *testing.T) {
 
 // What is lost when the ring buffer runs short is lost by who sends the most.
 func TestWhoFloodsLosesHisOwnMessages(t *testing.T) {
-	vmtest.OnlyOn(t, "who a control group belongs to", "5.10-amd64", "sid-amd64")
+	vmtest.OnlyOn(t, "who a control group belongs to", "sid-amd64", "prove:5.10-amd64")
 	const honest = 100
 	eachBackend(t, func(t *testing.T, backend string) {
 		r := listen(t, pathAddr(filepath.Join(base, "crowd-"+backend)), unix.SOCK_DGRAM)
@@ -184,7 +184,7 @@ func blockedIn(t *testing.T, a *agent, tids []int) {
 
 // However many threads of one user wait in a send, they take the place of nobody else's message.
 func TestThreadsThatWaitInASendLoseNoMessage(t *testing.T) {
-	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption", "5.10-amd64", "6.12-amd64", "sid-amd64")
+	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption", "6.12-amd64", "sid-amd64", "prove:5.10-amd64")
 	threads, others := 200, 20
 	if vmtest.Long() || vmtest.All() {
 		threads = 5000 // a machine of 1 GiB has no more than 7,900
@@ -326,6 +326,7 @@ func attachAnother(t *testing.T, function string) {
 }
 
 func TestKilledBlockedSenderLeaksNothing(t *testing.T) {
+	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption", "5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64", "prove:6.12-arm64")
 	const rounds = 20
 	eachBackend(t, func(t *testing.T, backend string) {
 		r := listenPath(t, "killed/notify.sock")
