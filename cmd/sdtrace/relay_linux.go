@@ -34,6 +34,7 @@ type relayFlags struct {
 	policyFile   string
 	printPolicy  bool
 	log          bool
+	noFDs        bool
 }
 
 func newRelayCommand() *cobra.Command {
@@ -97,6 +98,7 @@ func (f *relayFlags) register(cmd *cobra.Command) {
 	set.StringVar(&f.bundle, "bundle", "", "`DIR` of the OCI bundle that COMMAND runs: its config.json gets the mount")
 	set.StringArrayVar(&f.policy, "policy", nil, "`RULE` for a key, such as 'STATUS allow max-bytes=200' (see --print-policy)")
 	set.StringVar(&f.policyFile, "policy-file", "", "`FILE` of such rules, one a line; --policy comes after it")
+	set.BoolVar(&f.noFDs, "no-fds", false, "take no file descriptors from the container: no barriers, no file descriptor store")
 	set.BoolVar(&f.printPolicy, "print-policy", false, "print the policy in force and exit")
 	set.BoolVar(&f.log, "log", false, "every decision, one line each, on stderr")
 }
@@ -113,7 +115,7 @@ func (f *relayFlags) run(cmd *cobra.Command, command []string) error {
 	if err := f.check(command); err != nil {
 		return usage(cmd, err)
 	}
-	config := relay.Config{Policy: policy}
+	config := relay.Config{Policy: policy, NoFDs: f.noFDs}
 	if config.Upstream, err = f.upstreamAddress(); err != nil {
 		return usage(cmd, err)
 	}

@@ -97,7 +97,7 @@ func TestPackagesDependOnNothingElse(t *testing.T) {
 		"pkg/verdict": {module + "pkg/events"},
 		"pkg/relay": {
 			"golang.org/x/sys/", "github.com/moby/sys/mountinfo", module + "pkg/events", module + "internal/proc", module + "internal/osthread",
-			module + "internal/timespan",
+			module + "internal/timespan", module + "internal/cgroupfs",
 		},
 		"internal/proc":     {"golang.org/x/sys/", "github.com/moby/sys/mountinfo"},
 		"internal/glob":     {},

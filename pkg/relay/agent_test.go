@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 
 // order is one thing for an agent to do.
 type order struct {
-	Do      string   // send, barrier, flood, child, setuid, exec, reap
+	Do      string   // as in obey
 	Socket  string   `json:",omitempty"`
 	Payload []byte   `json:",omitempty"`
 	FDs     []string `json:",omitempty"` // kinds of file descriptors to pass: pipe, memfd, pidfd
@@ -77,7 +78,11 @@ func obey(o order) answer {
 		a.Errno = flood(o)
 	case "barrier":
 		var ends [2]int
-		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		err := unix.Pipe2(ends[:], unix.O_CLOEXEC)
+		if len(o.FDs) > 0 { // a socket, of which closing is left to the relay's background
+			ends, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		}
+		if err != nil {
 			a.Errno = errnoOf(err)
 			break
 		}
@@ -98,6 +103,14 @@ func obey(o order) answer {
 		_ = unix.Setuid(o.PID)
 	case "exec": // which says hello again
 		a.Errno = errnoOf(unix.Exec(o.Args[0], o.Args, os.Environ()))
+	case "serve a stuck file":
+		a.Errno = errnoOf(serveStuckFile(o.Args[0]))
+	case "open a stuck file":
+		var err error
+		stuckFile, err = unix.Open(o.Args[0], unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		a.Errno = errnoOf(err)
+	case "pass the stuck file": // as often as a datagram can
+		a.Errno = agentSend(o, slices.Repeat([]int{stuckFile}, 253))
 	case "reap":
 		_ = unix.Kill(o.PID, unix.SIGKILL)
 		_, _ = unix.Wait4(o.PID, nil, 0, nil)

@@ -35,25 +35,17 @@ type barriers struct {
 	passing bool
 }
 
-// isPipe reports whether fd is a FIFO, without asking a file system that may
-// not answer.
-func isPipe(fd int) bool {
-	var stat unix.Statx_t
-	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &stat)
-	return err == nil && stat.Mode&unix.S_IFMT == unix.S_IFIFO
-}
-
 // addBarrier takes over fd and releases it when the host has read everything
 // that was accepted before.
 func (r *Relay) addBarrier(fd int, rec recorder) {
 	if r.barriers.fds >= maxBarrierFDs {
 		rec.note(KeyBarrier, Denied, ReasonTooManyBarriers, nil)
-		r.closer.close(fd)
+		r.closer.close(rec.owner(), fd)
 		return
 	}
 	r.releaseStatus()
 	r.barriers.fds++
-	w := waiter{fd: fd, isPipe: isPipe(fd), rec: rec}
+	w := waiter{fd: fd, isPipe: fileType(fd) == unix.S_IFIFO, rec: rec}
 	last := r.lastBarrier()
 	switch {
 	case last != nil:
@@ -109,7 +101,7 @@ func (r *Relay) sendBarrier(b *barrier) error {
 func (r *Relay) release(b *barrier) {
 	for _, w := range b.waiters {
 		w.rec.note(KeyBarrier, Released, ReasonNone, nil)
-		r.closer.close(w.fd)
+		r.closer.close(w.rec.owner(), w.fd)
 	}
 	r.barriers.fds -= len(b.waiters)
 	r.barriers.all--
@@ -142,7 +134,7 @@ func (r *Relay) abandon(fd int) {
 				return false
 			}
 			w.rec.note(KeyBarrier, Denied, ReasonBarrierAbandoned, nil)
-			r.closer.close(w.fd)
+			r.closer.close(w.rec.owner(), w.fd)
 			r.barriers.fds--
 			return true
 		})

@@ -2,44 +2,111 @@
 
 package relay
 
-import "golang.org/x/sys/unix"
+import (
+	"sync"
 
-// The file descriptors of a container can be of any kind, also such that
-// closing them waits for somebody (FUSE, NFS, a socket that lingers). That must
-// not hold up the relay.
-const (
-	closers  = 4
-	closable = 4096 // how many can wait to be closed
+	"golang.org/x/sys/unix"
 )
 
-// closer closes file descriptors in the background.
+// The file descriptors of senders can be of any kind, also such that closing them waits for somebody (FUSE, NFS, a socket
+// that lingers). That must not hold up the relay, nor the closing of what others have passed.
+const (
+	closersMost    = 64 // that close at a time, each of which a file descriptor can hold up
+	closersOfOwner = 4  // of them for what one owner has passed
+)
+
+// owner is who has passed a file descriptor: the processes of a user, at the socket of a member.
+type owner struct {
+	member string
+	uid    uint32
+}
+
+// closer closes file descriptors in the background. It has no bound of its own: the receiver takes no more of them when
+// too many wait.
 type closer struct {
-	fds chan int
+	mu      sync.Mutex
+	waiting map[owner][]int
+	running map[owner]int // goroutines that close
+	all     int           // of them
+	held    int           // file descriptors that are not closed yet
+	most    int           // from so many on, full
 }
 
 func newCloser() *closer {
-	c := &closer{fds: make(chan int, closable)}
-	for range closers {
-		go func() {
-			for fd := range c.fds {
-				unix.Close(fd)
-			}
-		}()
-	}
-	return c
+	return &closer{waiting: make(map[owner][]int), running: make(map[owner]int), most: heldMost()}
 }
 
-// close takes a file descriptor over. The caller asks full before it receives more.
-func (c *closer) close(fd int) {
-	if isPipe(fd) {
+// heldMost is how many file descriptors can wait to be closed: half of those that this process may have open.
+func heldMost() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return batch * maxFDs
+	}
+	return int(min(limit.Cur/2, 1<<16))
+}
+
+// close takes a file descriptor over.
+func (c *closer) close(of owner, fd int) {
+	switch fileType(fd) {
+	case unix.S_IFIFO:
 		unix.Close(fd)
 		return
+	case unix.S_IFSOCK:
+		// Who has set it may set it again: it is closed in the background all the same.
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	}
-	c.fds <- fd
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held++
+	c.waiting[of] = append(c.waiting[of], fd)
+	c.start(of)
 }
 
-// full reports whether the next batch could bring more than there is room for.
-func (c *closer) full() bool { return len(c.fds) > closable-(batch+1)*maxFDs }
+// start has one more goroutine close what an owner has passed, if there may be one more.
+func (c *closer) start(of owner) {
+	if len(c.waiting[of]) == 0 || c.running[of] >= closersOfOwner || c.all >= closersMost {
+		return
+	}
+	c.running[of]++
+	c.all++
+	go c.run(of)
+}
 
-// stop ends the background work when it is done.
-func (c *closer) stop() { close(c.fds) }
+// run closes what an owner has passed, until nothing of it is left.
+func (c *closer) run(of owner) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.waiting[of]) > 0 {
+		list := c.waiting[of]
+		fd := list[len(list)-1]
+		c.waiting[of] = list[:len(list)-1]
+		c.mu.Unlock()
+		unix.Close(fd)
+		c.mu.Lock()
+		c.held--
+	}
+	delete(c.waiting, of)
+	if c.running[of]--; c.running[of] == 0 {
+		delete(c.running, of)
+	}
+	c.all--
+	for other := range c.waiting { // that had to wait for one of all
+		c.start(other)
+	}
+}
+
+// full reports whether so many wait that no more are to be taken.
+func (c *closer) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held >= c.most
+}
+
+// fileType is the type of a file as in stat(2), 0 if it cannot be told, without asking a file system that may not answer.
+func fileType(fd int) uint16 {
+	var stat unix.Statx_t
+	if unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &stat) != nil {
+		return 0
+	}
+	return stat.Mode & unix.S_IFMT
+}

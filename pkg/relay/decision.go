@@ -103,6 +103,7 @@ const (
 	ReasonTooManyBarriers   // too many were waiting for the host
 	ReasonBarrierAbandoned  // its sender stopped waiting
 	ReasonUnusedFDs         // file descriptors that no assignment asked for: closed
+	ReasonFDsNotTaken       // file descriptors were not taken: too many wait to be closed, or none are wanted
 
 	// Of an assignment.
 	ReasonPolicy         // the rule says so
@@ -132,7 +133,7 @@ var reasonNames = [numReasons]string{
 	"no credentials", "sender unidentified", "sender not in the container", "sender is not the main process",
 	"sender started inside the container", "host socket unavailable", "queue full", "nothing left to forward",
 	"barrier not alone", "wrong number of file descriptors", "too many barriers", "sender stopped waiting",
-	"file descriptors nobody asked for",
+	"file descriptors nobody asked for", "file descriptors not taken",
 	"policy", "unknown key", "invalid value", "not the first", "no such process",
 	"process not in the container", "MAINPIDFDID of another process", "pid namespace", "time namespace",
 	"not in this datagram", "quota", "not a name of the container", "prefix", "not text", "cut to fit",
@@ -187,7 +188,10 @@ type recorder struct {
 	callback func(Decision) // may be nil
 	member   string
 	pid      int
+	uid      uint32
 }
+
+func (r *recorder) owner() owner { return owner{r.member, r.uid} }
 
 func (r *recorder) note(key Key, verdict Verdict, reason Reason, value []byte) {
 	r.counters[key][verdict][reason].Add(1)

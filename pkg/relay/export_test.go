@@ -6,6 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// HoldAtMost has the relay take no more file descriptors when so many wait to be closed.
+func (r *Relay) HoldAtMost(n int) { r.closer.most = n }
+
 // TellNumbersOnly has the kernel say no more of senders than one before Linux 6.5: of
 // one that has been reaped, that is what those before 6.16 say.
 func (r *Relay) TellNumbersOnly() {

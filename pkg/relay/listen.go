@@ -21,16 +21,18 @@ const receiveBuffer = 8 << 20
 
 // listener is a socket that containers send to.
 type listener struct {
-	fd   int
-	dir  int    // O_PATH of the directory the socket lies in; -1: not in a file system
-	name string // in dir
-	dev  uint64
-	ino  uint64
+	fd     int
+	dir    int    // O_PATH of the directory the socket lies in; -1: not in a file system
+	name   string // in dir
+	dev    uint64
+	ino    uint64
+	noFDs  bool // none are wanted
+	noRoom bool // none can be taken at the moment
 }
 
 // listen makes the socket of a member, or takes over the one that it brings.
-func listen(m Member) (*listener, error) {
-	l := &listener{fd: -1, dir: -1}
+func listen(m Member, noFDs bool) (*listener, error) {
+	l := &listener{fd: -1, dir: -1, noFDs: noFDs}
 	err := l.open(m)
 	if err != nil {
 		l.close()
@@ -122,6 +124,9 @@ func (l *listener) setOptions() error {
 	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		return fmt.Errorf("setting SO_PASSCRED: %w", err)
 	}
+	if l.noFDs {
+		l.refuseFDs(true)
+	}
 	if proc.HasPIDFS() {
 		// Linux 6.5; without it a sender is looked up by its number.
 		if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
@@ -132,6 +137,32 @@ func (l *listener) setOptions() error {
 		_ = unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	return nil
+}
+
+// refuseFDs has the kernel refuse datagrams with file descriptors, of which their senders see EPERM, or take them again.
+// Before Linux 6.16 it cannot, and they come.
+func (l *listener) refuseFDs(refuse bool) {
+	value := 1
+	if refuse {
+		value = 0
+	}
+	_ = unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, value)
+}
+
+// makeRoom says whether there is room for file descriptors, and so for a pidfd of the sender, in what is received next.
+func (l *listener) makeRoom(is bool) {
+	if is != l.noRoom {
+		return
+	}
+	l.noRoom = !is
+	if proc.HasPIDFS() {
+		value := 0
+		if is {
+			value = 1
+		}
+		_ = unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, value)
+	}
+	l.refuseFDs(l.noRoom || l.noFDs)
 }
 
 // bindPath binds to a path of any length, so that every user can send. What a

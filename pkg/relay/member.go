@@ -56,7 +56,7 @@ func newMember(config Member, r *Relay) (*member, error) {
 	if m.identity, err = newIdentity(config.Container, config.Access); err != nil {
 		return nil, err
 	}
-	if m.listener, err = listen(config); err != nil {
+	if m.listener, err = listen(config, r.noFDs); err != nil {
 		m.identity.close()
 		return nil, err
 	}

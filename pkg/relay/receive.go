@@ -22,6 +22,7 @@ type datagram struct {
 	pidfd   int         // of the sender; -1: none
 	gone    bool        // the kernel says that the sender has been reaped
 	fds     []int       // what the sender passed; the receiver of the datagram closes them
+	noFDs   bool        // it had file descriptors, of which none was taken
 	refused Reason      // not ReasonNone: the datagram is not whole
 }
 
@@ -59,7 +60,6 @@ func (r *receiver) init() {
 		h.Iov = &s.vector
 		h.SetIovlen(1)
 		h.Control = &s.control[0]
-		h.SetControllen(len(s.control))
 	}
 }
 
@@ -70,7 +70,16 @@ func (r *receiver) init() {
 // the host: none of them waits, so Go's scheduler need not know. Telling it
 // wakes, after a pause, a thread of the runtime first: 8 µs of the 45 that a
 // datagram is under way.
-func (r *receiver) receive(fd int) ([]datagram, error) {
+// With hasRoom false no file descriptors are taken: there is room for the credentials alone, which come first, and the
+// kernel drops the rest.
+func (r *receiver) receive(fd int, hasRoom bool) ([]datagram, error) {
+	room := len(r.slots[0].control)
+	if !hasRoom {
+		room = unix.CmsgSpace(unix.SizeofUcred)
+	}
+	for i := range r.headers {
+		r.headers[i].header.SetControllen(room)
+	}
 	var n uintptr
 	for {
 		var errno unix.Errno
@@ -87,17 +96,18 @@ func (r *receiver) receive(fd int) ([]datagram, error) {
 	}
 	for i := range n {
 		h, s := &r.headers[i], &r.slots[i]
-		r.datagrams[i] = s.datagram(&h.header, int(h.length))
-		h.header.SetControllen(len(s.control))
+		r.datagrams[i] = s.datagram(&h.header, int(h.length), hasRoom)
 	}
 	return r.datagrams[:n], nil
 }
 
 // datagram is what was received into a slot.
-func (s *slot) datagram(h *unix.Msghdr, size int) datagram {
+func (s *slot) datagram(h *unix.Msghdr, size int, hasRoom bool) datagram {
 	d := datagram{payload: s.payload[:size], pidfd: -1}
 	s.parseControl(&d, int(h.Controllen))
 	switch {
+	case h.Flags&unix.MSG_CTRUNC != 0 && !hasRoom:
+		d.noFDs = true
 	case h.Flags&unix.MSG_CTRUNC != 0:
 		d.refused = ReasonControlTruncated
 	case h.Flags&unix.MSG_TRUNC != 0 || size > events.MaxPayload:

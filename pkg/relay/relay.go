@@ -48,6 +48,9 @@ type Config struct {
 	Members []Member
 	// Policy says what may pass. The zero value lets nothing pass: see [DefaultPolicy].
 	Policy Policy
+	// NoFDs has no file descriptors taken from containers: neither barriers nor the host's store work then. Since Linux 6.16
+	// the kernel refuses datagrams with some, and their senders see EPERM; before, they count as without.
+	NoFDs bool
 	// OnDecision, if not nil, is called for every decision, from the goroutine
 	// of Run. It holds up the relay.
 	OnDecision func(Decision)
@@ -56,6 +59,7 @@ type Config struct {
 // Relay forwards notifications. Its methods can be called from any goroutine.
 type Relay struct {
 	policy   Policy
+	noFDs    bool
 	callback func(Decision)
 	counters counters
 	ready    chan struct{}
@@ -72,6 +76,7 @@ type Relay struct {
 	polls    []unix.PollFd
 	watched  []watch
 	closer   *closer
+	noRoom   bool // a member takes no file descriptors for the moment
 
 	pacer      pacer
 	queue      queue
@@ -100,7 +105,7 @@ func New(config Config) (*Relay, error) {
 		return nil, errors.New("no container to relay for")
 	}
 	r := &Relay{
-		policy: config.Policy, callback: config.OnDecision,
+		policy: config.Policy, noFDs: config.NoFDs, callback: config.OnDecision,
 		ready: make(chan struct{}), wake: -1, closer: newCloser(),
 		pacer: pacer{every: config.Policy.Rule(KeyStatus).Every},
 	}
@@ -152,7 +157,6 @@ func (r *Relay) Close() error {
 	if r.wake >= 0 {
 		unix.Close(r.wake)
 	}
-	r.closer.stop()
 	return nil
 }
 
@@ -235,6 +239,7 @@ type watch struct {
 // context has ended.
 func (r *Relay) wait(deadline time.Time) (ending bool, err error) {
 	r.polls, r.watched = r.polls[:0], r.watched[:0]
+	r.noRoom = false
 	r.poll(r.wake, unix.POLLIN, watch{})
 	paused := r.pollMembers()
 	r.pollMainProcesses()
@@ -269,12 +274,14 @@ func (r *Relay) wait(deadline time.Time) (ending bool, err error) {
 // pollMembers adds the sockets that can be read. paused is true if there is one
 // that has to be left alone for a moment.
 func (r *Relay) pollMembers() (paused bool) {
-	full := r.closer.full()
 	for _, m := range r.members {
-		if full || m.paused {
+		if m.paused {
 			m.paused = false
 			paused = true
 			continue
+		}
+		if m.listener.noRoom { // whether there is some again is looked for when it is read
+			r.noRoom = true
 		}
 		r.poll(m.listener.fd, unix.POLLIN, watch{})
 	}
@@ -333,6 +340,9 @@ func (r *Relay) timeout(deadline time.Time, paused bool) *unix.Timespec {
 	if paused {
 		earlier(time.Now().Add(retryFirst))
 	}
+	if r.noRoom {
+		earlier(time.Now().Add(retryLast))
+	}
 	if wake.IsZero() {
 		return nil
 	}
@@ -352,8 +362,10 @@ func (r *Relay) receiveAll(limit int) {
 // receiveFrom takes what a container has sent, at most limit, and reports whether
 // that was all.
 func (r *Relay) receiveFrom(m *member, limit int) bool {
-	for n := 0; n < limit && !r.closer.full(); n += batch {
-		datagrams, err := r.receiver.receive(m.listener.fd)
+	for n := 0; n < limit; n += batch {
+		hasRoom := !r.closer.full()
+		m.listener.makeRoom(hasRoom)
+		datagrams, err := r.receiver.receive(m.listener.fd, hasRoom)
 		if err != nil {
 			// Out of memory, say: what is there is there later, too.
 			m.paused = !errors.Is(err, unix.EAGAIN)
@@ -376,16 +388,29 @@ func (r *Relay) receiveFrom(m *member, limit int) bool {
 func (r *Relay) handle(m *member, d *datagram) {
 	rec := m.rec
 	if d.cred != nil {
-		rec.pid = int(d.cred.Pid)
+		rec.pid, rec.uid = int(d.cred.Pid), d.cred.Uid
+	}
+	if r.noFDs && len(d.fds) > 0 {
+		r.closeAll(d, &rec)
+		d.noFDs = true
+	}
+	if d.noFDs {
+		rec.note(KeyNone, Denied, ReasonFDsNotTaken, nil)
 	}
 	if why := r.admit(m, d); why != ReasonNone {
 		rec.note(KeyNone, Denied, why, d.payload[:min(len(d.payload), 64)])
 	} else {
 		r.judge(m, d, rec)
 	}
+	r.closeAll(d, &rec)
+}
+
+// closeAll closes the file descriptors of a datagram that nobody has taken.
+func (r *Relay) closeAll(d *datagram, rec *recorder) {
 	for _, fd := range d.fds {
-		r.closer.close(fd)
+		r.closer.close(rec.owner(), fd)
 	}
+	d.fds = nil
 }
 
 // admit decides whether a datagram is read at all, and says why not.
@@ -595,7 +620,7 @@ func (r *Relay) drop(e *entry) {
 // dropFDs closes what an entry holds.
 func (r *Relay) dropFDs(e *entry) {
 	for _, fd := range e.fds {
-		r.closer.close(fd)
+		r.closer.close(e.rec.owner(), fd)
 	}
 	e.main.close()
 }
@@ -611,6 +636,6 @@ func (r *Relay) lose(e *entry, verdict Verdict, why Reason) {
 func (r *Relay) loseWaiters(waiters []waiter) {
 	for _, w := range waiters {
 		w.rec.note(KeyBarrier, Lost, ReasonUpstream, nil)
-		r.closer.close(w.fd)
+		r.closer.close(w.rec.owner(), w.fd)
 	}
 }
