@@ -96,7 +96,12 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	if err != nil {
 		return fmt.Errorf("holding %s: %w", command[0], err)
 	}
-	go forwardSignals(signals, held, &stopped)
+	go forwardSignals(signals, held, func(by syscall.Signal) {
+		stopped.Store(true)
+		if by != syscall.SIGHUP { // which asks many to reload
+			r.Stopping()
+		}
+	})
 
 	status := reap(pid)
 	cancel()
@@ -253,9 +258,8 @@ func newExecCommand() *cobra.Command {
 	}
 }
 
-// forwardSignals passes every signal on that is not about ourselves. stopped is
-// set by one that asks to end.
-func forwardSignals(signals <-chan os.Signal, pidfd int, stopped *atomic.Bool) {
+// forwardSignals passes every signal on that is not about ourselves. stopping is called before one that asks to end.
+func forwardSignals(signals <-chan os.Signal, pidfd int, stopping func(by syscall.Signal)) {
 	terminal := isTerminal(os.Stdin)
 	for s := range signals {
 		number, ok := s.(syscall.Signal)
@@ -264,7 +268,7 @@ func forwardSignals(signals <-chan os.Signal, pidfd int, stopped *atomic.Bool) {
 		}
 		switch number {
 		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
-			stopped.Store(true)
+			stopping(number)
 		}
 		switch number {
 		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:

@@ -86,6 +86,8 @@ func worthSaying(d relay.Decision) bool {
 		return true
 	case relay.Lost:
 		return true
+	case relay.Released:
+		return d.Reason == relay.ReasonHostTakesNoFDs
 	case relay.Held:
 		return d.Reason == relay.ReasonUpstream
 	}

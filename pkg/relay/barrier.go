@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -79,7 +80,7 @@ func (r *Relay) queueBarrier(waiters ...waiter) {
 func (r *Relay) sendBarrier(b *barrier) error {
 	if !r.up.passesFDs() {
 		// What was sent before has been read, or it would not count as sent.
-		r.release(b)
+		r.release(b, ReasonNone)
 		return nil
 	}
 	var ends [2]int
@@ -89,6 +90,11 @@ func (r *Relay) sendBarrier(b *barrier) error {
 	defer unix.Close(ends[1])
 	if err := r.up.send([]byte("BARRIER=1"), ends[1:], r.main.pid); err != nil {
 		unix.Close(ends[0])
+		if errors.Is(err, errNoFDs) {
+			// Nobody can tell when the host reads: what came before was sent.
+			r.release(b, ReasonHostTakesNoFDs)
+			return nil
+		}
 		return err
 	}
 	b.pipe = ends[0]
@@ -97,10 +103,10 @@ func (r *Relay) sendBarrier(b *barrier) error {
 	return nil
 }
 
-// release lets the waiters of a barrier go on.
-func (r *Relay) release(b *barrier) {
+// release lets the waiters of a barrier go on. why is ReasonNone if the host has passed it.
+func (r *Relay) release(b *barrier, why Reason) {
 	for _, w := range b.waiters {
-		w.rec.note(KeyBarrier, Released, ReasonNone, nil)
+		w.rec.note(KeyBarrier, Released, why, nil)
 		r.closer.close(w.rec.owner(), w.fd)
 	}
 	r.barriers.fds -= len(b.waiters)
@@ -122,7 +128,7 @@ func (r *Relay) passed(b *barrier) {
 	done := r.barriers.sent[:n:n]
 	r.barriers.sent = slices.Clone(r.barriers.sent[n:])
 	for _, b := range done {
-		r.release(b)
+		r.release(b, ReasonNone)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 )
 
@@ -80,4 +81,30 @@ func TestOneOfTwoContainersCannotStopOrMoveTheUnit(t *testing.T) {
 	r.host.expect("STATUS=web: a")
 	a.send(db, "STOPPING=1")
 	r.host.expect("STOPPING=1")
+}
+
+// What counts is what the host was told of the unit: one of two containers that goes from ready to reloading and back
+// has no more time for that.
+func TestOneOfTwoContainersDoesNotRenewItsBudget(t *testing.T) {
+	r, web, _ := newGroup(t, withRule("EXTEND_TIMEOUT_USEC clamp budget=1ms"))
+	a := startAgent(t)
+	denied := func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, d := range r.decisions {
+			if d.Key == relay.KeyExtendTimeout && d.Verdict == relay.Denied && d.Reason == relay.ReasonQuota {
+				return true
+			}
+		}
+		return false
+	}
+	await.Until(t, "the budget is used up", func() bool {
+		a.sendWaiting(web, "READY=1")
+		a.sendWaiting(web, "RELOADING=1\nMONOTONIC_USEC=1\nEXTEND_TIMEOUT_USEC=1000000")
+		for {
+			if _, ok := r.host.receive(1); !ok {
+				return denied()
+			}
+		}
+	})
 }

@@ -102,6 +102,7 @@ const (
 	ReasonFDCount           // not as many file descriptors as the message takes
 	ReasonTooManyBarriers   // too many were waiting for the host
 	ReasonBarrierAbandoned  // its sender stopped waiting
+	ReasonHostTakesNoFDs    // the host's socket refuses file descriptors (SO_PASSRIGHTS)
 	ReasonUnusedFDs         // file descriptors that no assignment asked for: closed
 	ReasonFDsNotTaken       // file descriptors were not taken: too many wait to be closed, or none are wanted
 
@@ -133,7 +134,7 @@ var reasonNames = [numReasons]string{
 	"no credentials", "sender unidentified", "sender not in the container", "sender is not the main process",
 	"sender started inside the container", "host socket unavailable", "queue full", "nothing left to forward",
 	"barrier not alone", "wrong number of file descriptors", "too many barriers", "sender stopped waiting",
-	"file descriptors nobody asked for", "file descriptors not taken",
+	"the host takes no file descriptors", "file descriptors nobody asked for", "file descriptors not taken",
 	"policy", "unknown key", "invalid value", "not the first", "no such process",
 	"process not in the container", "MAINPIDFDID of another process", "pid namespace", "time namespace",
 	"not in this datagram", "quota", "not a name of the container", "prefix", "not text", "cut to fit",

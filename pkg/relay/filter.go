@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/sdtrace/sdtrace/pkg/events"
@@ -29,6 +30,9 @@ type sender interface {
 	now() uint64
 	// stopsUnit reports whether the unit stops when the sender does.
 	stopsUnit() bool
+	// reloadsUnit and readiesUnit report whether the unit begins to reload, or is ready, when the sender says so.
+	reloadsUnit() bool
+	readiesUnit() bool
 }
 
 // judgement is what to do with a datagram.
@@ -44,6 +48,7 @@ type judgement struct {
 // its buffers have grown, and is not for concurrent use.
 type filter struct {
 	policy *Policy
+	unit   *unitPhase
 	budget budget
 
 	// The datagram that is judged.
@@ -61,7 +66,7 @@ type filter struct {
 	digits  [20]byte
 }
 
-func newFilter(p *Policy) *filter { return &filter{policy: p} }
+func newFilter(p *Policy, unit *unitPhase) *filter { return &filter{policy: p, unit: unit} }
 
 // literals are the keys that systemd heeds wherever they stand, with one value
 // only (strv_contains). Of the others it reads the first (strv_find_startswith).
@@ -352,7 +357,9 @@ func (f *filter) judgeReloading() {
 		return
 	}
 	f.forward(KeyReloading)
-	f.budget.reload()
+	if f.sender.reloadsUnit() {
+		f.unit.reload()
+	}
 	if f.denied(KeyMonotonic) {
 		f.denyAll(1<<KeyMonotonic, ReasonPolicy)
 		return
@@ -378,7 +385,9 @@ func (f *filter) reloadTime() uint64 {
 func (f *filter) judgeReady() {
 	if f.wants(KeyReady) {
 		f.forward(KeyReady)
-		f.budget.run()
+		if f.sender.readiesUnit() {
+			f.unit.run()
+		}
 	}
 }
 
@@ -388,7 +397,7 @@ func (f *filter) judgeStopping() {
 	case !f.wants(KeyStopping):
 	case f.policy.rules[KeyStopping].Action == Allow || f.sender.stopsUnit():
 		f.forward(KeyStopping)
-		f.budget.stop()
+		f.unit.stop()
 	case f.seen.has(KeyStatus) || f.denied(KeyStatus):
 		f.deny(KeyStopping, ReasonNotStopping)
 	default:
@@ -421,7 +430,7 @@ func (f *filter) judgeExtend(rule Rule) {
 	}
 	granted, why := atMost(usec, rule.Max), ReasonPolicy
 	if rule.Budget > 0 {
-		if left := f.budget.left(rule.Budget, f.sender.now()); left < granted {
+		if left := f.budget.left(f.unit, rule.Budget, f.sender.now()); left < granted {
 			granted, why = left, ReasonQuota
 		}
 	}
@@ -462,32 +471,50 @@ const (
 	numPhases
 )
 
-// budget keeps in mind since when a container has had a deadline moved.
-type budget struct {
-	phase phase
-	since [numPhases]uint64 // host's CLOCK_MONOTONIC in µs; 0: never
+// unitPhase is the one that the host has been told of: of several containers together.
+type unitPhase struct {
+	phase   phase
+	reloads int         // that there were: each has a timer of its own
+	asked   atomic.Bool // it is to stop, whatever it says
 }
 
-// reload begins a phase with a new timer, if the service was running.
-func (b *budget) reload() {
-	if b.phase == running {
-		b.phase = reloading
-		b.since[reloading] = 0
+// now is what the service manager has a timer for.
+func (u *unitPhase) now() phase {
+	if u.asked.Load() {
+		return stopping
+	}
+	return u.phase
+}
+
+// reload begins a phase with a new timer, if the unit was running.
+func (u *unitPhase) reload() {
+	if u.phase == running {
+		u.phase = reloading
+		u.reloads++
 	}
 }
 
 // run goes back to the timer that was there before a reload.
-func (b *budget) run() {
-	if b.phase != stopping {
-		b.phase = running
+func (u *unitPhase) run() {
+	if u.phase != stopping {
+		u.phase = running
 	}
 }
 
-func (b *budget) stop() { b.phase = stopping }
+func (u *unitPhase) stop() { u.phase = stopping }
+
+// budget keeps in mind since when a container has had a deadline moved.
+type budget struct {
+	since   [numPhases]uint64 // host's CLOCK_MONOTONIC in µs; 0: never
+	reloads int               // which reload that of reloading is about
+}
 
 // left is how many µs from now the deadline can be.
-func (b *budget) left(limit time.Duration, now uint64) uint64 {
-	since := &b.since[b.phase]
+func (b *budget) left(u *unitPhase, limit time.Duration, now uint64) uint64 {
+	if b.reloads != u.reloads {
+		b.reloads, b.since[reloading] = u.reloads, 0
+	}
+	since := &b.since[u.now()]
 	if *since == 0 {
 		*since = now
 	}

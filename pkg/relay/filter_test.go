@@ -66,6 +66,9 @@ func (s *fakeSender) hostClock(usec uint64) (uint64, bool) {
 
 func (s *fakeSender) now() uint64 { return fakeNow + s.time }
 
+func (s *fakeSender) reloadsUnit() bool { return true }
+func (s *fakeSender) readiesUnit() bool { return true }
+
 func (s *fakeSender) stopsUnit() bool {
 	s.asked = append(s.asked, "stopsUnit")
 	return s.stops
@@ -92,7 +95,7 @@ type bench struct {
 	lines     []string // the decisions, written out
 }
 
-func newBench(p Policy) *bench { return &bench{filter: newFilter(&p)} }
+func newBench(p Policy) *bench { return &bench{filter: newFilter(&p, &unitPhase{})} }
 
 func (b *bench) judge(payload []byte, nfds int, s sender) judgement {
 	b.decisions, b.lines = nil, nil
@@ -778,10 +781,12 @@ func (s *quietSender) mainPID(pid uint64) (int, uint64, Reason) { return s.found
 func (s *quietSender) mainPIDFD() (int, uint64, Reason)         { return s.found(9) }
 func (s *quietSender) hostClock(usec uint64) (uint64, bool)     { return usec - 5000, true }
 func (s *quietSender) stopsUnit() bool                          { return false }
+func (s *quietSender) reloadsUnit() bool                        { return true }
+func (s *quietSender) readiesUnit() bool                        { return true }
 
 func TestADatagramCostsNoAllocation(t *testing.T) {
 	p := mustPolicy(t, DefaultPolicy(), allowAll)
-	f := newFilter(&p)
+	f := newFilter(&p, &unitPhase{})
 	var total counters
 	var out []byte
 	n := 0
@@ -802,7 +807,7 @@ func TestADatagramCostsNoAllocation(t *testing.T) {
 
 func BenchmarkFilter(b *testing.B) {
 	p := mustPolicy(b, DefaultPolicy(), allowAll)
-	f := newFilter(&p)
+	f := newFilter(&p, &unitPhase{})
 	var total counters
 	var out []byte
 	for _, tc := range typical {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
@@ -244,4 +245,39 @@ func TestASocketThatLingersDoesNotHoldUpTheRelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.host.expect("STATUS=two")
+}
+
+// A host that takes no file descriptors is not away: everything else goes on.
+func TestAHostThatTakesNoFileDescriptorsGetsTheRest(t *testing.T) {
+	r := newRig(t, withRule("FDSTORE allow"))
+	if err := unix.SetsockoptInt(r.host.fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0); err != nil {
+		t.Skipf("not declared: no socket refuses file descriptors before Linux 6.16: %v", err)
+	}
+	a := startAgent(t)
+	a.send(r.socket, "FDSTORE=1\nSTATUS=stored", "memfd")
+	r.host.expect("FDSTORE=1\nSTATUS=stored")
+	r.awaitDecision(relay.KeyFDStore, relay.Lost, relay.ReasonHostTakesNoFDs)
+	if o := a.do(order{Do: "barrier", Socket: r.socket, Payload: []byte("BARRIER=1")}); o.Errno != 0 || !o.Released {
+		t.Errorf("the barrier: %+v", o)
+	}
+	r.awaitDecision(relay.KeyBarrier, relay.Released, relay.ReasonHostTakesNoFDs)
+	a.send(r.socket, "READY=1")
+	r.host.expect("READY=1")
+}
+
+// A stop that the service manager has asked for has a budget of its own, whatever was used up before.
+func TestAStopHasABudgetThoughTheContainerDoesNotSayThatItStops(t *testing.T) {
+	r := newRig(t, withRule("EXTEND_TIMEOUT_USEC clamp budget=1ms"))
+	a := startAgent(t)
+	a.send(r.socket, "READY=1\nEXTEND_TIMEOUT_USEC=1000")
+	if m := r.host.next(); !strings.HasPrefix(m.text, "READY=1\nEXTEND_TIMEOUT_USEC=") {
+		t.Fatalf("the host got %q", m.text)
+	}
+	await.Until(t, "the budget is used up", func() bool {
+		a.send(r.socket, "STATUS=more\nEXTEND_TIMEOUT_USEC=1000")
+		return r.host.next().text == "STATUS=more"
+	})
+	r.relay.Stopping()
+	a.send(r.socket, "EXTEND_TIMEOUT_USEC=1000")
+	r.host.expect("EXTEND_TIMEOUT_USEC=1000")
 }

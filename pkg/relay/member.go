@@ -48,7 +48,7 @@ type member struct {
 func newMember(config Member, r *Relay) (*member, error) {
 	m := &member{
 		name:   config.Name,
-		filter: newFilter(&r.policy),
+		filter: newFilter(&r.policy, &r.unit),
 		rec:    recorder{counters: &r.counters, callback: r.callback, member: config.Name},
 		stored: make(map[string]int),
 	}
@@ -154,4 +154,12 @@ func (o *origin) stopsUnit() bool {
 		}
 	}
 	return true
+}
+
+func (o *origin) reloadsUnit() bool {
+	return len(o.relay.members) == 1 || o.relay.unitReady && !o.relay.unitReloading
+}
+
+func (o *origin) readiesUnit() bool {
+	return o.relay.all(func(m *member) bool { return m == o.member || m.ready && !m.reloading })
 }

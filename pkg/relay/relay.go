@@ -88,6 +88,7 @@ type Relay struct {
 	retry      retry
 
 	// What the host was told of all members.
+	unit                     unitPhase
 	unitReady, unitReloading bool
 	status                   []byte
 }
@@ -170,6 +171,10 @@ func (r *Relay) SetCommand(pid int) {
 		}
 	}
 }
+
+// Stopping says that the unit is to stop, as the service manager has asked by a signal: from now on EXTEND_TIMEOUT_USEC is about
+// the stop, whether or not the container says STOPPING=1, and has a budget of its own.
+func (r *Relay) Stopping() { r.unit.asked.Store(true) }
 
 // Ready is closed when READY=1 has been sent to the host for the first time.
 func (r *Relay) Ready() <-chan struct{} { return r.ready }
@@ -556,6 +561,15 @@ func (r *Relay) sendEntry(e *entry) error {
 		return r.sendBarrier(e.barrier)
 	}
 	err := r.up.send(e.payload, e.fds, r.main.pid)
+	if errors.Is(err, errNoFDs) {
+		if err = r.up.send(e.payload, nil, r.main.pid); err == nil {
+			for _, key := range []Key{KeyFDStore, KeyMainPIDFD} {
+				if e.keys.has(key) {
+					e.rec.note(key, Lost, ReasonHostTakesNoFDs, nil)
+				}
+			}
+		}
+	}
 	if err == nil {
 		r.sent(e)
 	}

@@ -23,12 +23,14 @@ var (
 	errAway = errors.New("the host's socket is not available")
 	// errRefused: this datagram will never be taken.
 	errRefused = errors.New("the host's socket refuses the datagram")
+	// errNoFDs: with file descriptors it is refused (SO_PASSRIGHTS, Linux 6.16); without them it may be taken.
+	errNoFDs = errors.New("the host's socket takes no file descriptors")
 )
 
 // upstream sends to the host's notify socket. It never waits.
 type upstream interface {
 	// send sends one datagram with file descriptors, as the process pid (0: as
-	// what we are). The errors are errBusy, errAway and errRefused, wrapped.
+	// what we are). The errors are errBusy, errAway, errRefused and errNoFDs, wrapped.
 	send(payload []byte, fds []int, pid int) error
 	// sendAll sends the payloads of at most a batch of entries, as far as that
 	// works, and returns how many.
@@ -129,6 +131,9 @@ func (u *unixUpstream) send(payload []byte, fds []int, pid int) error {
 	if gone(errno) && len(u.path) > sunPathMax {
 		u.resolve()
 		errno = u.sendAs(payload, fds, pid)
+	}
+	if errno == unix.EPERM && len(fds) > 0 {
+		return errNoFDs
 	}
 	return sendError(errno)
 }
