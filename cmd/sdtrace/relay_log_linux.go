@@ -89,7 +89,7 @@ func worthSaying(d relay.Decision) bool {
 	case relay.Released:
 		return d.Reason == relay.ReasonHostTakesNoFDs
 	case relay.Held:
-		return d.Reason == relay.ReasonUpstream
+		return d.Reason == relay.ReasonUpstream || d.Reason == relay.ReasonTooManyBarriers
 	}
 	return false
 }

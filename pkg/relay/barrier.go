@@ -22,6 +22,7 @@ type barrier struct {
 type waiter struct {
 	fd     int
 	isPipe bool // so that polling it is safe, and tells when nobody waits any more
+	denied bool // it may not notify, and waits all the same, as for systemd
 	rec    recorder
 }
 
@@ -29,32 +30,87 @@ type waiter struct {
 type barriers struct {
 	sent []*barrier // the host has them, in order
 	all  int        // queued or sent
-	fds  int        // of waiters
+	// waiters counts those of barriers by their processes, denied those that may not notify.
+	waiters       map[int]int
+	count, denied int
 	// late are waiters for whom no barrier was left: the next one is theirs, too.
 	late []waiter
+	// held are waiters for whom there is no room: they wait until there is, or the relay ends.
+	held []waiter
 	// passing is set while nothing was sent since the last barrier.
 	passing bool
 }
 
 // addBarrier takes over fd and releases it when the host has read everything
-// that was accepted before.
-func (r *Relay) addBarrier(fd int, rec recorder) {
-	if r.barriers.fds >= maxBarrierFDs {
+// that was accepted before. denied says that its sender may not notify.
+func (r *Relay) addBarrier(fd int, rec recorder, denied bool) {
+	r.releaseStatus()
+	w := waiter{fd: fd, isPipe: fileType(fd) == unix.S_IFIFO, denied: denied, rec: rec}
+	switch {
+	case r.barriers.hasRoom(w):
+		r.await(w)
+	case denied:
 		rec.note(KeyBarrier, Denied, ReasonTooManyBarriers, nil)
 		r.closer.close(rec.owner(), fd)
-		return
+	default:
+		rec.note(KeyBarrier, Held, ReasonTooManyBarriers, nil)
+		r.barriers.held = append(r.barriers.held, w)
 	}
-	r.releaseStatus()
-	r.barriers.fds++
-	w := waiter{fd: fd, isPipe: fileType(fd) == unix.S_IFIFO, rec: rec}
+}
+
+// hasRoom reports whether one more can wait.
+func (b *barriers) hasRoom(w waiter) bool {
+	if w.denied {
+		return b.denied < maxDenied
+	}
+	return b.count-b.denied < maxWaiters && b.waiters[w.rec.pid] < maxOfProcess
+}
+
+// await puts a waiter behind the last barrier, or makes one for it.
+func (r *Relay) await(w waiter) {
+	b := &r.barriers
+	b.count++
+	if w.denied {
+		b.denied++
+	} else {
+		if b.waiters == nil {
+			b.waiters = make(map[int]int)
+		}
+		b.waiters[w.rec.pid]++
+	}
 	last := r.lastBarrier()
 	switch {
 	case last != nil:
 		last.waiters = append(last.waiters, w)
-	case r.barriers.all >= maxBarriers:
-		r.barriers.late = append(r.barriers.late, w)
+	case b.all >= maxBarriers:
+		b.late = append(b.late, w)
 	default:
 		r.queueBarrier(w)
+	}
+}
+
+// isOver forgets a waiter that waits no more, and closes what it passed.
+func (r *Relay) isOver(w waiter) {
+	b := &r.barriers
+	b.count--
+	if w.denied {
+		b.denied--
+	} else if b.waiters[w.rec.pid]--; b.waiters[w.rec.pid] == 0 {
+		delete(b.waiters, w.rec.pid)
+	}
+	r.closer.close(w.rec.owner(), w.fd)
+}
+
+// admitHeld lets those wait for whom there is room now.
+func (r *Relay) admitHeld() {
+	held := r.barriers.held
+	r.barriers.held = nil
+	for _, w := range held {
+		if r.barriers.hasRoom(w) {
+			r.await(w)
+		} else {
+			r.barriers.held = append(r.barriers.held, w)
+		}
 	}
 }
 
@@ -107,9 +163,8 @@ func (r *Relay) sendBarrier(b *barrier) error {
 func (r *Relay) release(b *barrier, why Reason) {
 	for _, w := range b.waiters {
 		w.rec.note(KeyBarrier, Released, why, nil)
-		r.closer.close(w.rec.owner(), w.fd)
+		r.isOver(w)
 	}
-	r.barriers.fds -= len(b.waiters)
 	r.barriers.all--
 	if b.pipe >= 0 {
 		unix.Close(b.pipe)
@@ -119,6 +174,7 @@ func (r *Relay) release(b *barrier, why Reason) {
 		r.barriers.late = nil
 		r.queueBarrier(late...)
 	}
+	r.admitHeld()
 }
 
 // passed handles that the host has read what came before a barrier: it has also
@@ -134,26 +190,27 @@ func (r *Relay) passed(b *barrier) {
 
 // abandon lets go of a waiter that nobody waits for any more.
 func (r *Relay) abandon(fd int) {
-	drop := func(waiters []waiter) []waiter {
+	drop := func(waiters []waiter, over func(waiter)) []waiter {
 		return slices.DeleteFunc(waiters, func(w waiter) bool {
 			if w.fd != fd {
 				return false
 			}
 			w.rec.note(KeyBarrier, Denied, ReasonBarrierAbandoned, nil)
-			r.closer.close(w.rec.owner(), w.fd)
-			r.barriers.fds--
+			over(w)
 			return true
 		})
 	}
-	r.barriers.late = drop(r.barriers.late)
+	r.barriers.held = drop(r.barriers.held, func(w waiter) { r.closer.close(w.rec.owner(), w.fd) })
+	r.barriers.late = drop(r.barriers.late, r.isOver)
 	for _, b := range r.barriers.sent {
-		b.waiters = drop(b.waiters)
+		b.waiters = drop(b.waiters, r.isOver)
 	}
 	for _, e := range r.queue.entries {
 		if e.barrier != nil {
-			e.barrier.waiters = drop(e.barrier.waiters)
+			e.barrier.waiters = drop(e.barrier.waiters, r.isOver)
 		}
 	}
+	r.admitHeld()
 }
 
 // eachWaiter calls f for every waiter there is.
@@ -171,6 +228,9 @@ func (r *Relay) eachWaiter(f func(waiter)) {
 		}
 	}
 	for _, w := range r.barriers.late {
+		f(w)
+	}
+	for _, w := range r.barriers.held {
 		f(w)
 	}
 }

@@ -281,3 +281,64 @@ func TestAStopHasABudgetThoughTheContainerDoesNotSayThatItStops(t *testing.T) {
 	a.send(r.socket, "EXTEND_TIMEOUT_USEC=1000")
 	r.host.expect("EXTEND_TIMEOUT_USEC=1000")
 }
+
+// However many wait, nobody is let go before the host has read what came before.
+func TestABarrierForWhichThereIsNoRoomIsHeld(t *testing.T) {
+	r := newRig(t)
+	const n, room = 80, 64
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	send := func(text string, fds ...int) {
+		var oob []byte
+		if len(fds) > 0 {
+			oob = unix.UnixRights(fds...)
+		}
+		if err := unix.Sendmsg(s, []byte(text), oob, &unix.SockaddrUnix{Name: r.socket}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("STATUS=before")
+	var pipes []unix.PollFd
+	for range n {
+		var ends [2]int
+		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		send("BARRIER=1", ends[1])
+		unix.Close(ends[1])
+		defer unix.Close(ends[0])
+		pipes = append(pipes, unix.PollFd{Fd: int32(ends[0])})
+	}
+	for range n - room {
+		r.awaitDecision(relay.KeyBarrier, relay.Held, relay.ReasonTooManyBarriers)
+	}
+	if over, err := unix.Poll(pipes, 0); over != 0 || err != nil {
+		t.Fatalf("%d of %d are let go before the host has read: %v", over, n, err)
+	}
+	r.host.expect("STATUS=before")
+	await.Until(t, "all are let go", func() bool {
+		if m, ok := r.host.receive(1); ok {
+			m.closeFDs()
+		}
+		over, _ := unix.Poll(pipes, 0)
+		return over == n
+	})
+}
+
+// Who may not notify waits all the same, as at systemd's own socket, and as briefly.
+func TestABarrierOfAStrangerIsAnswered(t *testing.T) {
+	a := startAgent(t, ownNamespaces...)
+	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessAll))
+	a.send(r.socket, "STATUS=before")
+	stranger := startAgent(t)
+	stranger.post(order{Do: "barrier", Socket: r.socket, Payload: []byte("BARRIER=1")})
+	r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMember)
+	r.host.expect("STATUS=before")
+	r.host.expect("BARRIER=1").closeFDs()
+	if o := stranger.answer(); o.Errno != 0 || !o.Released {
+		t.Errorf("the barrier of a stranger: %+v", o)
+	}
+}

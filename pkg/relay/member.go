@@ -41,8 +41,8 @@ type member struct {
 	ready, reloading, stopping, pinged bool
 	status                             []byte
 
-	stored map[string]int // how many file descriptors the host keeps, by FDNAME
-	paused bool           // reading failed: not before the next turn of the clock
+	store  store
+	paused bool // reading failed: not before the next turn of the clock
 }
 
 func newMember(config Member, r *Relay) (*member, error) {
@@ -50,7 +50,6 @@ func newMember(config Member, r *Relay) (*member, error) {
 		name:   config.Name,
 		filter: newFilter(&r.policy, &r.unit),
 		rec:    recorder{counters: &r.counters, callback: r.callback, member: config.Name},
-		stored: make(map[string]int),
 	}
 	var err error
 	if m.identity, err = newIdentity(config.Container, config.Access); err != nil {
@@ -66,16 +65,6 @@ func newMember(config Member, r *Relay) (*member, error) {
 func (m *member) close() {
 	m.listener.close()
 	m.identity.close()
-}
-
-// storedFDs is how many file descriptors of the container the host keeps, at most:
-// systemd drops on its own those whose other end is gone.
-func (m *member) storedFDs() int {
-	n := 0
-	for _, count := range m.stored {
-		n += count
-	}
-	return n
 }
 
 // origin is who wrote the datagram at hand; it answers the filter's questions.

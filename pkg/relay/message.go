@@ -230,3 +230,11 @@ func isPrintable(s []byte) bool {
 func isFDName(s []byte) bool {
 	return len(s) <= maxName && isPrintable(s) && bytes.IndexByte(s, ':') < 0
 }
+
+// fdName is the name of the file descriptors that a message stores or removes (systemd: service_add_fd_store).
+func (m *message) fdName() string {
+	if m.keys.has(KeyFDName) {
+		return string(m.text[KeyFDName])
+	}
+	return "stored"
+}

@@ -5,18 +5,24 @@ package relay
 import "slices"
 
 // The bounds of the queue. That compacting always makes room follows from them:
-// what is left after it is at most one datagram a key between two barriers, and
-// those with file descriptors.
+// what is left after it is at most one datagram a key between two barriers, those with
+// file descriptors, and those with names.
 const (
-	maxQueued     = 1024 // datagrams
-	maxBarriers   = 32   // of all containers, waiting to be sent or for the host
-	maxBarrierFDs = 256  // of their senders
-	maxQueuedFDs  = 253  // file descriptors for the host's store
+	maxQueued    = 1024 // datagrams
+	maxBarriers  = 32   // of all containers, waiting to be sent or for the host
+	maxWaiters   = 256  // senders that a barrier is for
+	maxOfProcess = 64   // of these, for one process
+	maxDenied    = 64   // of these, for processes that may not notify
+	maxQueuedFDs = 253  // file descriptors for the host's store
+	maxNamed     = 256  // datagrams of which each may say something of its own
 )
 
 // replaceable are the keys of which only the last value matters to anybody: an
 // older one makes way as soon as the host does not read.
 const replaceable = keySet(1<<KeyStatus | 1<<KeyWatchdog)
+
+// named are the keys that mean another thing with each name: a later one makes none superfluous that does not say the same.
+const named = keySet(1<<KeyFDStoreRemove | 1<<KeyPrivate)
 
 // entry is a datagram on its way to the host, or a barrier between such.
 type entry struct {
@@ -33,6 +39,7 @@ type queue struct {
 	entries []*entry
 	free    []*entry // for reuse
 	fds     int      // in all entries
+	named   int      // entries with names
 }
 
 func (q *queue) len() int { return len(q.entries) }
@@ -58,6 +65,9 @@ func (q *queue) remove(i int) {
 	e := q.entries[i]
 	q.entries = slices.Delete(q.entries, i, i+1)
 	q.fds -= len(e.fds)
+	if e.keys&named != 0 {
+		q.named--
+	}
 	*e = entry{payload: e.payload[:0]}
 	if len(q.free) < maxQueued {
 		q.free = append(q.free, e)
@@ -74,11 +84,16 @@ func (q *queue) push(e entry, unread bool) bool {
 	if unread && e.barrier == nil && e.keys&^replaceable == 0 {
 		q.supersede(e.keys)
 	}
-	if len(q.entries) >= maxQueued {
+	isNamed := e.keys&named != 0
+	isFull := func() bool { return len(q.entries) >= maxQueued || isNamed && q.named >= maxNamed }
+	if isFull() {
 		q.compact()
 	}
-	if len(q.entries) >= maxQueued {
+	if isFull() && e.barrier == nil { // of barriers there are few
 		return false
+	}
+	if isNamed {
+		q.named++
 	}
 	var kept *entry
 	if n := len(q.free); n > 0 {
@@ -113,15 +128,25 @@ func (q *queue) supersede(keys keySet) {
 // that the host will act on in the end, in order.
 func (q *queue) compact() {
 	var later keySet
+	again := make(map[string]bool) // what is said again, with names
 	for i := len(q.entries) - 1; i > 0; i-- {
 		e := q.entries[i]
 		switch {
 		case e.barrier != nil:
 			later = 0
+			clear(again)
+		case e.keys&named != 0 && again[string(e.payload)]:
+			q.coalesce(i)
+		case e.keys&named != 0:
+			again[string(e.payload)] = true
+			later |= e.keys &^ (named | 1<<KeyFDName)
 		case len(e.fds) == 0 && e.keys&^later == 0:
 			q.coalesce(i)
 		default:
 			later |= e.keys
+			if len(e.fds) > 0 { // what was removed before may be stored by it
+				clear(again)
+			}
 		}
 	}
 }

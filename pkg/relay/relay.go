@@ -12,6 +12,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -140,6 +141,9 @@ func (r *Relay) Close() error {
 		return nil
 	}
 	for _, m := range r.members {
+		for name := range m.store.names {
+			m.store.remove(name, r.dropStored(m))
+		}
 		m.close()
 	}
 	r.releaseStatus()
@@ -151,6 +155,7 @@ func (r *Relay) Close() error {
 		r.loseWaiters(b.waiters)
 	}
 	r.loseWaiters(r.barriers.late)
+	r.loseWaiters(r.barriers.held)
 	if r.up != nil {
 		r.up.close()
 	}
@@ -238,6 +243,7 @@ type watch struct {
 	barrier *barrier
 	waiter  bool
 	member  *member // its main process has ended
+	store   *member // one of what it has stored has lost its other end
 }
 
 // wait returns when there is something to do, once with ending set: when the
@@ -256,6 +262,9 @@ func (r *Relay) wait(deadline time.Time) (ending bool, err error) {
 	}
 	for _, b := range r.barriers.sent {
 		r.poll(b.pipe, 0, watch{barrier: b})
+	}
+	for _, m := range r.members {
+		m.store.watched(func(fd int) { r.poll(fd, 0, watch{store: m}) })
 	}
 	r.eachWaiter(func(w waiter) {
 		if w.isPipe {
@@ -321,6 +330,8 @@ func (r *Relay) handleEvents() {
 			}
 		case about.waiter:
 			r.abandon(int(p.Fd))
+		case about.store != nil:
+			about.store.store.hungUp(int(p.Fd), r.dropStored(about.store))
 		case about.member != nil:
 			about.member.identity.main.ended = true
 		case r.busy && r.busyFD == int(p.Fd):
@@ -368,7 +379,7 @@ func (r *Relay) receiveAll(limit int) {
 // that was all.
 func (r *Relay) receiveFrom(m *member, limit int) bool {
 	for n := 0; n < limit; n += batch {
-		hasRoom := !r.closer.full()
+		hasRoom := !r.closer.full() && len(r.barriers.held) < r.closer.most/2
 		m.listener.makeRoom(hasRoom)
 		datagrams, err := r.receiver.receive(m.listener.fd, hasRoom)
 		if err != nil {
@@ -404,10 +415,20 @@ func (r *Relay) handle(m *member, d *datagram) {
 	}
 	if why := r.admit(m, d); why != ReasonNone {
 		rec.note(KeyNone, Denied, why, d.payload[:min(len(d.payload), 64)])
+		// systemd lets everybody wait, before it asks who that is (manager_dispatch_notify_fd).
+		if d.refused == ReasonNone && len(d.fds) == 1 && isBarrier(d.payload) && r.policy.Rule(KeyBarrier).Action != Deny {
+			r.addBarrier(d.fds[0], rec, true)
+			d.fds = nil
+		}
 	} else {
 		r.judge(m, d, rec)
 	}
 	r.closeAll(d, &rec)
+}
+
+// isBarrier reports whether a datagram is BARRIER=1 and nothing else.
+func isBarrier(payload []byte) bool {
+	return string(bytes.TrimRight(payload, "\n\x00")) == syntax[KeyBarrier].start
 }
 
 // closeAll closes the file descriptors of a datagram that nobody has taken.
@@ -436,13 +457,13 @@ func (r *Relay) judge(m *member, d *datagram, rec recorder) {
 	if j.barrier {
 		fd := d.fds[0]
 		d.fds = nil
-		r.addBarrier(fd, rec)
+		r.addBarrier(fd, rec, false)
 		return
 	}
 	if j.msg == nil {
 		return
 	}
-	r.limitStore(m, &j, len(d.fds), &rec)
+	r.limitStore(m, &j, d.fds, &rec)
 	r.compose(m, j.msg, &rec)
 	r.pacer.pace(j.msg, &rec)
 	if j.msg.keys == 0 {
@@ -459,11 +480,13 @@ func (r *Relay) judge(m *member, d *datagram, rec recorder) {
 	if j.msg.keys&(1<<KeyFDStore|1<<KeyMainPIDFD) != 0 {
 		e.fds = d.fds
 	}
-	r.forward(e, d)
+	if r.forward(e, d) {
+		r.noteStored(m, j.msg, e.fds)
+	}
 }
 
 // limitStore keeps the container within its quota of the host's store.
-func (r *Relay) limitStore(m *member, j *judgement, fds int, rec *recorder) {
+func (r *Relay) limitStore(m *member, j *judgement, fds []int, rec *recorder) {
 	deny := func(why Reason) {
 		for _, key := range []Key{KeyFDStore, KeyFDStoreRemove, KeyFDName, KeyFDPoll} {
 			if j.msg.keys.has(key) {
@@ -473,40 +496,51 @@ func (r *Relay) limitStore(m *member, j *judgement, fds int, rec *recorder) {
 		}
 		j.storeFDs = false
 	}
-	name := "stored" // systemd: service_add_fd_store
-	if j.msg.keys.has(KeyFDName) {
-		name = string(j.msg.text[KeyFDName])
-	}
+	name := j.msg.fdName()
 	switch {
 	case j.msg.keys.has(KeyFDStoreRemove):
-		if _, own := m.stored[name]; !own && r.policy.Rule(KeyFDName).Prefix == "" {
+		if !m.store.has(name) && r.policy.Rule(KeyFDName).Prefix == "" {
 			deny(ReasonForeignName)
-			return
 		}
-		delete(m.stored, name)
 	case j.storeFDs:
 		limit := r.policy.Rule(KeyFDStore).MaxFDs
 		switch {
 		case !r.up.passesFDs():
 			deny(ReasonUpstream)
-		case limit > 0 && m.storedFDs()+fds > limit:
+		case limit > 0 && m.store.count+m.store.more(name, fds) > limit:
 			deny(ReasonQuota)
-		default:
-			m.stored[name] += fds
+		case limit == 0 && !m.store.has(name) && len(m.store.names) >= maxNames:
+			deny(ReasonQuota)
 		}
 	}
 }
 
-// forward puts an entry on its way to the host.
-func (r *Relay) forward(e entry, d *datagram) {
+// noteStored notes what a message that is on its way makes of the host's store. fds are what went with it.
+func (r *Relay) noteStored(m *member, msg *message, fds []int) {
+	switch {
+	case msg.keys.has(KeyFDStoreRemove):
+		m.store.remove(msg.fdName(), r.dropStored(m))
+	case msg.keys.has(KeyFDStore):
+		m.store.add(msg.fdName(), fds, r.policy.Rule(KeyFDStore).MaxFDs > 0, !msg.keys.has(KeyFDPoll))
+	}
+}
+
+// dropStored closes file descriptors that a container has stored.
+func (r *Relay) dropStored(m *member) func(fd int) {
+	return func(fd int) { r.closer.close(m.rec.owner(), fd) }
+}
+
+// forward puts an entry on its way to the host, and says whether there was room for it.
+func (r *Relay) forward(e entry, d *datagram) bool {
 	if !r.queue.push(e, !r.available()) {
 		r.lose(&e, Denied, ReasonQueueFull)
 		e.main.close()
-		return
+		return false
 	}
 	if len(e.fds) > 0 {
 		d.fds = nil // the queue's now
 	}
+	return true
 }
 
 // flush sends what waits, as far as the host takes it.
