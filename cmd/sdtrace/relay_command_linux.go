@@ -58,14 +58,18 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	}
 	defer dir.remove()
 	member := relay.Member{Listen: filepath.Join(dir.path, relay.SocketName), Access: access}
-	member.Container = relay.Container{Descendants: true, Adopt: isPrivate(dir.path)}
+	closed := isClosed(dir.path)
+	member.Container = relay.Container{Descendants: true, Adopt: f.adopt, Closed: closed}
+	if f.adopt && !closed {
+		return fmt.Errorf("--adopt: other users can get to %s: close a directory above it to its group and to others, as RuntimeDirectoryMode=0700 does", dir.path)
+	}
 	for _, flag := range []struct {
 		values []string
 		field  *string
 	}{{f.cgroup, &member.Container.Cgroup}, {f.netNS, &member.Container.NetNS}} {
 		if len(flag.values) > 0 {
 			*flag.field = flag.values[len(flag.values)-1]
-			member.Container.Descendants, member.Container.Adopt = false, false
+			member.Container.Descendants, member.Container.Closed = false, false
 		}
 	}
 	config.Members = []relay.Member{member}
@@ -353,20 +357,20 @@ func runtimeDirectory() (string, error) {
 	return base, nil
 }
 
-// isPrivate reports whether a directory on the way keeps other users out.
-func isPrivate(path string) bool {
-	for ; ; path = filepath.Dir(path) {
-		info, err := os.Stat(path)
-		if err != nil {
-			return false
-		}
-		if info.Mode()&0o001 == 0 {
+// isClosed reports whether a directory on the way keeps everybody else out: it is root's or ours, and neither its group nor others
+// may search it. With an ACL the mode's group is what all named users and groups can have at most (acl(5)).
+func isClosed(path string) bool {
+	path, err := filepath.EvalSymlinks(path)
+	for ; err == nil; path = filepath.Dir(path) {
+		var stat unix.Stat_t
+		if err = unix.Stat(path, &stat); err == nil && stat.Mode&0o011 == 0 && (stat.Uid == 0 || stat.Uid == uint32(os.Geteuid())) {
 			return true
 		}
 		if path == "/" {
 			return false
 		}
 	}
+	return false
 }
 
 // prepareBundle writes the mount and the environment into the bundle's config.json.

@@ -35,6 +35,7 @@ type relayFlags struct {
 	printPolicy  bool
 	log          bool
 	noFDs        bool
+	adopt        bool
 }
 
 func newRelayCommand() *cobra.Command {
@@ -59,7 +60,7 @@ watchdog is fed when all of them are alive.
 What a policy denies is reported once for each kind on stderr; --log reports
 every decision.`,
 		Example: `  # in ExecStart= of a Type=notify service
-  sdtrace relay --directory /run/web/notify --inside /run/notify -- \
+  sdtrace relay --adopt --directory /run/web/notify --inside /run/notify -- \
       docker run --rm -v /run/web/notify:/run/notify:ro -e NOTIFY_SOCKET image
   sdtrace relay --bundle /srv/web -- runc run --bundle /srv/web web
 
@@ -95,6 +96,7 @@ func (f *relayFlags) register(cmd *cobra.Command) {
 	set.StringVar(&f.access, "access", "all", "which of its processes may notify, `MODE`: main, exec or all")
 	set.StringVar(&f.directory, "directory", "", "`DIR` to make notify.sock in, for COMMAND (default a private one)")
 	set.StringVar(&f.inside, "inside", "", "where COMMAND mounts that directory in the container, `DIR`")
+	set.BoolVar(&f.adopt, "adopt", false, "the first pid namespace that another process sends from is the container's: for those of a\ndaemon (docker), which do not descend from COMMAND")
 	set.StringVar(&f.bundle, "bundle", "", "`DIR` of the OCI bundle that COMMAND runs: its config.json gets the mount")
 	set.StringArrayVar(&f.policy, "policy", nil, "`RULE` for a key, such as 'STATUS allow max-bytes=200' (see --print-policy)")
 	set.StringVar(&f.policyFile, "policy-file", "", "`FILE` of such rules, one a line; --policy comes after it")
@@ -123,6 +125,9 @@ func (f *relayFlags) run(cmd *cobra.Command, command []string) error {
 	defer log.close()
 	config.OnDecision = log.note
 	if len(command) > 0 {
+		if !f.adopt && len(f.cgroup) == 0 && len(f.netNS) == 0 {
+			log.stranger = "what does not descend from COMMAND is not of the container: if a daemon has started it, as docker does, see --adopt"
+		}
 		return f.runCommand(cmd.Context(), config, command, log)
 	}
 	if config.Members, err = f.members(); err != nil {
@@ -136,6 +141,10 @@ func (f *relayFlags) check(command []string) error {
 	switch {
 	case len(command) == 0 && (f.directory != "" || f.inside != "" || f.bundle != ""):
 		return errors.New("--directory, --inside and --bundle need a COMMAND")
+	case f.adopt && len(command) == 0:
+		return errors.New("--adopt needs a COMMAND: without one, every process that can reach the socket may notify")
+	case f.adopt && (len(f.cgroup) > 0 || len(f.netNS) > 0):
+		return errors.New("--adopt is for a container that neither --cgroup nor --netns names")
 	case len(command) > 0 && len(f.listen) > 0:
 		return errors.New("--listen is for running without COMMAND; COMMAND's socket is made in --directory")
 	case len(command) > 0 && len(f.containerPID) > 0:

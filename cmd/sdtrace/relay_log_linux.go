@@ -21,6 +21,8 @@ type decisionLog struct {
 	lines chan string
 	lost  atomic.Uint64
 	done  chan struct{}
+	// stranger is what to say once more when somebody is refused who is not of the container.
+	stranger string
 }
 
 // valueMax is how many bytes of a value a line has: those that wait are kept in memory.
@@ -68,8 +70,16 @@ func (l *decisionLog) note(d relay.Decision) {
 		l.seen[k] = true
 		first = " (said once)"
 	}
+	l.write(formatDecision(time.Now(), d, first))
+	if d.Reason == relay.ReasonNotMember && l.stranger != "" {
+		l.write("sdtrace: relay: " + l.stranger + "\n")
+		l.stranger = ""
+	}
+}
+
+func (l *decisionLog) write(line string) {
 	select {
-	case l.lines <- formatDecision(time.Now(), d, first):
+	case l.lines <- line:
 	default:
 		l.lost.Add(1)
 	}

@@ -64,8 +64,10 @@ type Container struct {
 	// others are admitted too, once one of them sends from a pid namespace below
 	// the relay's: that namespace is then the container's. This is for runtimes
 	// whose containers descend from a daemon, and only for a socket that nobody
-	// else can reach: a sender that is gone before it is looked at is believed.
+	// else can reach.
 	Descendants, Adopt bool
+	// Closed says that nobody else can reach the socket: a sender that is gone before it is looked at is believed.
+	Closed bool
 }
 
 // limits for what is remembered about senders.
@@ -532,8 +534,8 @@ func (id *identity) inspectGone(p *process, pidfd int) *process {
 // belonged reports whether a process that is gone was of the container.
 func (id *identity) belonged(pidfd int) bool {
 	c := id.container
-	if c == (Container{}) || c.Adopt {
-		return true // it could reach the socket, which nobody else can
+	if c == (Container{}) || c.Adopt || c.Closed {
+		return true // it could reach the socket
 	}
 	cgroup, ok := cgroupID(pidfd)
 	if !ok {
@@ -675,6 +677,15 @@ func (id *identity) mainNS(fd int) namespace {
 		}
 	}
 	return id.top
+}
+
+// setCommand makes a child of ours a main process, which is known also if it is gone when its first datagram is read.
+func (id *identity) setCommand(pid int) {
+	id.command = pid
+	if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
+		id.inspect(pid, pidfd)
+		unix.Close(pidfd)
+	}
 }
 
 // setNamed notes which process the host was told is the main one, 0 for none any more. What is known of senders was

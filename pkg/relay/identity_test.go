@@ -88,3 +88,14 @@ func TestAPidfdOfAThreadNamesNoMainProcess(t *testing.T) {
 	r.awaitDecision(relay.KeyMainPIDFD, relay.Denied, relay.ReasonInvalid)
 	r.host.expect("READY=1")
 }
+
+// The program that was started is known, however soon it is gone.
+func TestTheCommandIsKnownThoughItIsGone(t *testing.T) {
+	command := startAgent(t)
+	r := newWaitingRig(t, withContainer(relay.Container{Descendants: true}, relay.AccessMain))
+	r.relay.SetCommand(command.pid)
+	command.send(r.socket, "READY=1")
+	command.stop()
+	r.run()
+	r.host.expect("READY=1")
+}

@@ -172,7 +172,7 @@ func (r *Relay) Close() error {
 func (r *Relay) SetCommand(pid int) {
 	for _, m := range r.members {
 		if m.identity.container.Descendants {
-			m.identity.command = pid
+			m.identity.setCommand(pid)
 		}
 	}
 }
