@@ -614,6 +614,10 @@ func (id *identity) descends(pid, fd int, ns namespace) Reason {
 	if id.container.Descendants && isDescendant(pid) {
 		return ReasonNone
 	}
+	// Who was put by a runtime into the namespace that a descendant has sent from.
+	if id.container.Descendants && id.topFD >= 0 && isBelow(fd, id.top) {
+		return ReasonNone
+	}
 	if id.container.Adopt && ns != id.ownPIDNS {
 		if id.pidNS == (namespace{}) {
 			// Of the first sender's the topmost: it may have made itself one in the container.
