@@ -22,6 +22,8 @@ type Stat struct {
 	Comm string
 	// State is 'Z' for a process that is over and was not waited for (proc_pid_stat(5)).
 	State byte
+	// PPID is the parent, 0 when it is not visible here.
+	PPID int
 	// StartTicks is when it was started, in [Tick] of CLOCK_BOOTTIME.
 	StartTicks uint64
 	// CPUTicks is the time of a processor that it has taken, in [Tick].
@@ -38,7 +40,7 @@ func ParseStat(content []byte) (stat Stat, ok bool) {
 		return Stat{}, false
 	}
 	fields := strings.Fields(string(content[end+1:]))
-	const flags, userTime, systemTime, startTime = 9 - 3, 14 - 3, 15 - 3, 22 - 3
+	const parent, flags, userTime, systemTime, startTime = 4 - 3, 9 - 3, 14 - 3, 15 - 3, 22 - 3
 	if len(fields) <= startTime {
 		return Stat{}, false
 	}
@@ -51,7 +53,13 @@ func ParseStat(content []byte) (stat Stat, ok bool) {
 	if err != nil {
 		return Stat{}, false
 	}
-	stat = Stat{Comm: string(content[open+1 : end]), State: fields[0][0], StartTicks: ticks, IsKernel: bits&kernelThread != 0}
+	ppid, err := strconv.Atoi(fields[parent])
+	if err != nil {
+		return Stat{}, false
+	}
+	stat = Stat{
+		Comm: string(content[open+1 : end]), State: fields[0][0], PPID: ppid, StartTicks: ticks, IsKernel: bits&kernelThread != 0,
+	}
 	for _, field := range []int{userTime, systemTime} {
 		taken, err := strconv.ParseUint(fields[field], 10, 64)
 		if err != nil {

@@ -14,7 +14,7 @@ func TestANameOfAnyBytesHidesNothing(t *testing.T) {
 	const rest = " S 1 3 3 0 -1 4 0 0 0 0 5 6 0 0 20 0 1 0 4711 0 0"
 	for _, comm := range []string{"web", "", "a) S 1 (b", ") ) )", "((", "two words"} {
 		got, ok := proc.ParseStat([]byte("7 (" + comm + ")" + rest))
-		if !ok || got != (proc.Stat{Comm: comm, State: 'S', StartTicks: 4711, CPUTicks: 11}) || !got.StartedAt(47_110_000_001) || got.StartedAt(47_120_000_000) {
+		if !ok || got != (proc.Stat{Comm: comm, State: 'S', PPID: 1, StartTicks: 4711, CPUTicks: 11}) || !got.StartedAt(47_110_000_001) || got.StartedAt(47_120_000_000) {
 			t.Errorf("%q is read as %+v, %v", comm, got, ok)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -146,6 +147,8 @@ type identity struct {
 	cgroups map[uint64]cgroupProof
 	proved  time.Time // when one was looked at last that is not the container's alone
 	offset  *int64    // the last that was known of a sender
+	// descendants are processes that are known to descend from us, with when they were started, in ticks.
+	descendants map[int]uint64
 }
 
 // cgroupProof says whether a control group is the container's alone.
@@ -556,26 +559,28 @@ func cgroupID(pidfd int) (uint64, bool) {
 	return info.Cgroupid, true
 }
 
-// findCgroup looks for a cgroup id at and below the container's cgroup: it is
-// the inode number of the directory.
+// findCgroup reports whether the control group with an id is the container's, or below that.
 func (id *identity) findCgroup(cgroup uint64) bool {
-	found := false
-	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
-		_ = filepath.WalkDir(mount+id.container.Cgroup, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return fs.SkipDir // it has been removed
-			}
-			if !d.IsDir() {
-				return nil
-			}
-			var stat unix.Stat_t
-			if unix.Stat(path, &stat) == nil && stat.Ino == cgroup {
-				found = true
-				return fs.SkipAll
-			}
-			return nil
-		})
+	path, above := cgroupfs.PathOf(cgroup)
+	if path != "" || above != "" || os.Geteuid() == 0 {
+		return anyBelow([]string{path, above}, id.container.Cgroup)
 	}
+	// Who is not root looks for it.
+	found, left := false, 256
+	_ = filepath.WalkDir(cgroupfs.Dir(id.container.Cgroup), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fs.SkipDir // it has been removed
+		}
+		if !d.IsDir() {
+			return nil
+		}
+		var stat unix.Stat_t
+		found = unix.Stat(path, &stat) == nil && stat.Ino == cgroup
+		if left--; found || left == 0 {
+			return fs.SkipAll
+		}
+		return nil
+	})
 	return found
 }
 
@@ -611,7 +616,7 @@ func (id *identity) belongs(pid, fd int, ns namespace) Reason {
 }
 
 func (id *identity) descends(pid, fd int, ns namespace) Reason {
-	if id.container.Descendants && isDescendant(pid) {
+	if id.container.Descendants && id.isDescendant(pid) {
 		return ReasonNone
 	}
 	// Who was put by a runtime into the namespace that a descendant has sent from.
@@ -643,18 +648,32 @@ func anyBelow(paths []string, cgroup string) bool {
 	return false
 }
 
-// isDescendant climbs from a process to its ancestors.
-func isDescendant(pid int) bool {
+// climbMost is how many ancestors of a sender are looked at, at most.
+const climbMost = 1024
+
+// isDescendant climbs from a process to its ancestors, until one is ours or is known to be a descendant.
+func (id *identity) isDescendant(pid int) bool {
 	own := os.Getpid()
-	for range math.MaxUint16 {
-		s, err := readStatus(pid)
-		if err != nil || s.PPID == 0 {
+	way := make(map[int]uint64)
+	for range climbMost {
+		p, err := proc.Open(pid)
+		if err != nil {
 			return false
 		}
-		if s.PPID == own {
+		stat, err := p.Stat()
+		p.Close()
+		if err != nil || stat.PPID == 0 {
+			return false
+		}
+		way[pid] = stat.StartTicks
+		if id.descendants[pid] == stat.StartTicks || stat.PPID == own {
+			if id.descendants == nil || len(id.descendants)+len(way) > 8*climbMost {
+				id.descendants = make(map[int]uint64)
+			}
+			maps.Copy(id.descendants, way)
 			return true
 		}
-		pid = s.PPID
+		pid = stat.PPID
 	}
 	return false
 }
