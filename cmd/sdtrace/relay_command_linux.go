@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -112,6 +113,7 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	err = <-done
 	select {
 	case <-r.Ready():
+		err = sayUndelivered(log, err)
 	default:
 		// Unless it was asked to end, and did.
 		if !stopped.Load() || status.ExitStatus() != 0 {
@@ -224,7 +226,7 @@ func commandEnv(environ []string) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(assignment string) bool {
 		name, _, _ := strings.Cut(assignment, "=")
 		switch name {
-		case "NOTIFY_SOCKET", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE":
+		case "NOTIFY_SOCKET", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES", "FDSTORE":
 			return true
 		}
 		return false
@@ -331,6 +333,7 @@ func (f *relayFlags) makeDirectory() (directory, error) {
 	if err != nil {
 		return directory{}, err
 	}
+	removeLeftovers(base)
 	private, err := os.MkdirTemp(base, "relay-")
 	if err != nil {
 		return directory{}, fmt.Errorf("making a directory for the socket: %w", err)
@@ -340,6 +343,20 @@ func (f *relayFlags) makeDirectory() (directory, error) {
 		return directory{}, fmt.Errorf("making a directory for the socket: %w", err)
 	}
 	return d, os.Chmod(d.path, 0o755) // whatever the umask
+}
+
+// removeLeftovers removes the directories of relays that were killed: nobody reads from their sockets.
+func removeLeftovers(base string) {
+	sockets, _ := filepath.Glob(filepath.Join(base, "relay-*", "notify", relay.SocketName)) // the pattern is right
+	for _, socket := range sockets {
+		conn, err := net.Dial("unixgram", socket)
+		if err == nil {
+			conn.Close()
+		} else if errors.Is(err, unix.ECONNREFUSED) {
+			_ = os.Remove(socket)
+			directory{path: filepath.Dir(socket), owned: filepath.Dir(filepath.Dir(socket))}.remove()
+		}
+	}
 }
 
 func runtimeDirectory() (string, error) {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -62,5 +63,106 @@ func TestARelayEndsThoughNobodyReadsItsLog(t *testing.T) {
 	})
 	if err != nil {
 		t.Errorf("it ends with %v", err)
+	}
+}
+
+// What a host that is slow has not read at the end is said, and is no failure of a unit that was ready.
+func TestARelayOfAReadyCommandEndsAsTheCommandDoes(t *testing.T) {
+	vmtest.Natively(t, "an exit status")
+	address := filepath.Join(t.TempDir(), "notify.sock")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"}) // which nobody reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	args := []string{"relay", "--directory", filepath.Join(t.TempDir(), "n"), "--", "sd-send-notify", "READY=1"}
+	for i := range 1000 {
+		args = append(args, fmt.Sprint("ERRNO=", i), "X=1", "READY=1")
+	}
+	cmd := exec.Command("sdtrace", args...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "the host did not take every notification: ") {
+		t.Errorf("it ends with %v and says\n%s", err, out)
+	}
+}
+
+// A socket unit passes no credentials unless it is told to: who sent what has started the relay is not known then, and it says so.
+func TestARelayThatIsActivatedWithoutCredentialsSaysSo(t *testing.T) {
+	vmtest.Natively(t, "an option of a socket")
+	for _, passes := range []int{0, 1} {
+		dir := t.TempDir()
+		host, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "host"), Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify.sock"), Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		file, err := conn.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if err := unix.SetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, passes); err != nil {
+			t.Fatal(err)
+		}
+		sender, err := net.Dial("unixgram", filepath.Join(dir, "notify.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sender.Close()
+		if _, err := sender.Write([]byte("READY=1")); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sdtrace", "relay", "--log", "--listen", "fd:3", "--upstream", filepath.Join(dir, "host"))
+		cmd.ExtraFiles = []*os.File{file}
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"READY forwarded"}
+		if passes == 0 {
+			want = []string{"a .socket unit needs PassCredentials=yes", "denied: no credentials"}
+		}
+		lines := bufio.NewScanner(stderr)
+		for _, text := range want {
+			for lines.Scan() && !strings.Contains(lines.Text(), text) {
+			}
+			if !strings.Contains(lines.Text(), text) {
+				t.Errorf("with SO_PASSCRED %d it does not say %q", passes, text)
+			}
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
+// A relay that was killed leaves its directory behind, which the next one removes.
+func TestWhatKilledRelaysHaveLeftIsRemoved(t *testing.T) {
+	vmtest.Natively(t, "files alone")
+	base := t.TempDir()
+	for name, lives := range map[string]bool{"relay-1": false, "relay-2": true} {
+		if err := os.MkdirAll(filepath.Join(base, name, "notify"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(base, name, "notify/notify.sock"), Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if !lives {
+			conn.Close()
+		}
+	}
+	removeLeftovers(base)
+	if left, _ := filepath.Glob(base + "/*"); len(left) != 1 || filepath.Base(left[0]) != "relay-2" {
+		t.Errorf("there is left %q", left)
 	}
 }

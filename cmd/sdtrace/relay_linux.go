@@ -133,7 +133,16 @@ func (f *relayFlags) run(cmd *cobra.Command, command []string) error {
 	if config.Members, err = f.members(); err != nil {
 		return usage(cmd, err)
 	}
-	return f.runBeside(cmd.Context(), config)
+	for _, m := range config.Members {
+		if m.File == nil {
+			continue
+		}
+		if told, err := unix.GetsockoptInt(int(m.File.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED); err == nil && told == 0 {
+			log.say("of what was sent to " + m.File.Name() + " until now it is not known who sent it, so that it is denied: " +
+				"a .socket unit needs PassCredentials=yes")
+		}
+	}
+	return f.runBeside(cmd.Context(), config, log)
 }
 
 // check finds flags that make no sense together.
@@ -308,7 +317,7 @@ func setListenNetNS(m *relay.Member) {
 
 // runBeside relays until the context ends, or until all containers that are
 // known by a process have ended.
-func (f *relayFlags) runBeside(ctx context.Context, config relay.Config) error {
+func (f *relayFlags) runBeside(ctx context.Context, config relay.Config, log *decisionLog) error {
 	ended, err := awaitProcesses(config.Members)
 	if err != nil {
 		return err
@@ -331,13 +340,14 @@ func (f *relayFlags) runBeside(ctx context.Context, config relay.Config) error {
 			}
 		}()
 	}
-	if err := r.Run(ctx); err != nil {
-		return err
-	}
+	err = r.Run(ctx)
 	select {
 	case <-r.Ready():
-		return nil
+		return sayUndelivered(log, err)
 	default:
+	}
+	if err != nil {
+		return err
 	}
 	if exited {
 		return errors.New("the container has exited before it said READY=1")

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -72,9 +73,21 @@ func (l *decisionLog) note(d relay.Decision) {
 	}
 	l.write(formatDecision(time.Now(), d, first))
 	if d.Reason == relay.ReasonNotMember && l.stranger != "" {
-		l.write("sdtrace: relay: " + l.stranger + "\n")
+		l.say(l.stranger)
 		l.stranger = ""
 	}
+}
+
+// say writes what is no decision.
+func (l *decisionLog) say(text string) { l.write("sdtrace: relay: " + text + "\n") }
+
+// sayUndelivered takes what the host did not read in time for no failure: the unit is ready, and has ended.
+func sayUndelivered(log *decisionLog, err error) error {
+	if errors.Is(err, relay.ErrUndelivered) {
+		log.say(err.Error())
+		return nil
+	}
+	return err
 }
 
 func (l *decisionLog) write(line string) {

@@ -3,6 +3,7 @@
 package relay_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
+	"github.com/sdtrace/sdtrace/vmtest"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -294,6 +296,66 @@ func TestErrorsOfNewAreOneLine(t *testing.T) {
 		}
 		if after := len(openFDs(t)); after != before {
 			t.Errorf("%s: %d file descriptors are open, %d before", name, after, before)
+		}
+	}
+}
+
+// Two relays that are started at once where one that was killed has left its socket: one of them has the name.
+func TestOneOfTwoRelaysHasTheSocket(t *testing.T) {
+	vmtest.Natively(t, "names in a directory")
+	host := newHost(t, filepath.Join(shortDir(t), "h.sock"))
+	upstream, err := relay.ParseAddress(host.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := shortDir(t)
+	for i := range 200 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		if err := bindAndLeave(path); err != nil {
+			t.Fatal(err)
+		}
+		relays := make(chan *relay.Relay, 2)
+		for range 2 {
+			go func() {
+				r, err := relay.New(relay.Config{Upstream: upstream, Members: []relay.Member{{Listen: path}}})
+				if err != nil && !errors.Is(err, unix.EADDRINUSE) {
+					t.Errorf("it is refused with %v", err)
+				}
+				relays <- r
+			}()
+		}
+		n := 0
+		for range 2 {
+			if r := <-relays; r != nil {
+				n++
+				defer r.Close()
+			}
+		}
+		if n != 1 {
+			t.Fatalf("%d of two have it", n)
+		}
+		if err := unix.Access(path, unix.W_OK); err != nil {
+			t.Fatalf("the socket of the one: %v", err)
+		}
+	}
+}
+
+func TestARelayDoesNotForwardToItself(t *testing.T) {
+	dir := shortDir(t)
+	socket, link := filepath.Join(dir, "s"), filepath.Join(dir, "link")
+	if err := os.Symlink(socket, link); err != nil {
+		t.Fatal(err)
+	}
+	abstract := fmt.Sprintf("@sdtrace-own-%d", os.Getpid())
+	for address, listen := range map[string]string{socket: socket, link: socket, abstract: abstract} {
+		upstream, err := relay.ParseAddress(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := relay.New(relay.Config{Upstream: upstream, Members: []relay.Member{{Listen: listen}}})
+		if err == nil {
+			r.Close()
+			t.Errorf("%s is taken as the host of a relay at %s", address, listen)
 		}
 	}
 }

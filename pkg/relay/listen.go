@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -188,7 +190,7 @@ func (l *listener) bindPath(path string) error {
 		name = ".sdtrace-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(l.fd)
 		address = through(l.dir, name)
 	}
-	if err := unix.Unlinkat(l.dir, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := l.clear(name); err != nil {
 		return err
 	}
 	// The mode of an AF_UNIX socket that is not bound yet is that of its file (unix_bind_bsd).
@@ -206,14 +208,44 @@ func (l *listener) bindPath(path string) error {
 	return nil
 }
 
+// clear removes a socket that nobody reads any more. It is taken aside first: since it was looked at, another relay may have
+// made its own there, which is put back.
+func (l *listener) clear(name string) error {
+	aside := ".sdtrace-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(l.fd) + "-old"
+	switch err := unix.Renameat(l.dir, name, l.dir, aside); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return err
+	}
+	if refuseInUse(l.dir, aside) != nil {
+		_ = unix.Renameat2(l.dir, aside, l.dir, name, unix.RENAME_NOREPLACE) // else there is a third one
+		return unix.EADDRINUSE
+	}
+	return unix.Unlinkat(l.dir, aside, 0)
+}
+
 // publish gives the socket its name, if it has another one still.
 func (l *listener) publish(bound string) error {
 	var stat unix.Stat_t
-	if err := unix.Fstatat(l.dir, bound, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	err := unix.Fstatat(l.dir, bound, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	for tries := 0; errors.Is(err, unix.ENOENT) && tries < 100; tries++ {
+		// Another relay has taken it aside, to look whether it is in use: see clear.
+		time.Sleep(time.Millisecond)
+		err = unix.Fstatat(l.dir, bound, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err != nil {
 		return err
 	}
 	if bound != l.name {
-		if err := unix.Renameat(l.dir, bound, l.dir, l.name); err != nil {
+		if err := l.clear(l.name); err != nil {
+			return err
+		}
+		err := unix.Renameat2(l.dir, bound, l.dir, l.name, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EEXIST) {
+			return unix.EADDRINUSE
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -288,4 +320,21 @@ func (l *listener) close() {
 		unix.Close(l.fd)
 		l.fd = -1
 	}
+}
+
+// isAt reports whether an address leads to the socket, by whatever name.
+func (l *listener) isAt(a Address) bool {
+	bound, err := unix.Getsockname(l.fd)
+	name, ok := bound.(*unix.SockaddrUnix)
+	if err != nil || !ok || a.vsock != nil {
+		return false
+	}
+	if a.isAbstract() {
+		return name.Name == a.text
+	}
+	own, other := unix.Stat_t{Dev: l.dev, Ino: l.ino}, unix.Stat_t{}
+	if l.ino == 0 && (strings.HasPrefix(name.Name, "@") || unix.Stat(name.Name, &own) != nil) {
+		return false
+	}
+	return unix.Stat(a.text, &other) == nil && own.Dev == other.Dev && own.Ino == other.Ino
 }

@@ -174,7 +174,10 @@ func closePidfds(datagrams []datagram) {
 
 // closeRange closes the file descriptors from first to last.
 func closeRange(first, last int) {
-	if first <= last {
-		_ = unix.CloseRange(uint(first), uint(last), 0)
+	if first > last || unix.CloseRange(uint(first), uint(last), 0) == nil {
+		return
+	}
+	for fd := first; fd <= last; fd++ { // seccomp(2) may not know the call
+		unix.Close(fd)
 	}
 }

@@ -17,6 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +30,7 @@ const (
 	// burst is how many datagrams are taken from one container before the
 	// others have their turn.
 	burst = 64
-	// lastBurst is more than can be waiting in a socket (net.unix.max_dgram_qlen).
+	// lastBurst is taken at the end, or as many as can be waiting in a socket (net.unix.max_dgram_qlen) if that is more.
 	lastBurst = 4096
 	// drainTime is how long the host has, at the end, to read what is left.
 	drainTime = 5 * time.Second
@@ -67,17 +70,18 @@ type Relay struct {
 	ended    atomic.Bool
 
 	// The rest belongs to the goroutine of Run.
-	isReady  bool
-	up       upstream
-	members  []*member
-	wake     int // eventfd: Run is to end
-	receiver receiver
-	origin   origin
-	out      []byte
-	polls    []unix.PollFd
-	watched  []watch
-	closer   *closer
-	noRoom   bool // a member takes no file descriptors for the moment
+	isReady   bool
+	up        upstream
+	members   []*member
+	wake      int // eventfd: Run is to end
+	receiver  receiver
+	origin    origin
+	out       []byte
+	polls     []unix.PollFd
+	watched   []watch
+	closer    *closer
+	lastBurst int
+	noRoom    bool // a member takes no file descriptors for the moment
 
 	pacer      pacer
 	queue      queue
@@ -131,8 +135,22 @@ func (r *Relay) open(config Config) (err error) {
 			return err
 		}
 		r.members = append(r.members, m)
+		if m.listener.isAt(config.Upstream) {
+			return fmt.Errorf("%s is the relay's own socket: it would forward to itself", config.Upstream)
+		}
 	}
+	r.lastBurst = max(lastBurst, queueLength()+1)
 	return nil
+}
+
+// queueLength is how many datagrams can wait in a socket, but for those of more senders at once, 0 if that is not known.
+func queueLength() int {
+	text, err := os.ReadFile("/proc/sys/net/unix/max_dgram_qlen")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return min(n, 1<<20)
 }
 
 // Close removes the sockets. It must not be called while Run runs.
@@ -202,7 +220,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		}
 		if ending {
 			deadline = time.Now().Add(drainTime)
-			r.receiveAll(lastBurst)
+			r.receiveAll(r.lastBurst)
 			r.releaseStatus()
 			// So that the host has looked up who we are before we are gone.
 			if !r.barriers.passing {

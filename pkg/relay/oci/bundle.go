@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -37,6 +39,7 @@ func editSpec(path string, edit func(*specs.Spec) error) error {
 	if err := json.Unmarshal(text, &spec); err != nil {
 		return err
 	}
+	before := slices.Clone(spec.Mounts)
 	if err := edit(&spec); err != nil {
 		return err
 	}
@@ -47,9 +50,13 @@ func editSpec(path string, edit func(*specs.Spec) error) error {
 	if err := json.Unmarshal(whole["process"], &process); err != nil {
 		return err
 	}
+	mounts, err := asWritten(whole["mounts"], before, spec.Mounts)
+	if err != nil {
+		return err
+	}
 	err = errors.Join(
 		setField(process, "env", spec.Process.Env),
-		setField(whole, "mounts", spec.Mounts),
+		setField(whole, "mounts", mounts),
 		setField(whole, "process", process),
 	)
 	if err != nil {
@@ -60,6 +67,30 @@ func editSpec(path string, edit func(*specs.Spec) error) error {
 		return err
 	}
 	return replaceFile(path, append(changed, '\n'))
+}
+
+// asWritten is the list of mounts after, in which each that was there before stands as it was written, with fields that the
+// specification known here has not. Their order is the same.
+func asWritten(text json.RawMessage, before, after []specs.Mount) (list []any, err error) {
+	var written []json.RawMessage
+	if len(text) > 0 {
+		if err := json.Unmarshal(text, &written); err != nil {
+			return nil, err
+		}
+	}
+	i := 0
+	for _, m := range after {
+		for i < len(before) && !reflect.DeepEqual(before[i], m) {
+			i++
+		}
+		if i < len(before) {
+			list = append(list, written[i])
+			i++
+		} else {
+			list = append(list, m)
+		}
+	}
+	return list, nil
 }
 
 func setField(object map[string]json.RawMessage, name string, value any) (err error) {

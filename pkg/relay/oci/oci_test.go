@@ -5,6 +5,8 @@ package oci
 import (
 	_ "embed"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -243,5 +245,37 @@ func TestSetupSpecTakesTheLongestDestinationThatASenderCanAddress(t *testing.T) 
 	spec := readRuncSpec(t)
 	if err := SetupSpec(spec, SpecOptions{Directory: "/d", Destination: "/" + strings.Repeat("x", 94)}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestSetupBundleKeepsFieldsThatItDoesNotKnow(t *testing.T) {
+	bundle := t.TempDir()
+	file := filepath.Join(bundle, "config.json")
+	const config = `{"process":{"env":[],"later":1},"mounts":[{"destination":"/a","type":"bind","later":{"b":[2]}},{"destination":"/run/notify"},` +
+		`{"destination":"/c","later":3}],"later":true}`
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := SetupBundle(bundle, SpecOptions{Directory: "/host"}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Process struct{ Later int }
+		Mounts  []struct {
+			Destination string
+			Later       any
+		}
+		Later bool
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Process.Later != 1 || !got.Later || len(got.Mounts) != 3 || got.Mounts[0].Later == nil || got.Mounts[1].Later == nil ||
+		got.Mounts[2].Destination != DefaultDestination {
+		t.Errorf("it has become %s", text)
 	}
 }
