@@ -47,8 +47,7 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	// From now on, so that none is missed: what comes before the command runs
 	// is forwarded when it does.
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals)
-	defer signal.Stop(signals)
+	signal.Notify(signals) // to the end: one that comes late does not take the place of COMMAND's status
 	if started.Err() != nil && len(signals) == 0 {
 		signals <- cameBefore(started) // while this program started
 	}
@@ -101,7 +100,7 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	if err != nil {
 		return fmt.Errorf("holding %s: %w", command[0], err)
 	}
-	go forwardSignals(signals, held, func(by syscall.Signal) {
+	go forwardSignals(signals, pid, held, func(by syscall.Signal) {
 		stopped.Store(true)
 		if by != syscall.SIGHUP { // which asks many to reload
 			r.Stopping()
@@ -265,7 +264,7 @@ func newExecCommand() *cobra.Command {
 }
 
 // forwardSignals passes every signal on that is not about ourselves. stopping is called before one that asks to end.
-func forwardSignals(signals <-chan os.Signal, pidfd int, stopping func(by syscall.Signal)) {
+func forwardSignals(signals <-chan os.Signal, pid, pidfd int, stopping func(by syscall.Signal)) {
 	terminal := isTerminal(os.Stdin)
 	for s := range signals {
 		number, ok := s.(syscall.Signal)
@@ -280,19 +279,26 @@ func forwardSignals(signals <-chan os.Signal, pidfd int, stopping func(by syscal
 		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
 			continue // of our own runtime and children
 		case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
-			if terminal {
-				continue // the terminal sends it to the command as well
+			// The terminal sends it to the command as well, unless that has gone to another process group.
+			if group, err := unix.Getpgid(pid); terminal && err == nil && group == unix.Getpgrp() {
+				continue
 			}
 		}
 		_ = unix.PidfdSendSignal(pidfd, number, nil, 0) // ESRCH: it has ended
 	}
 }
 
-// reap waits for all children that there are, until the command has ended.
+// reap waits for all children that there are, until the command has ended. When a terminal stops the command, as by Ctrl-Z,
+// the relay stops, too, so that a shell has its terminal back; who continues it continues both.
 func reap(pid int) unix.WaitStatus {
+	terminal := isTerminal(os.Stdin)
 	for {
 		var status unix.WaitStatus
-		ended, err := unix.Wait4(-1, &status, 0, nil)
+		ended, err := unix.Wait4(-1, &status, unix.WUNTRACED, nil)
+		if ended == pid && status.Stopped() && terminal {
+			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			continue
+		}
 		if errors.Is(err, unix.ECHILD) || (ended == pid && (status.Exited() || status.Signaled())) {
 			return status
 		}

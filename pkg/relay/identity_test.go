@@ -5,6 +5,7 @@ package relay_test
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/sdtrace/sdtrace/pkg/relay"
@@ -98,4 +99,17 @@ func TestTheCommandIsKnownThoughItIsGone(t *testing.T) {
 	command.stop()
 	r.run()
 	r.host.expect("READY=1")
+}
+
+// The kernel lets root in a container without a user namespace send as any process of it, which docs/security.md says.
+func TestRootInAContainerCanSpeakAsItsMainProcess(t *testing.T) {
+	a := startAgent(t, ownNamespaces...)
+	r := newRig(t, withContainer(relay.Container{PID: a.pid}, relay.AccessMain))
+	other := runAsAgent(t, command("nsenter", "--target", strconv.Itoa(a.pid), "--pid", "--net", os.Args[0]))
+	other.send(r.socket, "STATUS=as itself")
+	r.awaitDecision(relay.KeyNone, relay.Denied, relay.ReasonNotMain)
+	if o := other.do(order{Do: "send", Socket: r.socket, Payload: []byte("STATUS=as number 1"), PID: 1}); o.Errno != 0 {
+		t.Fatal(o.Errno)
+	}
+	r.host.expect("STATUS=as number 1")
 }
