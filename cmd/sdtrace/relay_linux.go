@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/sdtrace/sdtrace/pkg/relay"
@@ -114,7 +116,7 @@ func (f *relayFlags) run(cmd *cobra.Command, command []string) error {
 		fmt.Fprint(cmd.OutOrStdout(), policy.String())
 		return nil
 	}
-	if err := f.check(command); err != nil {
+	if err := cmp.Or(checkNotEmpty(cmd), f.check(command)); err != nil {
 		return usage(cmd, err)
 	}
 	config := relay.Config{Policy: policy, NoFDs: f.noFDs}
@@ -145,8 +147,36 @@ func (f *relayFlags) run(cmd *cobra.Command, command []string) error {
 	return f.runBeside(cmd.Context(), config, log)
 }
 
-// check finds flags that make no sense together.
+// checkNotEmpty finds a flag that was given without a value, which would mean as much as none: that everybody may notify, say.
+func checkNotEmpty(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, text := range values {
+			if _, value := splitName(text); value == "" && err == nil {
+				err = fmt.Errorf("--%s %q: a value is missing", flag.Name, text)
+			}
+		}
+	})
+	return err
+}
+
+// check finds flags that make no sense, by themselves or together.
 func (f *relayFlags) check(command []string) error {
+	if _, err := relay.ParseAccess(f.access); err != nil {
+		return fmt.Errorf("--access: %w", err)
+	}
+	for _, text := range f.netNS {
+		_, path := splitName(text)
+		if !strings.Contains(path, "/") {
+			return fmt.Errorf("--netns %s: want a path such as /run/netns/web or /proc/PID/ns/net", text)
+		}
+		if _, err := findNetNS(path); err != nil {
+			return fmt.Errorf("--netns: %w", err)
+		}
+	}
 	switch {
 	case len(command) == 0 && (f.directory != "" || f.inside != "" || f.bundle != ""):
 		return errors.New("--directory, --inside and --bundle need a COMMAND")
@@ -282,6 +312,9 @@ func parseListen(text string) (relay.Member, error) {
 	name, address := splitName(text)
 	number, isFD := strings.CutPrefix(address, "fd:")
 	if !isFD {
+		if _, err := relay.ParseAddress(address); err != nil {
+			return relay.Member{}, fmt.Errorf("--listen %s: %w", text, err)
+		}
 		return relay.Member{Name: name, Listen: address}, nil
 	}
 	fd, err := strconv.Atoi(number)
