@@ -282,6 +282,12 @@ func TestErrorsOfNewAreOneLine(t *testing.T) {
 		"no such netns":    {Upstream: upstream, Members: []relay.Member{{Listen: "@x", ListenNetNS: "/nowhere"}}},
 		"no such process":  {Upstream: upstream, Members: []relay.Member{{Listen: socket, Container: relay.Container{PID: 1 << 30}}}},
 		"no pid namespace": {Upstream: upstream, Members: []relay.Member{{Listen: socket, Container: relay.Container{PID: os.Getpid()}}}},
+		"nowhere":          {Upstream: upstream, Members: []relay.Member{{}}},
+		"two sockets":      {Upstream: upstream, Members: []relay.Member{{Listen: socket, File: os.Stdin}}},
+		"no names":         {Upstream: upstream, Members: []relay.Member{{Listen: socket}, {Listen: socket + "2"}}},
+		"one name":         {Upstream: upstream, Members: []relay.Member{{Name: "a", Listen: socket}, {Name: "a", Listen: socket + "2"}}},
+		"no access":        {Upstream: upstream, Members: []relay.Member{{Listen: socket, Access: 9}}},
+		"no process":       {Upstream: upstream, Members: []relay.Member{{Listen: socket, Container: relay.Container{PID: -5}}}},
 		"no socket":        {Upstream: upstream, Members: []relay.Member{{File: os.Stderr}}},
 	} {
 		before := len(openFDs(t))
@@ -357,5 +363,25 @@ func TestARelayDoesNotForwardToItself(t *testing.T) {
 			r.Close()
 			t.Errorf("%s is taken as the host of a relay at %s", address, listen)
 		}
+	}
+}
+
+func TestARelayRunsOnceAndNotWhenItIsClosed(t *testing.T) {
+	r := newRig(t)
+	a := startAgent(t)
+	a.send(r.socket, "READY=1")
+	r.host.expect("READY=1")
+	if err := r.relay.Run(t.Context()); err == nil {
+		t.Error("it runs twice at once")
+	}
+	closed := newWaitingRig(t)
+	if err := closed.relay.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.relay.Run(t.Context()); err == nil {
+		t.Error("it runs though it is closed")
+	}
+	if name := relay.Key(200).String(); name != "Key(200)" {
+		t.Errorf("a key that there is not is %q", name)
 	}
 }

@@ -2,7 +2,10 @@
 
 package relay
 
-import "sync/atomic"
+import (
+	"strconv"
+	"sync/atomic"
+)
 
 // Key is a key of the protocol (sd_notify(3)), or one of the four classes
 // below that stand for more than one name.
@@ -50,7 +53,15 @@ var keyNames = [numKeys]string{
 
 // String returns the key as it is written in a datagram; the classes are
 // "WATCHDOG=trigger", "X_*", "unknown" and "datagram".
-func (k Key) String() string { return keyNames[k] }
+func (k Key) String() string { return nameOf(keyNames[:], int(k), "Key") }
+
+// nameOf is the name of a number of a type, or how Go would write one that has none.
+func nameOf(names []string, n int, kind string) string {
+	if n < 0 || n >= len(names) {
+		return kind + "(" + strconv.Itoa(n) + ")"
+	}
+	return names[n]
+}
 
 // Verdict is what became of an assignment or of a datagram.
 type Verdict uint8
@@ -75,7 +86,7 @@ var verdictNames = [numVerdicts]string{
 }
 
 // String returns the verdict in lower case.
-func (v Verdict) String() string { return verdictNames[v] }
+func (v Verdict) String() string { return nameOf(verdictNames[:], int(v), "Verdict") }
 
 // Reason says why a verdict is what it is.
 type Reason uint8
@@ -142,7 +153,7 @@ var reasonNames = [numReasons]string{
 }
 
 // String returns the reason in a few words, "" for [ReasonNone].
-func (r Reason) String() string { return reasonNames[r] }
+func (r Reason) String() string { return nameOf(reasonNames[:], int(r), "Reason") }
 
 // Decision is one verdict of a relay: on an assignment, or, with [KeyNone], on
 // a whole datagram.

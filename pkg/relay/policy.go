@@ -29,7 +29,7 @@ const (
 var actionNames = [...]string{"deny", "allow", "rewrite", "clamp"}
 
 // String returns the action in lower case, as in a rule.
-func (a Action) String() string { return actionNames[a] }
+func (a Action) String() string { return nameOf(actionNames[:], int(a), "Action") }
 
 // Rule is what a policy says about one key. A limit that is 0 is none.
 type Rule struct {

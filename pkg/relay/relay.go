@@ -67,6 +67,7 @@ type Relay struct {
 	callback func(Decision)
 	counters counters
 	ready    chan struct{}
+	begun    atomic.Bool
 	ended    atomic.Bool
 
 	// The rest belongs to the goroutine of Run.
@@ -107,8 +108,8 @@ type retry struct {
 // New makes the sockets of a relay: from then on, containers can send. What
 // they send is forwarded when [Relay.Run] runs. Call [Relay.Close] at the end.
 func New(config Config) (*Relay, error) {
-	if len(config.Members) == 0 {
-		return nil, errors.New("no container to relay for")
+	if err := config.check(); err != nil {
+		return nil, err
 	}
 	r := &Relay{
 		policy: config.Policy, noFDs: config.NoFDs, callback: config.OnDecision,
@@ -120,6 +121,29 @@ func New(config Config) (*Relay, error) {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
+}
+
+// check finds what makes no sense before anything is made.
+func (c *Config) check() error {
+	if len(c.Members) == 0 {
+		return errors.New("no container to relay for")
+	}
+	names := make(map[string]bool)
+	for i := range c.Members {
+		m := &c.Members[i]
+		switch {
+		case (m.Listen == "") == (m.File == nil):
+			return fmt.Errorf("container %q needs either an address to listen on or a socket", m.Name)
+		case names[m.Name] || (m.Name == "" && len(c.Members) > 1):
+			return errors.New("several containers need a name each")
+		case m.Access > AccessExec:
+			return fmt.Errorf("there is no access %d", m.Access)
+		case m.Container.PID < 0:
+			return fmt.Errorf("%d is no process", m.Container.PID)
+		}
+		names[m.Name] = true
+	}
+	return nil
 }
 
 func (r *Relay) open(config Config) (err error) {
@@ -208,8 +232,11 @@ func (r *Relay) Counts() []Count { return r.counters.counts() }
 
 // Run forwards until the context ends. Then it takes what the containers have
 // sent by that time, and returns when the host has read it, at the latest after
-// five seconds: with [ErrUndelivered] if it has not. Run can be called once.
+// five seconds: with [ErrUndelivered] if it has not. Run can be called once, and not after [Relay.Close].
 func (r *Relay) Run(ctx context.Context) error {
+	if r.ended.Load() || r.begun.Swap(true) {
+		return errors.New("a relay runs once, and not when it is closed")
+	}
 	stop := context.AfterFunc(ctx, func() { _ = signalEventfd(r.wake) })
 	defer stop()
 	var deadline time.Time // zero: the context has not ended
