@@ -61,7 +61,8 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	closed := isClosed(dir.path)
 	member.Container = relay.Container{Descendants: true, Adopt: f.adopt, Closed: closed}
 	if f.adopt && !closed {
-		return fmt.Errorf("--adopt: other users can get to %s: close a directory above it to its group and to others, as RuntimeDirectoryMode=0700 does", dir.path)
+		return fmt.Errorf("--adopt: other users can get to %s: close a directory above it to its group and to others, "+
+			"as RuntimeDirectoryMode=0700 does", dir.path)
 	}
 	for _, flag := range []struct {
 		values []string

@@ -162,7 +162,8 @@ func TestShortLivedCgroups(t *testing.T) {
 
 // TestCgroupPathOfAnyLength goes to the ends of what a cgroup can be called.
 func TestCgroupPathOfAnyLength(t *testing.T) {
-	vmtest.OnlyOn(t, "the loop that walks up the tree", "5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64")
+	vmtest.OnlyOn(t, "the loop that walks up the tree",
+		"5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64")
 	eachBackend(t, func(t *testing.T, backend string) {
 		c := named(t, backend)
 		r := listenPath(t, "long/notify.sock")

@@ -112,7 +112,8 @@ func expect[T comparable](t *testing.T, what string, got, want []T) {
 
 // A signal that comes while a send waits ends it, and the kernel makes it once more: the program has sent once.
 func TestASendThatASignalInterruptsIsOneMessage(t *testing.T) {
-	vmtest.OnlyOn(t, "what the hooks see of a call that is made once more, with and without preemption", "sid-amd64", "prove:6.12-amd64", "prove:5.10-amd64")
+	vmtest.OnlyOn(t, "what the hooks see of a call that is made once more, with and without preemption",
+		"sid-amd64", "prove:6.12-amd64", "prove:5.10-amd64")
 	eachBackend(t, func(t *testing.T, backend string) {
 		for name, signals := range map[string][]unix.Signal{
 			"handled":               {unix.SIGURG}, // by the Go runtime, with SA_RESTART

@@ -17,7 +17,8 @@ import (
 
 // A client that connects first, as most libraries do, does not get as far as a send.
 func TestAConnectThatFailsIsCaptured(t *testing.T) {
-	vmtest.OnlyOn(t, "the function that connects, and the end of its system call", "5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64")
+	vmtest.OnlyOn(t, "the function that connects, and the end of its system call",
+		"5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64")
 	eachBackend(t, func(t *testing.T, backend string) {
 		if backend == "tracepoint" {
 			backend += "/sys_exit" // the other hook sees what is sent, and here nothing is

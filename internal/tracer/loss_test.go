@@ -184,7 +184,8 @@ func blockedIn(t *testing.T, a *agent, tids []int) {
 
 // However many threads of one user wait in a send, they take the place of nobody else's message.
 func TestThreadsThatWaitInASendLoseNoMessage(t *testing.T) {
-	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption", "6.12-amd64", "sid-amd64", "prove:5.10-amd64")
+	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption",
+		"6.12-amd64", "sid-amd64", "prove:5.10-amd64")
 	threads, others := 200, 20
 	if vmtest.Long() || vmtest.All() {
 		threads = 5000 // a machine of 1 GiB has no more than 7,900
@@ -326,7 +327,8 @@ func attachAnother(t *testing.T, function string) {
 }
 
 func TestKilledBlockedSenderLeaksNothing(t *testing.T) {
-	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption", "5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64", "prove:6.12-arm64")
+	vmtest.OnlyOn(t, "what is noted of a send that waits, with and without preemption",
+		"5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.12-amd64", "prove:6.1-arm64", "prove:6.12-arm64")
 	const rounds = 20
 	eachBackend(t, func(t *testing.T, backend string) {
 		r := listenPath(t, "killed/notify.sock")

@@ -296,7 +296,8 @@ func TestClaimedIDsOfAUserNamespace(t *testing.T) {
 
 // Who owns a part of the tree can hide in it from nobody.
 func TestADeepOrLongControlGroupIsToldAndFiltered(t *testing.T) {
-	vmtest.OnlyOn(t, "walks up the tree, as the oldest verifier and the newest take them", "sid-amd64", "prove:5.10-amd64", "prove:6.12-amd64")
+	vmtest.OnlyOn(t, "walks up the tree, as the oldest verifier and the newest take them",
+		"sid-amd64", "prove:5.10-amd64", "prove:6.12-amd64")
 	base := v2(t).makeCgroup(t, "hidden.slice/hidden.service")
 	groups := map[string]cgroup{"READY=1": base}
 	for text, names := range map[string]string{

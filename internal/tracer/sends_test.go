@@ -380,7 +380,8 @@ func TestAVectorOfMessagesThatIsUsedAgainIsShownAsItWasSent(t *testing.T) {
 
 // An address that is longer than any socket's name can be is refused, so that nothing is lost.
 func TestASendToAnAddressThatIsTooLongIsNoLoss(t *testing.T) {
-	vmtest.OnlyOn(t, "what the kernel refuses at once, with each hook", "5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.1-arm64")
+	vmtest.OnlyOn(t, "what the kernel refuses at once, with each hook",
+		"5.10-amd64", "sid-amd64", "sid-arm64", "prove:6.1-amd64", "prove:6.1-arm64")
 	eachBackend(t, func(t *testing.T, backend string) {
 		c := openCapture(t, tracer.Options{Backend: backend})
 		a := startAgent(t, agentSpec{comm: "sdt-long"})

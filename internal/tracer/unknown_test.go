@@ -55,7 +55,9 @@ ways:
 			}
 		}
 		after := unknown()
-		got := tracer.Unknown{IOUring: after.IOUring - before.IOUring, Splice: after.Splice - before.Splice, Compat: after.Compat - before.Compat}
+		got := tracer.Unknown{
+			IOUring: after.IOUring - before.IOUring, Splice: after.Splice - before.Splice, Compat: after.Compat - before.Compat,
+		}
 		want := tracer.Unknown{Splice: 1} // to the stream is no datagram
 		switch {
 		case strings.HasPrefix(w.op, "io_uring"): // nor is what others on this machine do with io_uring ours

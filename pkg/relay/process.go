@@ -47,7 +47,8 @@ func linkTo(pid int, name string) namespaceLink { return append([]byte(procPath(
 func (l namespaceLink) namespace() (ns namespace, ok bool) {
 	var stat unix.Statx_t
 	at := unix.AT_FDCWD
-	_, _, errno := unix.RawSyscall6(unix.SYS_STATX, uintptr(at), uintptr(unsafe.Pointer(&l[0])), 0, unix.STATX_INO, uintptr(unsafe.Pointer(&stat)), 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_STATX, uintptr(at), uintptr(unsafe.Pointer(&l[0])), 0, unix.STATX_INO,
+		uintptr(unsafe.Pointer(&stat)), 0)
 	return namespace{unix.Mkdev(stat.Dev_major, stat.Dev_minor), stat.Ino}, errno == 0
 }
 
