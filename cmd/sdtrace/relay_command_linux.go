@@ -48,9 +48,6 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	// is forwarded when it does.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals) // to the end: one that comes late does not take the place of COMMAND's status
-	if started.Err() != nil && len(signals) == 0 {
-		signals <- cameBefore(started) // while this program started
-	}
 
 	dir, err := f.makeDirectory()
 	if err != nil {
@@ -90,18 +87,20 @@ func (f *relayFlags) runCommand(started context.Context, config relay.Config, co
 	if err != nil {
 		return cannotStart(command[0], err)
 	}
+	// Held before it can be reaped, as its number may be another one's then, and for as long as there are signals.
+	held, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		reap(pid)
+		return fmt.Errorf("holding %s: %w", command[0], err)
+	}
 	r.SetCommand(pid)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
 	var stopped atomic.Bool
-	// Held before it can be reaped, as its number may be another one's then, and for as long as there are signals.
-	held, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return fmt.Errorf("holding %s: %w", command[0], err)
-	}
-	go forwardSignals(signals, pid, held, func(by syscall.Signal) {
+	go forwardSignals(started, signals, pid, held, func(by syscall.Signal) {
 		stopped.Store(true)
 		if by != syscall.SIGHUP { // which asks many to reload
 			r.Stopping()
@@ -264,40 +263,72 @@ func newExecCommand() *cobra.Command {
 	}
 }
 
-// forwardSignals passes every signal on that is not about ourselves. stopping is called before one that asks to end.
-func forwardSignals(signals <-chan os.Signal, pid, pidfd int, stopping func(by syscall.Signal)) {
-	terminal := isTerminal(os.Stdin)
-	for s := range signals {
+// forwardSignals passes every signal on that is not about ourselves, and one that has ended the context started before signals
+// was told of any. stopping is called before one that asks to end.
+func forwardSignals(started context.Context, signals <-chan os.Signal, pid, pidfd int, stopping func(by syscall.Signal)) {
+	asked := false
+	pass := func(s os.Signal) {
 		number, ok := s.(syscall.Signal)
 		if !ok {
-			continue
+			return
 		}
 		switch number {
 		case syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM:
+			asked = asked || number != syscall.SIGHUP
 			stopping(number)
 		}
 		switch number {
 		case syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPIPE:
-			continue // of our own runtime and children
+			return // of our own runtime and children
 		case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU:
 			// The terminal sends it to the command as well, unless that has gone to another process group.
-			if group, err := unix.Getpgid(pid); terminal && err == nil && group == unix.Getpgrp() {
-				continue
+			own := unix.Getpgrp()
+			group, err := unix.Getpgid(pid)
+			if to, ok := terminalGroup(); ok && to == own && err == nil && group == own {
+				return
 			}
 		}
 		_ = unix.PidfdSendSignal(pidfd, number, nil, 0) // ESRCH: it has ended
 	}
+	ended := started.Done()
+	for {
+		select {
+		case s := <-signals:
+			pass(s)
+		case <-ended:
+			ended = nil
+			signal.Stop(make(chan os.Signal)) // returns when a signal that is being handed out is
+			for len(signals) > 0 {
+				pass(<-signals)
+			}
+			if !asked {
+				pass(cameBefore(started))
+			}
+		}
+	}
+}
+
+// terminalGroup is the process group to which the terminal sends its signals, if we have one (tty(4)).
+func terminalGroup() (group int, ok bool) {
+	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(tty)
+	group, err = unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+	return group, err == nil
 }
 
 // reap waits for all children that there are, until the command has ended. When a terminal stops the command, as by Ctrl-Z,
 // the relay stops, too, so that a shell has its terminal back; who continues it continues both.
 func reap(pid int) unix.WaitStatus {
-	terminal := isTerminal(os.Stdin)
 	for {
 		var status unix.WaitStatus
 		ended, err := unix.Wait4(-1, &status, unix.WUNTRACED, nil)
-		if ended == pid && status.Stopped() && terminal {
-			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+		if ended == pid && status.Stopped() {
+			if _, ok := terminalGroup(); ok {
+				_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			}
 			continue
 		}
 		if errors.Is(err, unix.ECHILD) || (ended == pid && (status.Exited() || status.Signaled())) {

@@ -44,10 +44,12 @@ type barriers struct {
 // addBarrier takes over fd and releases it when the host has read everything
 // that was accepted before. denied says that its sender may not notify.
 func (r *Relay) addBarrier(fd int, rec recorder, denied bool) {
-	r.releaseStatus()
 	w := waiter{fd: fd, isPipe: fileType(fd) == unix.S_IFIFO, denied: denied, rec: rec}
 	switch {
 	case r.barriers.hasRoom(w):
+		if !denied {
+			r.releaseStatus()
+		}
 		r.await(w)
 	case denied:
 		rec.note(KeyBarrier, Denied, ReasonTooManyBarriers, nil)
@@ -101,7 +103,8 @@ func (r *Relay) isOver(w waiter) {
 	r.closer.close(w.rec.owner(), w.fd)
 }
 
-// admitHeld lets those wait for whom there is room now.
+// admitHeld lets those wait for whom there is room now. It is for when no barrier is being released: they would be taken for
+// waiters of that.
 func (r *Relay) admitHeld() {
 	held := r.barriers.held
 	r.barriers.held = nil
@@ -174,7 +177,6 @@ func (r *Relay) release(b *barrier, why Reason) {
 		r.barriers.late = nil
 		r.queueBarrier(late...)
 	}
-	r.admitHeld()
 }
 
 // passed handles that the host has read what came before a barrier: it has also
@@ -210,7 +212,6 @@ func (r *Relay) abandon(fd int) {
 			e.barrier.waiters = drop(e.barrier.waiters, r.isOver)
 		}
 	}
-	r.admitHeld()
 }
 
 // eachWaiter calls f for every waiter there is.

@@ -201,9 +201,10 @@ type recorder struct {
 	member   string
 	pid      int
 	uid      uint32
+	denied   bool // the sender may not notify
 }
 
-func (r *recorder) owner() owner { return owner{r.member, r.uid} }
+func (r *recorder) owner() owner { return owner{r.member, r.uid, r.denied} }
 
 func (r *recorder) note(key Key, verdict Verdict, reason Reason, value []byte) {
 	r.counters[key][verdict][reason].Add(1)

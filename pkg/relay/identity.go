@@ -71,6 +71,12 @@ type Container struct {
 	Closed bool
 }
 
+// isAnybody reports whether every process that can reach the socket is of the container.
+func (c Container) isAnybody() bool {
+	c.Closed = false
+	return c == Container{}
+}
+
 // limits for what is remembered about senders.
 const (
 	maxRemembered = 1024
@@ -143,6 +149,7 @@ type identity struct {
 	senders map[senderKey]*process
 	last    sighting
 	main    mainProcess
+	started mainProcess // the command
 	// cgroups are by their ids: the one thing the kernel still tells about a process that is gone.
 	cgroups map[uint64]cgroupProof
 	proved  time.Time // when one was looked at last that is not the container's alone
@@ -226,12 +233,14 @@ func (id *identity) close() {
 	id.pidNSFD, id.topFD, id.netNSFD = -1, -1, -1
 	id.forget()
 	id.forgetMain()
+	id.started.held.close()
 }
 
 func (id *identity) forget() {
 	for _, p := range id.senders {
 		if p.pin >= 0 {
 			unix.Close(p.pin)
+			p.pin = -1
 		}
 	}
 	clear(id.senders)
@@ -287,6 +296,7 @@ func (id *identity) lookUp(pid, pidfd int) *process {
 		}
 		if p.pin >= 0 {
 			unix.Close(p.pin)
+			p.pin = -1
 		}
 		delete(id.senders, key)
 	}
@@ -323,7 +333,7 @@ func (id *identity) inspect(pid, pidfd int) *process {
 	if err != nil {
 		// It may live, and only not be shown to us.
 		if alive(pidfd) {
-			if id.container != (Container{}) || id.access != AccessAll {
+			if !id.container.isAnybody() || id.access != AccessAll {
 				p.refused = ReasonUnidentified
 			}
 			return p
@@ -437,11 +447,16 @@ func (id *identity) forgetMain() {
 	id.main = mainProcess{}
 }
 
-// wasMain reports whether a process that is gone was the main one. pidfd is -1 if
-// there is nothing but its number.
-func (id *identity) wasMain(pid, pidfd int) bool {
-	main := &id.main.held
-	return pid == main.pid && (pidfd < 0 || (main.inode != 0 && main.inode == proc.PIDFDInode(pidfd)))
+// gone is the main process, or the command, if that is who is gone, else nil. pidfd is -1 if there is nothing but its
+// number.
+func (id *identity) gone(pid, pidfd int) *process {
+	for _, main := range []*mainProcess{&id.main, &id.started} {
+		held := &main.held
+		if main.process != nil && pid == held.pid && (pidfd < 0 || (held.inode != 0 && held.inode == proc.PIDFDInode(pidfd))) {
+			return main.process
+		}
+	}
+	return nil
 }
 
 // learn keeps what helps to identify processes that exit as soon as they have sent.
@@ -454,8 +469,14 @@ func (id *identity) learn(p *process, pidfd int) {
 	}
 	cgroup, ok := cgroupID(pidfd)
 	proof, known := id.cgroups[cgroup]
-	if !ok || proof != notProven || (!known && len(id.cgroups) >= maxRemembered) || time.Since(id.proved) < proveEvery {
+	if !ok || proof != notProven || time.Since(id.proved) < proveEvery {
 		return
+	}
+	if !known && len(id.cgroups) >= maxRemembered {
+		maps.DeleteFunc(id.cgroups, func(_ uint64, proof cgroupProof) bool { return proof == notProven })
+		if len(id.cgroups) >= maxRemembered {
+			return
+		}
 	}
 	id.cgroups[cgroup] = id.prove(p.pid, cgroup)
 	if id.cgroups[cgroup] == notProven {
@@ -520,8 +541,8 @@ func (id *identity) proveOwnCgroup() {
 // inspectGone judges a process that has been reaped: it is the main one, or is
 // known by the cgroup it was in (Linux 6.13; of an exited process 6.15).
 func (id *identity) inspectGone(p *process, pidfd int) *process {
-	if id.wasMain(p.pid, pidfd) {
-		return id.main.process
+	if main := id.gone(p.pid, pidfd); main != nil {
+		return main
 	}
 	if id.access != AccessAll || !id.belonged(pidfd) {
 		p.refused = ReasonUnidentified
@@ -537,7 +558,7 @@ func (id *identity) inspectGone(p *process, pidfd int) *process {
 // belonged reports whether a process that is gone was of the container.
 func (id *identity) belonged(pidfd int) bool {
 	c := id.container
-	if c == (Container{}) || c.Adopt || c.Closed {
+	if c.isAnybody() || c.Adopt || c.Closed {
 		return true // it could reach the socket
 	}
 	cgroup, ok := cgroupID(pidfd)
@@ -666,7 +687,7 @@ func (id *identity) isDescendant(pid int) bool {
 			return false
 		}
 		way[pid] = stat.StartTicks
-		if id.descendants[pid] == stat.StartTicks || stat.PPID == own {
+		if started, known := id.descendants[pid]; known && started == stat.StartTicks || stat.PPID == own {
 			if id.descendants == nil || len(id.descendants)+len(way) > 8*climbMost {
 				id.descendants = make(map[int]uint64)
 			}
@@ -706,8 +727,10 @@ func (id *identity) mainNS(fd int) namespace {
 func (id *identity) setCommand(pid int) {
 	id.command = pid
 	if pidfd, err := unix.PidfdOpen(pid, 0); err == nil {
-		id.inspect(pid, pidfd)
-		unix.Close(pidfd)
+		id.started = mainProcess{
+			process: id.inspect(pid, pidfd),
+			held:    target{pid: pid, pidfd: pidfd, inode: proc.PIDFDInode(pidfd)},
+		}
 	}
 }
 
@@ -767,7 +790,7 @@ func (id *identity) findTarget(from *process, number uint64) (target, Reason) {
 		return target{}, ReasonNoSuchProcess
 	}
 	if from.pidNS == id.ownPIDNS {
-		if id.container == (Container{}) && !sameCgroups(from.pid, int(number)) {
+		if id.container.isAnybody() && !sameCgroups(from.pid, int(number)) {
 			// Nobody said what the container is: at least what systemd asks for.
 			return target{}, ReasonForeignProcess
 		}

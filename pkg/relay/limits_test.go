@@ -282,50 +282,61 @@ func TestAStopHasABudgetThoughTheContainerDoesNotSayThatItStops(t *testing.T) {
 	r.host.expect("EXTEND_TIMEOUT_USEC=1000")
 }
 
-// However many wait, nobody is let go before the host has read what came before.
+// However many wait, nobody is let go before the host has read what came before, and nobody is forgotten.
 func TestABarrierForWhichThereIsNoRoomIsHeld(t *testing.T) {
-	r := newRig(t)
-	const n, room = 80, 64
+	for _, takesFDs := range []bool{true, false} {
+		t.Run(fmt.Sprint("the host takes file descriptors: ", takesFDs), func(t *testing.T) {
+			r := newRig(t)
+			r.host.close()
+			const n, room = 80, 64
+			pipes := waitAtBarriers(t, r.socket, n)
+			for range n - room {
+				r.awaitDecision(relay.KeyBarrier, relay.Held, relay.ReasonTooManyBarriers)
+			}
+			if over, err := unix.Poll(pipes, 0); over != 0 || err != nil {
+				t.Fatalf("%d of %d are let go before the host is there: %v", over, n, err)
+			}
+			r.host.listen()
+			if !takesFDs {
+				_ = unix.SetsockoptInt(r.host.fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) // before Linux 6.16 it takes them
+			}
+			await.Until(t, "all are let go", func() bool {
+				if m, ok := r.host.receive(1); ok {
+					m.closeFDs()
+				}
+				over, _ := unix.Poll(pipes, 0)
+				return over == n
+			})
+		})
+	}
+}
+
+// waitAtBarriers has this process wait at so many barriers, behind a message. The pipes are over when it is let go.
+func waitAtBarriers(t *testing.T, socket string, n int) (pipes []unix.PollFd) {
+	t.Helper()
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(s)
-	send := func(text string, fds ...int) {
-		var oob []byte
-		if len(fds) > 0 {
-			oob = unix.UnixRights(fds...)
-		}
-		if err := unix.Sendmsg(s, []byte(text), oob, &unix.SockaddrUnix{Name: r.socket}, 0); err != nil {
-			t.Fatal(err)
-		}
+	to := &unix.SockaddrUnix{Name: socket}
+	if err := unix.Sendto(s, []byte("STATUS=before"), 0, to); err != nil {
+		t.Fatal(err)
 	}
-	send("STATUS=before")
-	var pipes []unix.PollFd
 	for range n {
 		var ends [2]int
 		if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 			t.Fatal(err)
 		}
-		send("BARRIER=1", ends[1])
+		err := unix.Sendmsg(s, []byte("BARRIER=1"), unix.UnixRights(ends[1]), to, 0)
 		unix.Close(ends[1])
-		defer unix.Close(ends[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(ends[0]) })
 		pipes = append(pipes, unix.PollFd{Fd: int32(ends[0])})
 	}
-	for range n - room {
-		r.awaitDecision(relay.KeyBarrier, relay.Held, relay.ReasonTooManyBarriers)
-	}
-	if over, err := unix.Poll(pipes, 0); over != 0 || err != nil {
-		t.Fatalf("%d of %d are let go before the host has read: %v", over, n, err)
-	}
-	r.host.expect("STATUS=before")
-	await.Until(t, "all are let go", func() bool {
-		if m, ok := r.host.receive(1); ok {
-			m.closeFDs()
-		}
-		over, _ := unix.Poll(pipes, 0)
-		return over == n
-	})
+	return pipes
 }
 
 // Who may not notify waits all the same, as at systemd's own socket, and as briefly.

@@ -23,11 +23,13 @@ const receiveBuffer = 8 << 20
 
 // listener is a socket that containers send to.
 type listener struct {
-	fd     int
-	dir    int    // O_PATH of the directory the socket lies in; -1: not in a file system
-	name   string // in dir
-	dev    uint64
-	ino    uint64
+	fd          int
+	dir         int    // O_PATH of the directory the socket lies in; -1: not in a file system
+	name        string // in dir
+	dev         uint64
+	ino         uint64
+	isElsewhere bool // in a network namespace that was named
+
 	noFDs  bool // none are wanted
 	noRoom bool // none can be taken at the moment
 }
@@ -57,6 +59,7 @@ func (l *listener) open(m Member) error {
 	case m.ListenNetNS != "" && !address.isAbstract():
 		return fmt.Errorf("listening on %s: only an abstract address lives in a network namespace", m.Listen)
 	}
+	l.isElsewhere = m.ListenNetNS != ""
 	if err := l.socket(m.ListenNetNS); err != nil {
 		return fmt.Errorf("listening on %s: %w", m.Listen, err)
 	}
@@ -330,7 +333,7 @@ func (l *listener) isAt(a Address) bool {
 		return false
 	}
 	if a.isAbstract() {
-		return name.Name == a.text
+		return name.Name == a.text && !l.isElsewhere
 	}
 	own, other := unix.Stat_t{Dev: l.dev, Ino: l.ino}, unix.Stat_t{}
 	if l.ino == 0 && (strings.HasPrefix(name.Name, "@") || unix.Stat(name.Name, &own) != nil) {

@@ -105,10 +105,9 @@ func (r *receiver) receive(fd int, hasRoom bool) ([]datagram, error) {
 func (s *slot) datagram(h *unix.Msghdr, size int, hasRoom bool) datagram {
 	d := datagram{payload: s.payload[:size], pidfd: -1}
 	s.parseControl(&d, int(h.Controllen))
+	d.noFDs = h.Flags&unix.MSG_CTRUNC != 0 && !hasRoom
 	switch {
-	case h.Flags&unix.MSG_CTRUNC != 0 && !hasRoom:
-		d.noFDs = true
-	case h.Flags&unix.MSG_CTRUNC != 0:
+	case h.Flags&unix.MSG_CTRUNC != 0 && hasRoom:
 		d.refused = ReasonControlTruncated
 	case h.Flags&unix.MSG_TRUNC != 0 || size > events.MaxPayload:
 		d.refused = ReasonTooLong

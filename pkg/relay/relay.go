@@ -250,7 +250,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			r.receiveAll(r.lastBurst)
 			r.releaseStatus()
 			// So that the host has looked up who we are before we are gone.
-			if !r.barriers.passing {
+			if !r.barriers.passing || r.queue.len() > 0 && r.lastBarrier() == nil {
 				r.queueBarrier()
 			}
 		} else {
@@ -260,6 +260,10 @@ func (r *Relay) Run(ctx context.Context) error {
 			}
 		}
 		r.flush()
+		if len(r.barriers.held) > 0 {
+			r.admitHeld()
+			r.flush()
+		}
 		switch {
 		case deadline.IsZero():
 		case r.drained():
@@ -459,6 +463,7 @@ func (r *Relay) handle(m *member, d *datagram) {
 		rec.note(KeyNone, Denied, ReasonFDsNotTaken, nil)
 	}
 	if why := r.admit(m, d); why != ReasonNone {
+		rec.denied = true
 		rec.note(KeyNone, Denied, why, d.payload[:min(len(d.payload), 64)])
 		// systemd lets everybody wait, before it asks who that is (manager_dispatch_notify_fd).
 		if d.refused == ReasonNone && len(d.fds) == 1 && isBarrier(d.payload) && r.policy.Rule(KeyBarrier).Action != Deny {

@@ -24,6 +24,7 @@ type store struct {
 // kept is a file descriptor that the host keeps.
 type kept struct {
 	fd      int  // our own of the same file; -1: none
+	counted bool // in count
 	watched bool // when the other end is gone, so is it
 }
 
@@ -68,11 +69,11 @@ func (s *store) add(name string, fds []int, limited, polled bool) {
 		if s.holds(name, fd) {
 			continue
 		}
-		k := kept{fd: -1}
+		k := kept{fd: -1, counted: true}
 		if own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
 			// Of another kind of file, asking may wait for somebody.
 			kind := fileType(own)
-			k = kept{fd: own, watched: polled && (kind == unix.S_IFIFO || kind == unix.S_IFSOCK)}
+			k = kept{fd: own, counted: true, watched: polled && (kind == unix.S_IFIFO || kind == unix.S_IFSOCK)}
 		}
 		s.names[name] = append(s.names[name], k)
 		s.count++
@@ -82,9 +83,11 @@ func (s *store) add(name string, fds []int, limited, polled bool) {
 // remove forgets those with a name, and hands ours to drop.
 func (s *store) remove(name string, drop func(fd int)) {
 	for _, k := range s.names[name] {
+		if k.counted {
+			s.count--
+		}
 		if k.fd >= 0 {
 			drop(k.fd)
-			s.count--
 		}
 	}
 	delete(s.names, name)

@@ -48,9 +48,17 @@ func dial(a Address) (upstream, error) {
 	case a.text == "":
 		return nil, errors.New("no upstream: where should notifications be forwarded to?")
 	case a.vsock != nil:
-		return dialVsock(*a.vsock)
+		u, err := dialVsock(*a.vsock)
+		if err != nil {
+			return nil, err
+		}
+		return u, nil
 	}
-	return dialUnix(a)
+	u, err := dialUnix(a)
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
 }
 
 // unixUpstream sends every datagram to a name, and not through a connection:
