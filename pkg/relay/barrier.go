@@ -22,7 +22,6 @@ type barrier struct {
 type waiter struct {
 	fd     int
 	isPipe bool // so that polling it is safe, and tells when nobody waits any more
-	denied bool // it may not notify, and waits all the same, as for systemd
 	rec    recorder
 }
 
@@ -30,9 +29,10 @@ type waiter struct {
 type barriers struct {
 	sent []*barrier // the host has them, in order
 	all  int        // queued or sent
-	// waiters counts those of barriers by their processes, denied those that may not notify.
-	waiters       map[int]int
+	// count counts the waiters of all barriers, ofProcess by their processes, denied those that may not notify, which are in
+	// neither.
 	count, denied int
+	ofProcess     map[int]int
 	// late are waiters for whom no barrier was left: the next one is theirs, too.
 	late []waiter
 	// held are waiters for whom there is no room: they wait until there is, or the relay ends.
@@ -42,16 +42,16 @@ type barriers struct {
 }
 
 // addBarrier takes over fd and releases it when the host has read everything
-// that was accepted before. denied says that its sender may not notify.
-func (r *Relay) addBarrier(fd int, rec recorder, denied bool) {
-	w := waiter{fd: fd, isPipe: fileType(fd) == unix.S_IFIFO, denied: denied, rec: rec}
+// that was accepted before. Who may not notify waits all the same, as for systemd.
+func (r *Relay) addBarrier(fd int, rec recorder) {
+	w := waiter{fd: fd, isPipe: fileType(fd) == unix.S_IFIFO, rec: rec}
 	switch {
 	case r.barriers.hasRoom(w):
-		if !denied {
+		if !rec.denied {
 			r.releaseStatus()
 		}
 		r.await(w)
-	case denied:
+	case rec.denied:
 		rec.note(KeyBarrier, Denied, ReasonTooManyBarriers, nil)
 		r.closer.close(rec.owner(), fd)
 	default:
@@ -62,24 +62,31 @@ func (r *Relay) addBarrier(fd int, rec recorder, denied bool) {
 
 // hasRoom reports whether one more can wait.
 func (b *barriers) hasRoom(w waiter) bool {
-	if w.denied {
+	if w.rec.denied {
 		return b.denied < maxDenied
 	}
-	return b.count-b.denied < maxWaiters && b.waiters[w.rec.pid] < maxOfProcess
+	return b.count < maxWaiters && b.ofProcess[w.rec.pid] < maxOfProcess
+}
+
+// add counts a waiter, or with -1 no more.
+func (b *barriers) add(w waiter, n int) {
+	if w.rec.denied {
+		b.denied += n
+		return
+	}
+	if b.ofProcess == nil {
+		b.ofProcess = make(map[int]int)
+	}
+	b.count += n
+	if b.ofProcess[w.rec.pid] += n; b.ofProcess[w.rec.pid] == 0 {
+		delete(b.ofProcess, w.rec.pid)
+	}
 }
 
 // await puts a waiter behind the last barrier, or makes one for it.
 func (r *Relay) await(w waiter) {
 	b := &r.barriers
-	b.count++
-	if w.denied {
-		b.denied++
-	} else {
-		if b.waiters == nil {
-			b.waiters = make(map[int]int)
-		}
-		b.waiters[w.rec.pid]++
-	}
+	b.add(w, 1)
 	last := r.lastBarrier()
 	switch {
 	case last != nil:
@@ -93,13 +100,7 @@ func (r *Relay) await(w waiter) {
 
 // isOver forgets a waiter that waits no more, and closes what it passed.
 func (r *Relay) isOver(w waiter) {
-	b := &r.barriers
-	b.count--
-	if w.denied {
-		b.denied--
-	} else if b.waiters[w.rec.pid]--; b.waiters[w.rec.pid] == 0 {
-		delete(b.waiters, w.rec.pid)
-	}
+	r.barriers.add(w, -1)
 	r.closer.close(w.rec.owner(), w.fd)
 }
 

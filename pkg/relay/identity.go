@@ -150,28 +150,21 @@ type identity struct {
 	last    sighting
 	main    mainProcess
 	started mainProcess // the command
-	// cgroups are by their ids: the one thing the kernel still tells about a process that is gone.
-	cgroups map[uint64]cgroupProof
+	// cgroups says by their ids, the one thing the kernel still tells about a process that is gone, which control groups are
+	// the container's alone. Of those in proving what is in the socket may have been sent before.
+	cgroups map[uint64]bool
+	proving []uint64
 	proved  time.Time // when one was looked at last that is not the container's alone
 	offset  *int64    // the last that was known of a sender
 	// descendants are processes that are known to descend from us, with when they were started, in ticks.
 	descendants map[int]uint64
 }
 
-// cgroupProof says whether a control group is the container's alone.
-type cgroupProof uint8
-
-const (
-	notProven cgroupProof = iota // it was not when it was looked at
-	provenNow                    // it is, but what is in the socket may have been sent before
-	proven                       // it was when the datagrams at hand were sent
-)
-
 func newIdentity(c Container, access Access) (*identity, error) {
 	id := &identity{
 		container: c, access: access, pidNSFD: -1, topFD: -1, netNSFD: -1,
 		senders: make(map[senderKey]*process),
-		cgroups: make(map[uint64]cgroupProof),
+		cgroups: make(map[uint64]bool),
 	}
 	if err := id.open(); err != nil {
 		id.close()
@@ -424,11 +417,10 @@ func (id *identity) allIsRead() {
 	if id.main.ended {
 		id.forgetMain()
 	}
-	for cgroup, proof := range id.cgroups {
-		if proof == provenNow {
-			id.cgroups[cgroup] = proven
-		}
+	for _, cgroup := range id.proving {
+		id.cgroups[cgroup] = true
 	}
+	id.proving = id.proving[:0]
 }
 
 // holdMain keeps the main process until forgetMain.
@@ -468,18 +460,20 @@ func (id *identity) learn(p *process, pidfd int) {
 		return
 	}
 	cgroup, ok := cgroupID(pidfd)
-	proof, known := id.cgroups[cgroup]
-	if !ok || proof != notProven || time.Since(id.proved) < proveEvery {
+	proven, known := id.cgroups[cgroup]
+	if !ok || proven || slices.Contains(id.proving, cgroup) || time.Since(id.proved) < proveEvery {
 		return
 	}
 	if !known && len(id.cgroups) >= maxRemembered {
-		maps.DeleteFunc(id.cgroups, func(_ uint64, proof cgroupProof) bool { return proof == notProven })
+		maps.DeleteFunc(id.cgroups, func(_ uint64, proven bool) bool { return !proven })
 		if len(id.cgroups) >= maxRemembered {
 			return
 		}
 	}
-	id.cgroups[cgroup] = id.prove(p.pid, cgroup)
-	if id.cgroups[cgroup] == notProven {
+	id.cgroups[cgroup] = false
+	if id.prove(p.pid, cgroup) {
+		id.proving = append(id.proving, cgroup)
+	} else {
 		id.proved = time.Now()
 	}
 }
@@ -490,23 +484,23 @@ const proveEvery = time.Second
 // cgroupMost is how many processes of a control group are looked at, at most, to prove that it is the container's.
 const cgroupMost = 256
 
-// prove says whether the control group of a process is the container's alone: all that are in it are of the container, and
+// prove reports whether the control group of a process is the container's alone: all that are in it are of the container, and
 // nobody but root, or who we are, can move another process into it. So a process that was in it from now on descends from
 // those, or was put there by who may do so.
-func (id *identity) prove(pid int, cgroup uint64) cgroupProof {
+func (id *identity) prove(pid int, cgroup uint64) bool {
 	paths, err := readCgroups(pid)
 	if err != nil || paths[0] == "" || paths[0] == "/" {
-		return notProven
+		return false
 	}
 	var dir, procs unix.Stat_t
 	if unix.Stat(cgroupfs.Dir(paths[0]), &dir) != nil || dir.Ino != cgroup ||
 		unix.Stat(filepath.Join(cgroupfs.Dir(paths[0]), "cgroup.procs"), &procs) != nil ||
 		(procs.Uid != 0 && procs.Uid != uint32(os.Geteuid())) || procs.Mode&0o022 != 0 {
-		return notProven
+		return false
 	}
 	list, err := os.ReadFile(filepath.Join(cgroupfs.Dir(paths[0]), "cgroup.procs"))
 	if err != nil || bytes.Count(list, []byte("\n")) > cgroupMost {
-		return notProven
+		return false
 	}
 	for line := range strings.FieldsSeq(string(list)) {
 		pid, err := strconv.Atoi(line)
@@ -515,15 +509,15 @@ func (id *identity) prove(pid int, cgroup uint64) cgroupProof {
 		}
 		fd, ns, err := openPIDNamespace(pid)
 		if err != nil {
-			return notProven
+			return false
 		}
 		why := id.belongs(pid, fd, ns)
 		unix.Close(fd)
 		if why != ReasonNone {
-			return notProven
+			return false
 		}
 	}
-	return provenNow
+	return true
 }
 
 // proveOwnCgroup looks, before anybody can send, whether we are alone in our control group.
@@ -533,8 +527,8 @@ func (id *identity) proveOwnCgroup() {
 		return
 	}
 	defer unix.Close(own)
-	if cgroup, ok := cgroupID(own); ok && id.prove(os.Getpid(), cgroup) == provenNow {
-		id.cgroups[cgroup] = proven
+	if cgroup, ok := cgroupID(own); ok && id.prove(os.Getpid(), cgroup) {
+		id.cgroups[cgroup] = true
 	}
 }
 
@@ -565,7 +559,7 @@ func (id *identity) belonged(pidfd int) bool {
 	if !ok {
 		return false
 	}
-	if id.cgroups[cgroup] == proven {
+	if id.cgroups[cgroup] {
 		return true
 	}
 	return c.Cgroup != "" && c.PID == 0 && c.NetNS == "" && id.findCgroup(cgroup)

@@ -467,7 +467,7 @@ func (r *Relay) handle(m *member, d *datagram) {
 		rec.note(KeyNone, Denied, why, d.payload[:min(len(d.payload), 64)])
 		// systemd lets everybody wait, before it asks who that is (manager_dispatch_notify_fd).
 		if d.refused == ReasonNone && len(d.fds) == 1 && isBarrier(d.payload) && r.policy.Rule(KeyBarrier).Action != Deny {
-			r.addBarrier(d.fds[0], rec, true)
+			r.addBarrier(d.fds[0], rec)
 			d.fds = nil
 		}
 	} else {
@@ -507,7 +507,7 @@ func (r *Relay) judge(m *member, d *datagram, rec recorder) {
 	if j.barrier {
 		fd := d.fds[0]
 		d.fds = nil
-		r.addBarrier(fd, rec, false)
+		r.addBarrier(fd, rec)
 		return
 	}
 	if j.msg == nil {
