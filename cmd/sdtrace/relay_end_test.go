@@ -21,15 +21,22 @@ import (
 	"github.com/sdtrace/sdtrace/vmtest"
 )
 
-// A log that nobody reads holds up neither what is forwarded nor the end.
-func TestARelayEndsThoughNobodyReadsItsLog(t *testing.T) {
-	vmtest.Natively(t, "pipes alone")
-	address := filepath.Join(t.TempDir(), "notify.sock")
+// bindSocket binds a socket as a host or a container has one, in a directory, until the end of the test.
+func bindSocket(t *testing.T, dir string) (address string, conn *net.UnixConn) {
+	t.Helper()
+	address = filepath.Join(dir, "notify.sock")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	return address, conn
+}
+
+// A log that nobody reads holds up neither what is forwarded nor the end.
+func TestARelayEndsThoughNobodyReadsItsLog(t *testing.T) {
+	vmtest.Natively(t, "pipes alone")
+	address, conn := bindSocket(t, t.TempDir())
 	go func() { _, _ = io.Copy(io.Discard, conn) }()
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -69,12 +76,7 @@ func TestARelayEndsThoughNobodyReadsItsLog(t *testing.T) {
 // What a host that is slow has not read at the end is said, and is no failure of a unit that was ready.
 func TestARelayOfAReadyCommandEndsAsTheCommandDoes(t *testing.T) {
 	vmtest.Natively(t, "an exit status")
-	address := filepath.Join(t.TempDir(), "notify.sock")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"}) // which nobody reads
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	address, _ := bindSocket(t, t.TempDir()) // which nobody reads
 	args := []string{"relay", "--directory", filepath.Join(t.TempDir(), "n"), "--", "sd-send-notify", "READY=1"}
 	for i := range 1000 {
 		args = append(args, fmt.Sprint("ERRNO=", i), "X=1", "READY=1")
@@ -91,17 +93,8 @@ func TestARelayOfAReadyCommandEndsAsTheCommandDoes(t *testing.T) {
 func TestARelayThatIsActivatedWithoutCredentialsSaysSo(t *testing.T) {
 	vmtest.Natively(t, "an option of a socket")
 	for _, passes := range []int{0, 1} {
-		dir := t.TempDir()
-		host, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "host"), Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer host.Close()
-		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify.sock"), Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		host, _ := bindSocket(t, t.TempDir())
+		address, conn := bindSocket(t, t.TempDir())
 		file, err := conn.File()
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +103,7 @@ func TestARelayThatIsActivatedWithoutCredentialsSaysSo(t *testing.T) {
 		if err := unix.SetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, passes); err != nil {
 			t.Fatal(err)
 		}
-		sender, err := net.Dial("unixgram", filepath.Join(dir, "notify.sock"))
+		sender, err := net.Dial("unixgram", address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +111,7 @@ func TestARelayThatIsActivatedWithoutCredentialsSaysSo(t *testing.T) {
 		if _, err := sender.Write([]byte("READY=1")); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command("sdtrace", "relay", "--log", "--listen", "fd:3", "--upstream", filepath.Join(dir, "host"))
+		cmd := exec.Command("sdtrace", "relay", "--log", "--listen", "fd:3", "--upstream", host)
 		cmd.ExtraFiles = []*os.File{file}
 		stderr, err := cmd.StderrPipe()
 		if err != nil {
@@ -149,14 +142,11 @@ func TestWhatKilledRelaysHaveLeftIsRemoved(t *testing.T) {
 	vmtest.Natively(t, "files alone")
 	base := t.TempDir()
 	for name, lives := range map[string]bool{"relay-1": false, "relay-2": true} {
-		if err := os.MkdirAll(filepath.Join(base, name, "notify"), 0o755); err != nil {
+		dir := filepath.Join(base, name, "notify")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(base, name, "notify/notify.sock"), Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		_, conn := bindSocket(t, dir)
 		if !lives {
 			conn.Close()
 		}

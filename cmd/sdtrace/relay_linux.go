@@ -98,7 +98,8 @@ func (f *relayFlags) register(cmd *cobra.Command) {
 	set.StringVar(&f.access, "access", "all", "which of its processes may notify, `MODE`: main, exec or all")
 	set.StringVar(&f.directory, "directory", "", "`DIR` to make notify.sock in, for COMMAND (default a private one)")
 	set.StringVar(&f.inside, "inside", "", "where COMMAND mounts that directory in the container, `DIR`")
-	set.BoolVar(&f.adopt, "adopt", false, "take the first other pid namespace that somebody sends from for the container's:\na daemon's (docker's) does not descend from COMMAND")
+	set.BoolVar(&f.adopt, "adopt", false,
+		"take the first other pid namespace that somebody sends from for the container's:\na daemon's (docker's) does not descend from COMMAND")
 	set.StringVar(&f.bundle, "bundle", "", "`DIR` of the OCI bundle that COMMAND runs: its config.json gets the mount")
 	set.StringArrayVar(&f.policy, "policy", nil, "`RULE` for a key, such as 'STATUS allow max-bytes=200' (see --print-policy)")
 	set.StringVar(&f.policyFile, "policy-file", "", "`FILE` of such rules, one a line; --policy comes after it")

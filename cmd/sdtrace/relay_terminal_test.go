@@ -6,25 +6,19 @@ package main
 
 import (
 	"io"
-	"net"
-	"path/filepath"
 	"testing"
 )
 
 // Job control is as if the relay were not there.
 func TestATerminalStopsAndEndsACommandBehindARelay(t *testing.T) {
-	address := filepath.Join(t.TempDir(), "host")
-	host, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
+	address, host := bindSocket(t, t.TempDir())
 	go func() { _, _ = io.Copy(io.Discard, host) }()
 	term := openTerminal(t, 200, "NOTIFY_SOCKET="+address+" bash --norc --noprofile -i")
 	typeIn := func(keys string, more ...string) { term.tmux(append([]string{"send-keys", keys}, more...)...) }
 	// What is waited for is not what stands in the command line: perl puts it together.
 	program := func(signal, then string) string {
-		return `perl -e '$| = 1; $SIG{` + signal + `} = sub { ` + then + ` }; system("sd-send-notify", "READY=1"); print "be", "gun ` + signal + `\n"; sleep 1000 while 1'`
+		return `perl -e '$| = 1; $SIG{` + signal + `} = sub { ` + then + ` }; system("sd-send-notify", "READY=1"); ` +
+			`print "be", "gun ` + signal + `\n"; sleep 1000 while 1'`
 	}
 	typeIn("sdtrace relay -- "+program("CONT", `print "conti", "nued\n"`), "Enter")
 	term.await("begun CONT")
