@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sdtrace/sdtrace/internal/await"
 	"github.com/sdtrace/sdtrace/pkg/relay"
 	"github.com/sdtrace/sdtrace/vmtest"
 )
@@ -82,6 +83,13 @@ func TestAFullQueueKeepsWhatIsSaidOfEachName(t *testing.T) {
 		a.send(r.socket, store, "memfd")
 		r.host.expect(store).closeFDs()
 	}
+	// From when on the host's own socket takes no more, all waits in the queue.
+	await.Until(t, "the host's socket is full", func() bool {
+		a.sendWaiting(r.socket, "STATUS=waits")
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.ContainsFunc(r.decisions, func(d relay.Decision) bool { return d.Key == relay.KeyStatus && d.Verdict == relay.Coalesced })
+	})
 	for i := range 5 {
 		for _, text := range []string{fmt.Sprintf("FDSTOREREMOVE=1\nFDNAME=%d", i), fmt.Sprintf("X_ONCE_%d=1", i)} {
 			a.sendWaiting(r.socket, text)
