@@ -116,8 +116,8 @@ static __always_inline int socketcall_fd(struct pt_regs *regs)
 }
 #endif
 
-/* The descriptor that a 32-bit program's call writes or sends to, -1 of another call. */
-static __always_inline int compat_fd(struct pt_regs *regs, long nr)
+/* Whether a 32-bit program's call with this number may write or send to a socket. */
+static __always_inline bool compat_sends(long nr)
 {
 	switch (nr) {
 	case COMPAT_WRITE:
@@ -126,15 +126,27 @@ static __always_inline int compat_fd(struct pt_regs *regs, long nr)
 	case COMPAT_SENDTO:
 	case COMPAT_SENDMSG:
 #if defined(__TARGET_ARCH_x86)
-		return READ(regs, bx);
 	case COMPAT_SOCKETCALL:
-		return socketcall_fd(regs);
 #else
 	case COMPAT_SEND:
-		return READ(regs, orig_x0);
 #endif
+		return true;
 	}
-	return -1;
+	return false;
+}
+
+/* The descriptor that such a call writes or sends to, -1 of another call. */
+static __always_inline int compat_fd(struct pt_regs *regs, long nr)
+{
+	if (!compat_sends(nr))
+		return -1;
+#if defined(__TARGET_ARCH_x86)
+	if (nr == COMPAT_SOCKETCALL)
+		return socketcall_fd(regs);
+	return READ(regs, bx);
+#else
+	return READ(regs, orig_x0);
+#endif
 }
 
 static __always_inline struct syscall read_syscall(struct pt_regs *regs)

@@ -745,23 +745,8 @@ static __always_inline void count_unknown(struct pt_regs *regs, long nr, long re
 /* Whether count_unknown may have something to count; most calls are none of these. */
 static __always_inline bool may_be_unknown(long nr)
 {
-	switch (nr) {
-	case NR_SPLICE:
-	case NR_SENDFILE:
-	case NR_IO_URING_ENTER:
-	case COMPAT_WRITE:
-	case COMPAT_WRITEV:
-	case COMPAT_SENDMMSG:
-	case COMPAT_SENDTO:
-	case COMPAT_SENDMSG:
-#if defined(__TARGET_ARCH_x86)
-	case COMPAT_SOCKETCALL:
-#else
-	case COMPAT_SEND:
-#endif
-		return true;
-	}
-	return false;
+	return nr == NR_SPLICE || nr == NR_SENDFILE || nr == NR_IO_URING_ENTER ||
+	       compat_sends(nr);
 }
 
 /* A connect(2) that failed. */
